@@ -1,0 +1,39 @@
+# Moiré. `make help` lists what there is to do.
+export CGO_ENABLED ?= 0
+BIN := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION)
+BINARIES := moire moired moire-node
+TOOL := go tool -modfile=tools/go.mod
+
+.PHONY: help build gen test check demo lab bench clean $(BINARIES)
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+build: $(BINARIES) ## build the binaries into bin/ (the first time takes minutes: moired holds an API server)
+
+$(BINARIES):
+	@echo "building $@"
+	@go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$@ ./cmd/$@
+
+gen: ## make every generated file anew (needs clang and protoc)
+	@deploy/gen
+
+test: ## run all tests; root tests make network namespaces and need root
+	@deploy/test
+
+check: ## what CI runs: format, vet, lint, house plan, generated files, docs, race and root tests
+	@deploy/check
+
+demo: build ## two nodes, two tenants with the same addresses, on this machine (root)
+	@$(BIN)/moire demo
+
+lab: build ## run the scenario files with real traffic (root)
+	@MOIRE_BIN=$(CURDIR)/$(BIN) go test ./lab/... -count=1 -v -run Scenario
+
+bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
+	@bench/run
+
+clean: ## remove what was built
+	@rm -rf $(BIN)

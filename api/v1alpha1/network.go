@@ -1,0 +1,106 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Network is a virtual network of a project: prefixes, a routing table of its
+// own and a 24-bit VNI. Prefixes of different Networks may overlap.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=net
+// +kubebuilder:printcolumn:name="VNI",type=integer,JSONPath=`.status.vni`
+// +kubebuilder:printcolumn:name="Prefixes",type=string,JSONPath=`.spec.prefixes`
+// +kubebuilder:printcolumn:name="Default",type=string,JSONPath=`.spec.default`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Network struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              NetworkSpec   `json:"spec"`
+	Status            NetworkStatus `json:"status,omitempty"`
+}
+
+// DefaultOpen and DefaultDeny are the values of NetworkSpec.Default.
+const (
+	DefaultOpen = "open"
+	DefaultDeny = "deny"
+)
+
+// NetworkSpec is what people declare of a Network.
+type NetworkSpec struct {
+	// Prefixes are the IPv4 and IPv6 prefixes of the Network, without host
+	// bits. They must not overlap each other. Prefixes may be added later;
+	// one that is in use cannot be removed.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=50
+	// +kubebuilder:validation:XValidation:rule="self.all(p, isCIDR(p) && cidr(p) == cidr(p).masked())",message="each prefix must be a CIDR without host bits, such as 10.0.0.0/24 or fd00::/64"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, isCIDR(a) && isCIDR(b) && (cidr(a).containsCIDR(b) || cidr(b).containsCIDR(a))))",message="prefixes of one Network must not overlap each other; remove or shrink one of them"
+	// +listType=atomic
+	Prefixes []string `json:"prefixes"`
+	// Allocation limits dynamic addresses to these ranges: a CIDR, an address
+	// or "first-last". Default: everything in Prefixes.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=100
+	// +listType=atomic
+	// +optional
+	Allocation []string `json:"allocation,omitempty"`
+	// Reserved addresses belong to somebody outside Moiré (a router, a host)
+	// and are never handed out: a CIDR, an address or "first-last".
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=100
+	// +listType=atomic
+	// +optional
+	Reserved []string `json:"reserved,omitempty"`
+	// Static addresses are given only to Workloads that name them: a CIDR, an
+	// address or "first-last".
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=100
+	// +listType=atomic
+	// +optional
+	Static []string `json:"static,omitempty"`
+	// Default says what happens inside the Network where no Policy selects a
+	// Workload: open (everything passes) or deny.
+	// +kubebuilder:validation:Enum=open;deny
+	// +kubebuilder:default=open
+	// +optional
+	Default string `json:"default,omitempty"`
+	// MTU of the interfaces in bytes. Default: underlay MTU - 50 (IPv4
+	// underlay) or - 70 (IPv6 underlay). A larger value is lowered to that.
+	// +kubebuilder:validation:Minimum=1280
+	// +kubebuilder:validation:Maximum=9000
+	// +optional
+	MTU int32 `json:"mtu,omitempty"`
+}
+
+// NetworkStatus is what the control plane found out or decided.
+type NetworkStatus struct {
+	// VNI is the network id, 1 to 16777215. It is unique and never reused
+	// while anything may remember it.
+	VNI int32 `json:"vni,omitempty"`
+	// Blocks are the address blocks that nodes hold. This list is the truth
+	// from which addresses come: one writer wins by resourceVersion.
+	// +listType=atomic
+	Blocks []Block `json:"blocks,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Block is a range of addresses that one node gives out on its own.
+type Block struct {
+	// CIDR of the block.
+	CIDR string `json:"cidr"`
+	// Node that holds it.
+	Node string `json:"node"`
+}
+
+// NetworkList is a list of Networks.
+//
+// +kubebuilder:object:root=true
+type NetworkList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Network `json:"items"`
+}

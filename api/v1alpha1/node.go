@@ -1,0 +1,70 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Node is one machine of the underlay. An agent declares its own Node when it
+// joins; a Node with spec.external is a VXLAN endpoint without an agent (a
+// switch, a Linux vxlan device) behind which declared Workloads sit.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster
+// +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
+// +kubebuilder:printcolumn:name="Wanted",type=string,JSONPath=`.status.wanted`
+// +kubebuilder:printcolumn:name="Applied",type=string,JSONPath=`.status.applied`
+// +kubebuilder:printcolumn:name="Workloads",type=integer,JSONPath=`.status.workloads`
+// +kubebuilder:printcolumn:name="Error",type=string,priority=1,JSONPath=`.status.lastError`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Node struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              NodeSpec   `json:"spec"`
+	Status            NodeStatus `json:"status,omitempty"`
+}
+
+// NodeSpec is what is declared of a Node.
+type NodeSpec struct {
+	// Address is the underlay address, the outer address of VXLAN.
+	// +kubebuilder:validation:MaxLength=45
+	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="address must be an IP address without a prefix length, such as 192.0.2.7"
+	Address string `json:"address"`
+	// External: a VXLAN endpoint that runs no agent.
+	// +optional
+	External bool `json:"external,omitempty"`
+}
+
+// States of a Node.
+const (
+	NodeReady    = "Ready"    // connected, applied what is wanted
+	NodeUpdating = "Updating" // connected, applying
+	NodeFailing  = "Failing"  // connected, lastError says what it could not apply
+	NodeStale    = "Stale"    // away; goes on with what it has
+	NodeExternal = "External"
+)
+
+// NodeStatus is the world's side: kept in memory, rebuilt from the nodes.
+type NodeStatus struct {
+	State string `json:"state,omitempty"`
+	// Wanted, Acked and Applied are snapshot versions.
+	Wanted    string `json:"wanted,omitempty"`
+	Acked     string `json:"acked,omitempty"`
+	Applied   string `json:"applied,omitempty"`
+	LastError string `json:"lastError,omitempty"`
+	// LastSeen is when the node last spoke.
+	LastSeen  *metav1.Time `json:"lastSeen,omitempty"`
+	Agent     string       `json:"agent,omitempty"`
+	Kernel    string       `json:"kernel,omitempty"`
+	Workloads int32        `json:"workloads,omitempty"`
+	// RecordsLost counts flow records that this node had to drop.
+	RecordsLost int64 `json:"recordsLost,omitempty"`
+}
+
+// NodeList is a list of Nodes.
+//
+// +kubebuilder:object:root=true
+type NodeList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Node `json:"items"`
+}

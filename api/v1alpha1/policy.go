@@ -1,0 +1,195 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Policy is permission: who may talk to whom, and how. Tiers decide the
+// order: admin (accept, deny, pass), then project (deny before allow; once a
+// Policy selects a Workload in a direction, the rest is denied), then baseline
+// (allow, deny), then the default of the Network.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=pol
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Policy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              PolicySpec `json:"spec"`
+}
+
+// Tiers of a Policy, in the order in which they are asked.
+const (
+	TierAdmin    = "admin"
+	TierProject  = "project"
+	TierBaseline = "baseline"
+)
+
+// Actions of a rule.
+const (
+	ActionAccept = "accept" // admin tier: allowed, no later tier is asked
+	ActionPass   = "pass"   // admin tier: the next tier decides
+	ActionAllow  = "allow"  // project and baseline tier
+	ActionDeny   = "deny"   // every tier
+)
+
+// Modes of a Policy.
+const (
+	ModeEnforce = "enforce"
+	ModeAudit   = "audit" // never changes the verdict; records say what it would do
+)
+
+// PolicySpec is what people declare of a Policy.
+//
+// +kubebuilder:validation:XValidation:rule="self.tier == 'admin' || (!has(self.ingress) || self.ingress.all(r, r.action in ['allow','deny'])) && (!has(self.egress) || self.egress.all(r, r.action in ['allow','deny']))",message="accept and pass exist only in tier admin; use allow or deny"
+// +kubebuilder:validation:XValidation:rule="self.tier != 'admin' || (!has(self.ingress) || self.ingress.all(r, r.action in ['accept','deny','pass'])) && (!has(self.egress) || self.egress.all(r, r.action in ['accept','deny','pass']))",message="tier admin has the actions accept, deny and pass; use accept instead of allow"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.ingress.all(r, !has(r.to))",message="an ingress rule has from, not to; move the peers to from or the rule to egress"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.from))",message="an egress rule has to, not from; move the peers to to or the rule to ingress"
+// +kubebuilder:validation:XValidation:rule="self.tier != 'project' || !has(self.subject) || !has(self.subject.projects)",message="a project Policy selects Workloads of its own project only; remove subject.projects or use tier admin"
+// +kubebuilder:validation:XValidation:rule="has(self.ingress) || has(self.egress)",message="a Policy without ingress and egress does nothing; write ingress: [] to deny everything that comes in"
+type PolicySpec struct {
+	// Tier: admin and baseline Policies hold for every project of the Domain
+	// (or, in namespace moire-system, of every Domain) and may be written only
+	// by who may "manage" the Domain.
+	// +kubebuilder:validation:Enum=admin;project;baseline
+	// +kubebuilder:default=project
+	// +optional
+	Tier string `json:"tier,omitempty"`
+	// Priority orders the Policies of the tiers admin and baseline: the lowest
+	// number is asked first, equal numbers by project and name.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	// +kubebuilder:default=100
+	// +optional
+	Priority int32 `json:"priority,omitempty"`
+	// Mode: enforce, or audit to see in records what the Policy would do.
+	// +kubebuilder:validation:Enum=enforce;audit
+	// +kubebuilder:default=enforce
+	// +optional
+	Mode string `json:"mode,omitempty"`
+	// Subject selects the Workloads that the Policy protects. Default: all.
+	// +optional
+	Subject *Subject `json:"subject,omitempty"`
+	// Ingress rules: what may come in. An empty list selects the direction and
+	// allows nothing; leave it out to say nothing about the direction.
+	// +kubebuilder:validation:MaxItems=128
+	// +listType=atomic
+	// +optional
+	Ingress []Rule `json:"ingress,omitempty"`
+	// Egress rules: what may go out. As Ingress.
+	// +kubebuilder:validation:MaxItems=128
+	// +listType=atomic
+	// +optional
+	Egress []Rule `json:"egress,omitempty"`
+}
+
+// Subject selects Workloads; every field that is set must match.
+type Subject struct {
+	// Labels of the Workload: matchLabels and matchExpressions.
+	// +optional
+	Labels *metav1.LabelSelector `json:"labels,omitempty"`
+	// Networks: the interface must be in one of these.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	// +optional
+	Networks []string `json:"networks,omitempty"`
+	// Projects (tiers admin and baseline): the Workload must be in one of these.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	Projects []string `json:"projects,omitempty"`
+}
+
+// Rule matches traffic and says what happens to it.
+type Rule struct {
+	// Name makes the rule id stable when rules are reordered. Default: the
+	// index in the list.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +optional
+	Name string `json:"name,omitempty"`
+	// Action: allow or deny; in tier admin accept, deny or pass.
+	// +kubebuilder:validation:Enum=allow;deny;accept;pass
+	Action string `json:"action"`
+	// From (ingress): any of these peers. Default: everybody.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	From []Peer `json:"from,omitempty"`
+	// To (egress): any of these peers. Default: everybody.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	To []Peer `json:"to,omitempty"`
+	// Ports: any of these. Default: every protocol and port.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// Peer is the other side; every field that is set must match.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.labels) || has(self.network) || has(self.project) || has(self.cidr)",message="an empty peer matches nobody; set labels, network, project or cidr, or leave the whole list out for everybody"
+// +kubebuilder:validation:XValidation:rule="!has(self.except) || has(self.cidr)",message="except needs cidr"
+type Peer struct {
+	// Labels of the peer Workload: matchLabels and matchExpressions.
+	// +optional
+	Labels *metav1.LabelSelector `json:"labels,omitempty"`
+	// Network: the peer's interface is in this Network of the peer's project.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Network string `json:"network,omitempty"`
+	// Project of the peer; "*" is every project of the Domain. Default with
+	// labels or network: the Policy's own project (tier project) or every
+	// project (tiers admin and baseline).
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Project string `json:"project,omitempty"`
+	// CIDR that contains the peer's address.
+	// +kubebuilder:validation:MaxLength=50
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self) && cidr(self) == cidr(self).masked()",message="cidr must be a CIDR without host bits, such as 10.0.0.0/24"
+	// +optional
+	CIDR string `json:"cidr,omitempty"`
+	// Except lists parts of CIDR that do not match.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=50
+	// +kubebuilder:validation:XValidation:rule="self.all(e, isCIDR(e))",message="each exception must be a CIDR, such as 10.0.0.8/32"
+	// +listType=atomic
+	// +optional
+	Except []string `json:"except,omitempty"`
+}
+
+// Port is a protocol with, where it has ports, a port or a range.
+//
+// +kubebuilder:validation:XValidation:rule="self.protocol != 'ICMP' || !has(self.port)",message="ICMP has no ports; remove port"
+// +kubebuilder:validation:XValidation:rule="!has(self.endPort) || has(self.port) && self.endPort >= self.port",message="endPort needs port and must not be smaller than port"
+type Port struct {
+	// Protocol; ICMP means ICMP for IPv4 and ICMPv6 for IPv6.
+	// +kubebuilder:validation:Enum=TCP;UDP;SCTP;ICMP
+	// +kubebuilder:default=TCP
+	// +optional
+	Protocol string `json:"protocol,omitempty"`
+	// Port, the destination port. Default: every port of the protocol.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	Port int32 `json:"port,omitempty"`
+	// EndPort makes it a range from Port to EndPort, both included.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	EndPort int32 `json:"endPort,omitempty"`
+}
+
+// PolicyList is a list of Policies.
+//
+// +kubebuilder:object:root=true
+type PolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Policy `json:"items"`
+}

@@ -1,0 +1,51 @@
+package compile
+
+import (
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// Key names a namespaced object.
+type Key struct{ Project, Name string }
+
+// String is project/name.
+func (k Key) String() string { return k.Project + "/" + k.Name }
+
+// Input is every fact that the result depends on. Objects are shared and must
+// not be changed by anybody.
+type Input struct {
+	Domains map[string]*v1alpha1.Domain
+	// Projects: namespace -> Domain. A project without a Domain has no entry,
+	// and nothing in it is connected.
+	Projects  map[string]string
+	Networks  map[Key]*v1alpha1.Network  // status: VNI and blocks
+	Workloads map[Key]*v1alpha1.Workload // declared ones
+	Policies  map[Key]*v1alpha1.Policy
+	Nodes     map[string]*v1alpha1.Node
+	// NodeNumbers are allocated, 1 to 65535.
+	NodeNumbers map[string]uint16
+	// Reports: the last word of each node, also of those that are away.
+	Reports map[string]*snapshot.Report
+	// Identities that are allocated, in use or until a moment ago.
+	Identities map[IdentityKey]policy.Identity
+}
+
+// IdentityKey is the canonical form of domain, project, account and sorted
+// labels; see KeyOf.
+type IdentityKey string
+
+// Needs is what has to be allocated before a compile can connect everything.
+type Needs struct {
+	VNIs        []Key               // Networks without a VNI
+	Identities  []snapshot.Identity // Number is 0
+	NodeNumbers []string
+	Blocks      []BlockNeed
+}
+
+// BlockNeed: the node needs one more block of the Network.
+type BlockNeed struct {
+	Network Key
+	Node    string
+	IPv6    bool
+}

@@ -1,0 +1,95 @@
+// Package record holds the one schema of what happened: a session or, later, a
+// request.
+//
+// In: nothing; these are plain values. Out: Record and its stable JSON field
+// names, which users, dry runs, explain, audit and the UI stand on. It never
+// collects, keeps or ships anything; that is flow's work.
+package record
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Kind says which moment of a session a Record tells of.
+type Kind string
+
+// Kinds of a Record.
+const (
+	Started Kind = "started" // first packet allowed
+	Update  Kind = "update"  // still alive, counters so far
+	Ended   Kind = "ended"   // closed or idle for too long, final counters
+	Denied  Kind = "denied"  // not allowed, or dropped; Drop says why
+)
+
+// Observer says where a Record was made.
+type Observer string
+
+// Observers.
+const (
+	AtSource      Observer = "source"
+	AtDestination Observer = "destination"
+	AtBoth        Observer = "both" // both ends are on the node
+)
+
+// Verdicts.
+const (
+	Allow = "allow"
+	Deny  = "deny"
+)
+
+// Record is one observation of one session by one node. The same session has
+// the same ID at every record of one observer.
+type Record struct {
+	ID       string    `json:"id"`
+	Kind     Kind      `json:"kind"`
+	Time     time.Time `json:"time"`
+	Start    time.Time `json:"start"`
+	Node     string    `json:"node"`
+	Observer Observer  `json:"observer"`
+
+	Protocol    string `json:"protocol"` // tcp, udp, sctp, icmp, or the IP protocol number
+	Source      End    `json:"source"`
+	Destination End    `json:"destination"`
+
+	Verdict string `json:"verdict"` // allow or deny
+	// Rule that decided: see snapshot/policy.RuleID. At both ends the egress
+	// rule is in Rule unless ingress denied; IngressRule is set as well.
+	Rule        string `json:"rule,omitempty"`
+	IngressRule string `json:"ingressRule,omitempty"`
+	Tier        string `json:"tier,omitempty"`
+	Direction   string `json:"direction,omitempty"` // egress or ingress: which side decided
+	// Shadow is what Policies in mode audit would have decided; empty when no
+	// different.
+	ShadowVerdict string `json:"shadowVerdict,omitempty"`
+	ShadowRule    string `json:"shadowRule,omitempty"`
+	// Drop is the reason when it was not a rule: see docs/records.md.
+	Drop string `json:"drop,omitempty"`
+
+	// Forward counters are from Source to Destination.
+	ForwardPackets uint64 `json:"forwardPackets"`
+	ForwardBytes   uint64 `json:"forwardBytes"`
+	ReplyPackets   uint64 `json:"replyPackets"`
+	ReplyBytes     uint64 `json:"replyBytes"`
+
+	// Filled by the L7 data plane.
+	Service string        `json:"service,omitempty"`
+	Route   string        `json:"route,omitempty"`
+	Latency time.Duration `json:"latency,omitempty"`
+	TraceID string        `json:"traceID,omitempty"`
+}
+
+// End is one side of a session.
+type End struct {
+	Domain   string            `json:"domain,omitempty"`
+	Project  string            `json:"project,omitempty"`
+	Network  string            `json:"network,omitempty"`
+	VNI      uint32            `json:"vni"`
+	Address  netip.Addr        `json:"address"`
+	Port     uint16            `json:"port,omitempty"`
+	Workload string            `json:"workload,omitempty"`
+	Identity string            `json:"identity,omitempty"` // SPIFFE ID
+	Number   uint32            `json:"identityNumber,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Node     string            `json:"node,omitempty"`
+}

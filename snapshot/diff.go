@@ -1,0 +1,113 @@
+package snapshot
+
+import (
+	"cmp"
+	"maps"
+	"reflect"
+	"slices"
+
+	"moire.dev/moire/snapshot/policy"
+)
+
+// Delta is what changes one Snapshot into another.
+type Delta struct {
+	// Reset: Put is everything; whatever else there was is gone.
+	Reset bool
+	// Version after the change.
+	Version Version
+	// Put holds the rows that are new or different.
+	Put Snapshot
+	// Delete holds the keys that are gone; only map keys count.
+	Delete Snapshot
+}
+
+// Diff returns the smallest Delta from old to new. A nil old gives a Reset.
+func Diff(old, new *Snapshot) Delta {
+	d := Delta{Version: new.Version(), Put: Snapshot{Node: new.Node}, Delete: Snapshot{Node: new.Node}}
+	if old == nil {
+		d.Reset, d.Put = true, *new
+		return d
+	}
+	d.Put.Nodes, d.Delete.Nodes = diff(old.Nodes, new.Nodes)
+	d.Put.Networks, d.Delete.Networks = diff(old.Networks, new.Networks)
+	d.Put.Identities, d.Delete.Identities = diff(old.Identities, new.Identities)
+	d.Put.Endpoints, d.Delete.Endpoints = diff(old.Endpoints, new.Endpoints)
+	d.Put.Blocks, d.Delete.Blocks = diff(old.Blocks, new.Blocks)
+	d.Put.Grants, d.Delete.Grants = diff(old.Grants, new.Grants)
+	d.Put.Policies, d.Delete.Policies = diff(old.Policies, new.Policies)
+	return d
+}
+
+func diff[K comparable, V any](old, new map[K]V) (put, del map[K]V) {
+	for k, v := range new {
+		if o, ok := old[k]; !ok || !reflect.DeepEqual(o, v) {
+			if put == nil {
+				put = map[K]V{}
+			}
+			put[k] = v
+		}
+	}
+	for k, v := range old {
+		if _, ok := new[k]; !ok {
+			if del == nil {
+				del = map[K]V{}
+			}
+			del[k] = v
+		}
+	}
+	return put, del
+}
+
+// Apply returns the Snapshot that the Delta makes of s, which stays as it is.
+// s may be nil when the Delta is a Reset.
+func (s *Snapshot) Apply(d *Delta) *Snapshot {
+	if d.Reset {
+		out := d.Put
+		return &out
+	}
+	return &Snapshot{
+		Node:       s.Node,
+		Nodes:      apply(s.Nodes, d.Put.Nodes, d.Delete.Nodes),
+		Networks:   apply(s.Networks, d.Put.Networks, d.Delete.Networks),
+		Identities: apply(s.Identities, d.Put.Identities, d.Delete.Identities),
+		Endpoints:  apply(s.Endpoints, d.Put.Endpoints, d.Delete.Endpoints),
+		Blocks:     apply(s.Blocks, d.Put.Blocks, d.Delete.Blocks),
+		Grants:     apply(s.Grants, d.Put.Grants, d.Delete.Grants),
+		Policies:   apply(s.Policies, d.Put.Policies, d.Delete.Policies),
+	}
+}
+
+func apply[K comparable, V any](old, put, del map[K]V) map[K]V {
+	if len(put) == 0 && len(del) == 0 {
+		return old
+	}
+	out := make(map[K]V, len(old)+len(put))
+	maps.Copy(out, old)
+	maps.Copy(out, put)
+	for k := range del {
+		delete(out, k)
+	}
+	return out
+}
+
+// Empty reports whether the Delta changes nothing.
+func (d *Delta) Empty() bool {
+	return !d.Reset && d.Put.rows() == 0 && d.Delete.rows() == 0
+}
+
+// rows counts all rows.
+func (s *Snapshot) rows() int {
+	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies)
+}
+
+// IdentityOf finds the identity of the given project, account and labels.
+func (s *Snapshot) IdentityOf(project, account string, labels []Label) (policy.Identity, bool) {
+	numbers := slices.SortedFunc(maps.Keys(s.Identities), cmp.Compare[policy.Identity])
+	for _, n := range numbers {
+		i := s.Identities[n]
+		if i.Project == project && i.Account == account && slices.Equal(i.Labels, labels) {
+			return n, true
+		}
+	}
+	return 0, false
+}

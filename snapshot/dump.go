@@ -1,0 +1,79 @@
+package snapshot
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"moire.dev/moire/snapshot/policy"
+)
+
+// Dump writes every row in a fixed order, one line each: what people read,
+// what tests compare and what Version is computed from.
+func (s *Snapshot) Dump(w io.Writer) {
+	fmt.Fprintf(w, "snapshot node=%s\n", s.Node)
+	dump(w, "node", s.Nodes, cmp.Compare[string])
+	dump(w, "network", s.Networks, cmp.Compare[VNI])
+	dump(w, "identity", s.Identities, cmp.Compare[policy.Identity])
+	dump(w, "endpoint", s.Endpoints, Addr.Compare)
+	dump(w, "block", s.Blocks, BlockKey.Compare)
+	dump(w, "grant", s.Grants, AttachmentKey.Compare)
+	dump(w, "policy", s.Policies, PolicyKey.Compare)
+}
+
+func dump[K comparable, V any](w io.Writer, table string, rows map[K]V, order func(a, b K) int) {
+	for _, k := range slices.SortedFunc(maps.Keys(rows), order) {
+		fmt.Fprintf(w, "%s %+v\n", table, rows[k])
+	}
+}
+
+// Version is a hash of the content: 16 hex digits.
+func (s *Snapshot) Version() Version {
+	var b bytes.Buffer
+	s.Dump(&b)
+	sum := sha256.Sum256(b.Bytes())
+	return Version(hex.EncodeToString(sum[:8]))
+}
+
+// Compare orders by network, then address.
+func (a Addr) Compare(b Addr) int {
+	return cmp.Or(cmp.Compare(a.VNI, b.VNI), a.IP.Compare(b.IP))
+}
+
+// String is <vni>/<address>.
+func (a Addr) String() string { return fmt.Sprintf("%d/%s", a.VNI, a.IP) }
+
+// Compare orders by network, address and length.
+func (k BlockKey) Compare(o BlockKey) int {
+	return cmp.Or(cmp.Compare(k.VNI, o.VNI), k.CIDR.Addr().Compare(o.CIDR.Addr()), cmp.Compare(k.CIDR.Bits(), o.CIDR.Bits()))
+}
+
+// Compare orders by project, Workload and Network.
+func (k AttachmentKey) Compare(o AttachmentKey) int {
+	return cmp.Or(cmp.Compare(k.Project, o.Project), cmp.Compare(k.Workload, o.Workload), cmp.Compare(k.Network, o.Network))
+}
+
+// Compare orders by network, identity and direction.
+func (k PolicyKey) Compare(o PolicyKey) int {
+	return cmp.Or(cmp.Compare(k.VNI, o.VNI), cmp.Compare(k.Identity, o.Identity), cmp.Compare(k.Direction, o.Direction))
+}
+
+// String is six colon-separated hex pairs.
+func (m MAC) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// ParseMAC reads six colon-separated hex pairs.
+func ParseMAC(s string) (MAC, error) {
+	var m MAC
+	n, err := fmt.Sscanf(s, "%02x:%02x:%02x:%02x:%02x:%02x", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5])
+	if err != nil || n != 6 || len(s) != 17 {
+		return MAC{}, fmt.Errorf("%q is not a MAC address; write it as 02:00:00:00:00:01", s)
+	}
+	return m, nil
+}

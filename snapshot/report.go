@@ -1,0 +1,35 @@
+package snapshot
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Report is the world's side: what one node says of itself. It is always
+// complete; the last one counts.
+type Report struct {
+	Node    string
+	Address netip.Addr
+	Agent   string
+	Kernel  string
+	// Attachments, sorted by key.
+	Attachments []Attachment
+	// Blocks as the node holds them, with the exclusions that it honours.
+	Blocks []Block
+	// RecordsLost counts records dropped since the agent started.
+	RecordsLost uint64
+}
+
+// Attachment is one interface that the node has or wants.
+type Attachment struct {
+	AttachmentKey
+	// Account and Labels (sorted by key) that the attacher claimed. A declared
+	// Workload of the same name overrides both.
+	Account string
+	Labels  []Label
+	// Addresses is empty while the attachment waits for its Grant.
+	Addresses []netip.Addr
+	MAC       MAC
+	VNI       VNI
+	Since     time.Time
+}
