@@ -1,0 +1,257 @@
+// Package moire_test holds the house plan as a test: who may import whom,
+// where heavy dependencies may live, which rooms are pure, how long a file and
+// a function may be. Each ban has its reason. See ARCHITECTURE.md.
+package moire_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "moire.dev/moire/"
+
+// words are values without behaviour; everybody may import them.
+var words = []string{"snapshot", "snapshot/policy", "snapshot/wire", "flow/record"}
+
+// rooms says for each room what of ours it may import beside words.
+var rooms = map[string][]string{
+	// words
+	"api":             {},
+	"api/v1alpha1":    {},
+	"snapshot":        {},
+	"snapshot/policy": {},
+	"snapshot/wire":   {},
+	"flow/record":     {},
+	// organs: never each other
+	"api/load":   {"api/v1alpha1"},
+	"compile":    {"api/v1alpha1"},
+	"explain":    {},
+	"store":      {"api", "api/v1alpha1"},
+	"ipam":       {},
+	"identity":   {},
+	"discovery":  {},
+	"datapath":   {"datapath/bpf"},
+	"flow":       {},
+	"node/local": {},
+	"node/run":   {"node/local"},
+	// upstairs and downstairs
+	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "identity", "ipam", "store"},
+	"node":    {"datapath", "discovery", "flow", "ipam", "node/local"},
+	// lab and doors
+	"lab/scenario":   {"api/load", "api/v1alpha1", "compile", "explain"},
+	"lab":            {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},
+	"lab/shop":       {},
+	"cli":            {"api/load", "api/v1alpha1", "compile", "explain", "lab", "lab/shop", "node/local", "node/run"},
+	"bench":          {"api/v1alpha1", "compile", "datapath", "lab"},
+	"cmd/moire":      {"cli"},
+	"cmd/moired":     {"control"},
+	"cmd/moire-node": {"node", "datapath"},
+}
+
+// heavy dependencies live in few rooms, so that agent and proxy stay small.
+var heavy = []struct {
+	prefix string
+	rooms  []string
+	reason string
+}{
+	{"k8s.io/kubernetes", []string{"store"}, "the API server is 2,000 packages; only store embeds it"},
+	{"k8s.io/apimachinery", []string{"api/v1alpha1", "api/load", "compile", "store", "control", "cli", "lab", "lab/scenario", "bench"}, "kinds carry object metadata; nodes never see kinds"},
+	{"k8s.io/", []string{"store", "control", "cli"}, "client-go costs more than a whole proxy"},
+	{"go.etcd.io/", []string{"store"}, "one room talks to etcd"},
+	{"github.com/cilium/ebpf", []string{"datapath", "datapath/bpf", "lab", "bench"}, "one room talks to the kernel"},
+	{"github.com/vishvananda/", []string{"datapath", "lab", "bench"}, "one room talks to the kernel"},
+	{"github.com/envoyproxy/", nil, "Envoy's protos are the heavy part of xDS"},
+	{"github.com/spf13/cobra", []string{"cli", "cmd/moired", "cmd/moire-node", "control", "node"}, "only doors parse flags"},
+}
+
+// pure rooms decide; whoever decides does not act.
+var pure = map[string][]string{
+	"snapshot/policy": {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"snapshot":        {"os", "net", "net/http", "log/slog", "math/rand", "context"},
+	"compile":         {"os", "net", "net/http", "log/slog", "math/rand", "context", "os/exec"},
+	"explain":         {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+}
+
+var drawers = []string{"util", "utils", "common", "pkg", "types", "manager", "helpers", "helper", "misc", "base", "shared"}
+
+// longFiles and longFunctions are the written exemptions, each with a reason.
+var (
+	longFiles     = map[string]string{}
+	longFunctions = map[string]string{}
+)
+
+const (
+	maxFile     = 400
+	maxFunction = 80
+)
+
+type pack struct {
+	ImportPath string
+	Name       string
+	Imports    []string
+}
+
+func packages(t *testing.T) []pack {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Name,Imports", "./...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	var all []pack
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pack
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func TestWhoMayImportWhom(t *testing.T) {
+	for _, p := range packages(t) {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		if room == strings.TrimSuffix(module, "/") {
+			continue
+		}
+		if slices.Contains(drawers, filepath.Base(room)) || slices.Contains(drawers, p.Name) {
+			t.Errorf("%s: a drawer; name the room after its one purpose", room)
+		}
+		allowed, known := rooms[room]
+		if !known {
+			t.Errorf("%s is not in the house plan; add it to rooms in plan_test.go with what it may import", room)
+			continue
+		}
+		for _, imp := range p.Imports {
+			checkImport(t, room, imp, allowed)
+		}
+	}
+}
+
+func checkImport(t *testing.T, room, imp string, allowed []string) {
+	t.Helper()
+	if ours, ok := strings.CutPrefix(imp, module); ok {
+		if !slices.Contains(words, ours) && !slices.Contains(allowed, ours) {
+			t.Errorf("%s must not import %s", room, ours)
+		}
+		return
+	}
+	for _, h := range heavy {
+		if strings.HasPrefix(imp, h.prefix) {
+			if !slices.Contains(h.rooms, room) {
+				t.Errorf("%s must not import %s: %s", room, imp, h.reason)
+			}
+			break
+		}
+	}
+	if slices.Contains(pure[room], imp) {
+		t.Errorf("%s is pure and must not import %s", room, imp)
+	}
+}
+
+func TestEveryRoomSaysWhatItIs(t *testing.T) {
+	for room := range rooms {
+		if strings.HasPrefix(room, "cmd/") || room == "datapath/bpf" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(room, "doc.go")); err != nil {
+			t.Errorf("%s has no doc.go that says what comes in, what goes out and what it never does", room)
+		}
+	}
+}
+
+var generated = regexp.MustCompile(`^// Code generated .* DO NOT EDIT\.$`)
+
+func TestLengths(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "bin" || d.Name() == "tools" || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		switch filepath.Ext(path) {
+		case ".go":
+			checkGoFile(t, path)
+		case ".c", ".h":
+			checkLines(t, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkLines(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, []byte("\n")); n > maxFile && longFiles[path] == "" {
+		t.Errorf("%s has %d lines, more than %d; split it by purpose or exempt it in plan_test.go with a reason", path, n, maxFile)
+	}
+}
+
+func checkGoFile(t *testing.T, path string) {
+	t.Helper()
+	if isGenerated(t, path) {
+		return
+	}
+	checkLines(t, path)
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, d := range f.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok || fn.Body == nil {
+			continue
+		}
+		n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1
+		name := fmt.Sprintf("%s:%s", path, fn.Name.Name)
+		if n > maxFunction && longFunctions[name] == "" {
+			t.Errorf("%s has %d lines, more than %d", name, n, maxFunction)
+		}
+	}
+}
+
+func isGenerated(t *testing.T, path string) bool {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if generated.MatchString(s.Text()) {
+			return true
+		}
+		if strings.HasPrefix(s.Text(), "package ") {
+			return false
+		}
+	}
+	return false
+}
