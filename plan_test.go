@@ -56,7 +56,7 @@ var rooms = map[string][]string{
 	"lab/scenario":   {"api/load", "api/v1alpha1", "compile", "explain"},
 	"lab":            {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},
 	"lab/shop":       {},
-	"cli":            {"api/load", "api/v1alpha1", "compile", "explain", "lab", "lab/shop", "node/local", "node/run"},
+	"cli":            {"api/load", "api/v1alpha1", "compile", "explain", "lab", "lab/demo", "lab/shop", "node/local", "node/run"},
 	"bench":          {"api/v1alpha1", "compile", "datapath", "lab"},
 	"cmd/moire":      {"cli"},
 	"cmd/moired":     {"control"},

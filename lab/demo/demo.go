@@ -1,0 +1,248 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"moire.dev/moire/examples"
+	"moire.dev/moire/lab"
+)
+
+// Config of a Demo.
+type Config struct {
+	// Exe is the moire binary; moired and moire-node are beside it.
+	Exe string
+	// Out gets the tour, Progress what is being done.
+	Out, Progress io.Writer
+}
+
+// Demo is one run of the demo.
+type Demo struct {
+	Config
+	lab  *lab.Lab
+	apps []*exec.Cmd
+}
+
+// tenants of the demo; each has a file in examples/demo.
+var tenants = []string{"acme", "globex"}
+
+// app is one process of the shop.
+type app struct {
+	name, node string
+	serve      []string // arguments of `moire demo serve`
+}
+
+var apps = []app{
+	{"db", "n2", []string{"--say", "db of %s"}},
+	{"web", "n1", []string{"--say", "web of %s", "--ask", "http://10.0.0.12:8080/", "--ask", "http://[fd00:77::12]:8080/"}},
+	{"batch", "n1", []string{"--say", "batch of %s"}},
+}
+
+// New starts nothing.
+func New(c Config) (*Demo, error) {
+	d := &Demo{Config: c}
+	var err error
+	d.lab, err = lab.New(lab.Config{Bin: filepath.Dir(c.Exe), Progress: d.progress})
+	return d, err
+}
+
+func (d *Demo) progress(s string) { fmt.Fprintf(d.Progress, "- %s\n", s) }
+
+// Down removes every trace of a demo, whoever started it.
+func (d *Demo) Down(ctx context.Context) error { return d.lab.Down(ctx) }
+
+// Run makes the demo, shows it and stays until ctx ends; then it removes
+// every trace.
+func (d *Demo) Run(ctx context.Context) (err error) {
+	began := time.Now()
+	if err := d.vacant(); err != nil {
+		return err
+	}
+	defer func() {
+		d.progress("removing the demo")
+		d.stopApps()
+		// ctx may have ended; cleaning up has its own bound.
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		if e := d.lab.Down(bounded); err == nil {
+			err = e
+		}
+	}()
+	if err := d.lab.Up(ctx); err != nil {
+		return d.ended(ctx, err)
+	}
+	if err := d.apply(ctx); err != nil {
+		return d.ended(ctx, err)
+	}
+	for _, tenant := range tenants {
+		for _, a := range apps {
+			if err := d.start(tenant, a); err != nil {
+				return d.ended(ctx, err)
+			}
+		}
+	}
+	if err := d.await(ctx); err != nil {
+		return d.ended(ctx, err)
+	}
+	d.progress(fmt.Sprintf("ready after %.1f seconds", time.Since(began).Seconds()))
+	d.prove(ctx)
+	fmt.Fprint(d.Out, tour)
+	<-ctx.Done()
+	return nil
+}
+
+// ended hides the error of a demo that was ended on purpose.
+func (d *Demo) ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// vacant says clearly when something of Moiré is running here already.
+func (d *Demo) vacant() error {
+	if _, err := os.Stat(d.lab.Kubeconfig()); err == nil {
+		return fmt.Errorf("%s is there: a demo or `moire up` is running, or was killed; end it with 'moire demo down' or 'moire down' first", d.lab.RunDir)
+	}
+	return nil
+}
+
+func (d *Demo) apply(ctx context.Context) error {
+	for _, tenant := range tenants {
+		d.progress("declaring tenant " + tenant)
+		intent, err := examples.Demo.ReadFile("demo/" + tenant + ".yaml")
+		if err != nil {
+			return err
+		}
+		cmd := d.command(ctx, "apply", "-f", "-")
+		cmd.Stdin = bytes.NewReader(intent)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("moire apply: %w: %s", err, out)
+		}
+	}
+	return nil
+}
+
+func (d *Demo) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, d.Exe, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+d.lab.Kubeconfig())
+	return cmd
+}
+
+// start runs one process of the shop as a Workload.
+func (d *Demo) start(tenant string, a app) error {
+	d.progress(fmt.Sprintf("starting %s of %s on node %s", a.name, tenant, a.node))
+	args := []string{"run", "--node", a.node, "--project", tenant + "-shop", "--network", "front",
+		"--name", a.name, "--", d.Exe, "demo", "serve", "--listen", "[::]:8080"}
+	for _, s := range a.serve {
+		args = append(args, strings.ReplaceAll(s, "%s", tenant))
+	}
+	cmd := d.command(context.Background(), args...) // stopApps ends it
+	log, err := os.Create(filepath.Join(d.lab.Dir, tenant+"-"+a.name+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	// A terminal's Ctrl-C must reach the demo alone; it ends its children.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	d.apps = append(d.apps, cmd)
+	return nil
+}
+
+func (d *Demo) stopApps() {
+	for _, c := range d.apps {
+		c.Process.Signal(syscall.SIGTERM)
+	}
+	for _, c := range d.apps {
+		t := time.AfterFunc(5*time.Second, func() { c.Process.Kill() })
+		c.Wait()
+		t.Stop()
+	}
+}
+
+// await waits until every process answers inside its own namespace.
+func (d *Demo) await(ctx context.Context) error {
+	d.progress("waiting until every process answers")
+	for _, tenant := range tenants {
+		for _, a := range apps {
+			var err error
+			for range 100 {
+				if _, err = d.ask(ctx, tenant, a.name, "http://127.0.0.1:8080/"); err == nil || ctx.Err() != nil {
+					break
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			if err != nil {
+				log, _ := os.ReadFile(filepath.Join(d.lab.Dir, tenant+"-"+a.name+".log"))
+				return fmt.Errorf("%s of %s does not answer: %w\n%s", a.name, tenant, err, log)
+			}
+		}
+	}
+	return nil
+}
+
+// ask fetches the URL from inside the namespace of the tenant's process.
+func (d *Demo) ask(ctx context.Context, tenant, name, url string) (string, error) {
+	var answer string
+	netns := filepath.Join(d.lab.RunDir, "netns", tenant+"-shop."+name)
+	cmd := exec.CommandContext(ctx, d.Exe, "demo", "fetch", "--limit", "2s", url)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := lab.InNetns(netns, cmd.Start); err != nil {
+		return "", err
+	}
+	if err := cmd.Wait(); err != nil {
+		return "", fmt.Errorf("%s", strings.TrimSpace(errs.String()))
+	}
+	answer = strings.TrimSpace(out.String())
+	return answer, nil
+}
+
+// prove shows one allowed and one denied flow in IPv4 and IPv6 for each tenant.
+func (d *Demo) prove(ctx context.Context) {
+	fmt.Fprintln(d.Out, "\nTwo tenants, the same addresses, the same two nodes. Each line below is a real HTTP request:")
+	for _, tenant := range tenants {
+		fmt.Fprintf(d.Out, "\n  tenant %s\n", tenant)
+		for _, from := range []string{"web", "batch"} {
+			for _, url := range []string{"http://10.0.0.12:8080/", "http://[fd00:77::12]:8080/"} {
+				got, err := d.ask(ctx, tenant, from, url)
+				if err != nil {
+					got = "DENIED  " + err.Error()
+				} else {
+					got = "ALLOWED " + got
+				}
+				fmt.Fprintf(d.Out, "    %-5s -> %-26s %s\n", from, url, got)
+			}
+		}
+	}
+}
+
+
+const tour = `
+Try, in another terminal, as root:
+
+  bin/moire get workloads -A
+  bin/moire status
+  bin/moire explain --from acme-shop/batch --to acme-shop/db --port 8080
+  bin/moire explain --from globex-shop/batch --to globex-shop/db --port 8080
+  bin/moire flows --verdict deny
+  bin/moire run --node n1 --project acme-shop --network front --label app=web -- bin/moire demo fetch http://10.0.0.12:8080/
+  bin/moire run --node n1 --project acme-shop --network front --label app=batch -- bin/moire demo fetch http://[fd00:77::12]:8080/
+  bin/moire get policy db -n acme-shop -o yaml
+  kubectl --kubeconfig /run/moire/kubeconfig get networks -A
+
+The intent is in examples/demo; change it and 'bin/moire apply -f examples/demo'.
+Ctrl-C ends the demo and removes every trace; 'bin/moire demo down' does so after a crash.
+`

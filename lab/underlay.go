@@ -1,0 +1,103 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+)
+
+// underlay is the bridge that joins the nodes, and the host's foot on it.
+type underlay struct {
+	bridge string
+	host   netip.Prefix
+}
+
+// up makes the bridge with the host's address on it.
+func (u underlay) up() error {
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: u.bridge}}
+	if err := netlink.LinkAdd(br); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make bridge %s: %w", u.bridge, err)
+	}
+	link, err := netlink.LinkByName(u.bridge)
+	if err != nil {
+		return err
+	}
+	addr := &netlink.Addr{IPNet: ipnet(u.host)}
+	if err := netlink.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("give %s the address %s: %w", u.bridge, u.host, err)
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// plug gives the namespace an interface "up0" on the underlay.
+func (u underlay) plug(port, netns string, addr netip.Prefix) error {
+	ns, err := os.Open(netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if old, err := netlink.LinkByName(port); err == nil {
+		if err := netlink.LinkDel(old); err != nil {
+			return err
+		}
+	}
+	br, err := netlink.LinkByName(u.bridge)
+	if err != nil {
+		return err
+	}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: br.Attrs().Index}, PeerName: "up0", PeerNamespace: netlink.NsFd(ns.Fd())}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("join %s to %s: %w", netns, u.bridge, err)
+	}
+	link, err := netlink.LinkByName(port)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	return InNetns(netns, func() error { return configure("up0", addr) })
+}
+
+func configure(name string, addr netip.Prefix) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	a := &netlink.Addr{IPNet: ipnet(addr), Flags: noDAD(addr)}
+	if err := netlink.AddrReplace(link, a); err != nil {
+		return fmt.Errorf("give %s the address %s: %w", name, addr, err)
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// down removes the bridge; the ports go with their namespaces.
+func (u underlay) down() error {
+	link, err := netlink.LinkByName(u.bridge)
+	if err != nil {
+		return nil // gone already
+	}
+	return netlink.LinkDel(link)
+}
+
+func noDAD(p netip.Prefix) int {
+	if p.Addr().Is6() {
+		return 0x02 // IFA_F_NODAD: the lab gives every address once
+	}
+	return 0
+}
+
+func ipnet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
