@@ -1,5 +1,6 @@
-// Package flow moves records: it collects them on a node, keeps them in
-// bounded memory, ships them to the control plane and answers questions.
+// Package flow moves records: it collects them on a node (Collector), keeps
+// them in bounded memory (Archive), ships them to the control plane and
+// answers questions (Filter).
 //
 // In: records from the datapath. Out: records, filtered, to who asks, and the
 // number of those that had to be dropped. It never blocks the datapath and

@@ -1,0 +1,137 @@
+package flow
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"moire.dev/moire/flow/record"
+)
+
+// MaxLimit bounds how many records one query may ask for.
+const MaxLimit = 100_000
+
+// Filter says which records are wanted; all that is set must match. The zero
+// Filter matches everything.
+type Filter struct {
+	// From and To match the source and the destination: a project ("shop"), a
+	// Workload ("shop/web"), an address or a prefix ("10.0.0.0/24").
+	From, To string
+	// Verdict is allow or deny.
+	Verdict string
+	// Project matches when either end is in it.
+	Project string
+	// Since: only what was recorded at that time or later.
+	Since time.Time
+	// Rule matches the rule that decided, the ingress rule or the shadow rule,
+	// by the whole id or its first segments ("policy/shop/db").
+	Rule string
+	// Limit: only the newest ones; 0 means all that are kept.
+	Limit int
+}
+
+// ParseFilter reads a Filter from the query parameters from, to, verdict,
+// project, since (a time as in RFC 3339, or an age such as 5m before now),
+// rule and limit. Others are ignored.
+func ParseFilter(v url.Values, now time.Time) (Filter, error) {
+	f := Filter{
+		From: v.Get("from"), To: v.Get("to"), Verdict: v.Get("verdict"),
+		Project: v.Get("project"), Rule: v.Get("rule"),
+	}
+	switch f.Verdict {
+	case "", record.Allow, record.Deny:
+	default:
+		return Filter{}, fmt.Errorf("verdict=%q is not a verdict; write allow or deny", f.Verdict)
+	}
+	for _, side := range []struct{ name, want string }{{"from", f.From}, {"to", f.To}} {
+		if strings.Count(side.want, "/") > 1 || strings.HasPrefix(side.want, "/") || strings.HasSuffix(side.want, "/") {
+			return Filter{}, fmt.Errorf("%s=%q is not an end; write a project, project/workload, an address or a prefix", side.name, side.want)
+		}
+	}
+	if s := v.Get("since"); s != "" {
+		since, err := parseSince(s, now)
+		if err != nil {
+			return Filter{}, err
+		}
+		f.Since = since
+	}
+	if s := v.Get("limit"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n > MaxLimit {
+			return Filter{}, fmt.Errorf("limit=%q is not a number of records; write 0 to %d", s, MaxLimit)
+		}
+		f.Limit = n
+	}
+	return f, nil
+}
+
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if age, err := time.ParseDuration(s); err == nil {
+		if age < 0 {
+			return time.Time{}, fmt.Errorf("since=%q lies in the future; write an age such as 5m", s)
+		}
+		return now.Add(-age), nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("since=%q is neither an age nor a time; write 5m or 2026-01-31T15:04:05Z", s)
+	}
+	return t, nil
+}
+
+// Values is the inverse of ParseFilter.
+func (f Filter) Values() url.Values {
+	v := url.Values{}
+	for name, s := range map[string]string{"from": f.From, "to": f.To, "verdict": f.Verdict, "project": f.Project, "rule": f.Rule} {
+		if s != "" {
+			v.Set(name, s)
+		}
+	}
+	if !f.Since.IsZero() {
+		v.Set("since", f.Since.Format(time.RFC3339Nano))
+	}
+	if f.Limit > 0 {
+		v.Set("limit", strconv.Itoa(f.Limit))
+	}
+	return v
+}
+
+// Match reports whether the Record is wanted; Limit plays no part.
+func (f Filter) Match(r *record.Record) bool {
+	if !f.Since.IsZero() && r.Time.Before(f.Since) {
+		return false
+	}
+	if f.Verdict != "" && r.Verdict != f.Verdict {
+		return false
+	}
+	if f.Project != "" && r.Source.Project != f.Project && r.Destination.Project != f.Project {
+		return false
+	}
+	if f.Rule != "" && !within(r.Rule, f.Rule) && !within(r.IngressRule, f.Rule) && !within(r.ShadowRule, f.Rule) {
+		return false
+	}
+	return matchEnd(f.From, &r.Source) && matchEnd(f.To, &r.Destination)
+}
+
+// within: rule is want or lies below it.
+func within(rule, want string) bool {
+	rest, ok := strings.CutPrefix(rule, strings.TrimSuffix(want, "/"))
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+func matchEnd(want string, e *record.End) bool {
+	if want == "" {
+		return true
+	}
+	if a, err := netip.ParseAddr(want); err == nil {
+		return e.Address.Unmap() == a.Unmap()
+	}
+	if p, err := netip.ParsePrefix(want); err == nil {
+		return p.Contains(e.Address.Unmap())
+	}
+	project, workload, both := strings.Cut(want, "/")
+	return e.Project == project && (!both || e.Workload == workload)
+}
