@@ -8,12 +8,12 @@
 // namespaces or processes of others, and never sends traffic beyond its own
 // namespaces and loopback.
 //
-//	                 host: moired, moire CLI
-//	                    |  198.18.77.1/24
-//	        ------- bridge <lab> (underlay) -------
-//	        |  .11                           |  .12
-//	  netns <lab>-n1                   netns <lab>-n2
-//	   moire-node n1                    moire-node n2
-//	   | veth     | veth                | veth
-//	 workload   workload              workload          (own namespaces)
+//	                host: moired, moire CLI
+//	                   |  198.18.77.1/24
+//	       ------- bridge <lab> (underlay) -------
+//	       |  .11                           |  .12
+//	 netns <lab>-n1                   netns <lab>-n2
+//	  moire-node n1                    moire-node n2
+//	  | veth     | veth                | veth
+//	workload   workload              workload          (own namespaces)
 package lab

@@ -159,6 +159,8 @@ func (l *Lab) wire() error {
 
 // StartControl starts moired and waits until it is ready.
 func (l *Lab) StartControl(ctx context.Context) error {
+	joined := filepath.Join(l.RunDir, "join.json")
+	os.Remove(joined)
 	p, err := start(l.Dir, "moired", "", filepath.Join(l.Bin, "moired"),
 		"--dir", filepath.Join(l.Dir, "control"), "--run-dir", l.RunDir,
 		"--api-listen", l.APIListen,
@@ -169,7 +171,7 @@ func (l *Lab) StartControl(ctx context.Context) error {
 	}
 	l.Control = p
 	// join.json is the last thing that moired writes before it is ready.
-	return p.await(ctx, 60*time.Second, filepath.Join(l.RunDir, "join.json"))
+	return p.await(ctx, 60*time.Second, joined)
 }
 
 // StartAgent starts the node's agent and waits until it serves.

@@ -24,6 +24,12 @@ type Process struct {
 	err  error
 }
 
+// Start runs a program as part of the lab, inside the namespace at the path
+// netns (empty: where we are); Down ends it, also after a crash of ours.
+func (l *Lab) Start(name, netns, bin string, args ...string) (*Process, error) {
+	return start(l.Dir, name, netns, bin, args...)
+}
+
 // start runs bin inside the namespace (empty: where we are).
 func start(dir, name, netns, bin string, args ...string) (*Process, error) {
 	p := &Process{Name: name, Log: filepath.Join(dir, name+".log"), pid: filepath.Join(dir, name+".pid"), done: make(chan struct{})}

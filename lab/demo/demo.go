@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"moire.dev/moire/examples"
@@ -28,7 +27,7 @@ type Config struct {
 type Demo struct {
 	Config
 	lab  *lab.Lab
-	apps []*exec.Cmd
+	apps []*lab.Process
 }
 
 // tenants of the demo; each has a file in examples/demo.
@@ -145,30 +144,17 @@ func (d *Demo) start(tenant string, a app) error {
 	for _, s := range a.serve {
 		args = append(args, strings.ReplaceAll(s, "%s", tenant))
 	}
-	cmd := d.command(context.Background(), args...) // stopApps ends it
-	log, err := os.Create(filepath.Join(d.lab.Dir, tenant+"-"+a.name+".log"))
+	p, err := d.lab.Start(tenant+"-"+a.name, "", d.Exe, args...)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	// A terminal's Ctrl-C must reach the demo alone; it ends its children.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	d.apps = append(d.apps, cmd)
+	d.apps = append(d.apps, p)
 	return nil
 }
 
 func (d *Demo) stopApps() {
-	for _, c := range d.apps {
-		c.Process.Signal(syscall.SIGTERM)
-	}
-	for _, c := range d.apps {
-		t := time.AfterFunc(5*time.Second, func() { c.Process.Kill() })
-		c.Wait()
-		t.Stop()
+	for _, p := range d.apps {
+		p.Stop(5 * time.Second)
 	}
 }
 
@@ -228,7 +214,6 @@ func (d *Demo) prove(ctx context.Context) {
 		}
 	}
 }
-
 
 const tour = `
 Try, in another terminal, as root:
