@@ -1,0 +1,123 @@
+package local
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Paths of the agent's API.
+const (
+	AttachPath      = "/v1/attach"      // POST Attach -> Attached
+	DetachPath      = "/v1/detach"      // POST Detach -> {}
+	StatusPath      = "/v1/status"      // GET -> Status
+	AttachmentsPath = "/v1/attachments" // GET -> []Attachment
+	DumpPath        = "/v1/dump"        // GET -> text
+	FlowsPath       = "/v1/flows"       // GET -> records, one JSON object a line
+	ConsentPath     = "/v1/consent"     // POST Consent -> {}
+)
+
+// DefaultIfName is the first interface of a Workload when it says nothing.
+const DefaultIfName = "eth0"
+
+// Attach asks for one or more interfaces in a network namespace. To repeat it
+// is no error: the answer is the same.
+type Attach struct {
+	Project  string   `json:"project"`
+	Workload string   `json:"workload"`
+	Networks []string `json:"networks"` // of the project, at least one
+	// Netns is the path of the network namespace as the agent sees it.
+	Netns string `json:"netns"`
+	// IfName of the first interface, by default eth0; the others count on
+	// from its number.
+	IfName string `json:"ifName,omitempty"`
+	// Account and Labels that the Workload claims; a declared Workload of the
+	// same name overrides both. Account is by default "default".
+	Account string            `json:"account,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	// Persist keeps the attachment until it is detached, also when the
+	// namespace goes and comes back at the same path. Otherwise it ends with
+	// the process PID, or without PID with the namespace.
+	Persist bool `json:"persist,omitempty"`
+	// PID is a process whose end detaches. 0: none.
+	PID int `json:"pid,omitempty"`
+	// WaitMillis bounds how long the answer may take in milliseconds; 0 means 10 s.
+	WaitMillis int `json:"waitMillis,omitempty"`
+}
+
+// Attached answers Attach.
+type Attached struct {
+	Interfaces []Interface `json:"interfaces"`
+	// Warnings say what is not as it should be yet, such as a control plane
+	// that is away.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Interface is one attachment as it is in the namespace.
+type Interface struct {
+	Network   string       `json:"network"`
+	IfName    string       `json:"ifName"`
+	VNI       uint32       `json:"vni"`
+	Addresses []netip.Addr `json:"addresses"`
+	// Prefixes of the Network: what is reachable without a Link.
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Gateways []netip.Addr   `json:"gateways"` // one for each family
+	MAC      string         `json:"mac"`
+	MTU      int            `json:"mtu,omitempty"` // bytes; 0: of the underlay
+}
+
+// Detach takes interfaces away; no Networks means all of the Workload.
+type Detach struct {
+	Project  string   `json:"project"`
+	Workload string   `json:"workload"`
+	Networks []string `json:"networks,omitempty"`
+}
+
+// Attachment is one interface as the agent knows it.
+type Attachment struct {
+	Interface
+	Project  string            `json:"project"`
+	Workload string            `json:"workload"`
+	Account  string            `json:"account"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Netns    string            `json:"netns"`
+	Host     string            `json:"host"` // the end of the pair on the node
+	PID      int               `json:"pid,omitempty"`
+	Persist  bool              `json:"persist,omitempty"`
+	Since    time.Time         `json:"since"`
+	// State is pending, addressed, plugged or ready.
+	State string `json:"state"`
+	// Why says what a state other than ready waits for.
+	Why string `json:"why,omitempty"`
+}
+
+// Status is how the agent is.
+type Status struct {
+	Node      string     `json:"node"`
+	Address   netip.Addr `json:"address"`
+	Agent     string     `json:"agent"` // version
+	Started   time.Time  `json:"started"`
+	Connected bool       `json:"connected"` // to the control plane
+	// Stale: the snapshot in force may be older than what the control plane
+	// wants, because it is away.
+	Stale   bool   `json:"stale"`
+	Wanted  string `json:"wanted"`  // version that came last
+	Applied string `json:"applied"` // version that the kernel has
+	Error   string `json:"error,omitempty"`
+
+	Networks       int    `json:"networks"`
+	Endpoints      int    `json:"endpoints"`
+	Attachments    int    `json:"attachments"`
+	RecordsWaiting int    `json:"recordsWaiting"`
+	RecordsLost    uint64 `json:"recordsLost"`
+}
+
+// Consent lets a snapshot through that the agent holds back because it would
+// remove most of what the node is.
+type Consent struct {
+	Version string `json:"version"`
+}
+
+// Problem is the body of every answer that is not 2xx.
+type Problem struct {
+	Error string `json:"error"`
+}
