@@ -1,0 +1,195 @@
+package identity
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// DefaultTokenLife is how long a token is good for unless said otherwise.
+	DefaultTokenLife = 24 * time.Hour
+	// maxTokens bounds the tokens that exist at one time.
+	maxTokens = 1000
+	// maxNote bounds a note in bytes.
+	maxNote = 256
+
+	idBytes     = 5  // 8 characters
+	secretBytes = 20 // 32 characters, 160 bits
+)
+
+// ErrToken is what every refusal of a token wraps.
+var ErrToken = errors.New("the token is not valid; make a new one on the control plane")
+
+// encoding makes tokens of lower case letters and digits.
+var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// TokenSpec says what a new token is good for. The zero value is good for any
+// number of nodes for DefaultTokenLife.
+type TokenSpec struct {
+	// Life; 0 means DefaultTokenLife.
+	Life time.Duration
+	// Once: the token ends with its first use.
+	Once bool
+	// Note for people, at most 256 bytes.
+	Note string
+}
+
+// Token is what is known of a token; the secret is not.
+type Token struct {
+	ID      string    `json:"id"`
+	Hash    []byte    `json:"hash"` // SHA-256 of the secret
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	Once    bool      `json:"once,omitempty"`
+	Note    string    `json:"note,omitempty"`
+}
+
+// NewToken makes a token: <id>.<secret>. It is shown once and only its hash is
+// kept.
+func (ca *CA) NewToken(spec TokenSpec) (string, error) {
+	life := cmp.Or(spec.Life, DefaultTokenLife)
+	if life < 0 {
+		return "", fmt.Errorf("a token cannot live for %s; say a positive time", life)
+	}
+	if len(spec.Note) > maxNote {
+		return "", fmt.Errorf("the note has %d bytes; at most %d are allowed", len(spec.Note), maxNote)
+	}
+	raw := make([]byte, idBytes+secretBytes)
+	rand.Read(raw) // never fails
+	id, secret := encoding.EncodeToString(raw[:idBytes]), encoding.EncodeToString(raw[idBytes:])
+	now := ca.cfg.Now()
+	hash := sha256.Sum256([]byte(secret))
+	err := ca.changeTokens(func(all []Token) ([]Token, error) {
+		if len(all) >= maxTokens {
+			return nil, fmt.Errorf("there are %d tokens already; revoke some", len(all))
+		}
+		if slices.ContainsFunc(all, func(t Token) bool { return t.ID == id }) {
+			return nil, errors.New("the random id is taken; try again")
+		}
+		return append(all, Token{ID: id, Hash: hash[:], Created: now, Expires: now.Add(life), Once: spec.Once, Note: spec.Note}), nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("make a token: %w", err)
+	}
+	return id + "." + secret, nil
+}
+
+// CheckToken returns nil when the token is good, and uses it up when it is
+// good only once. Every other case wraps ErrToken or is a failure to read.
+func (ca *CA) CheckToken(token string) error {
+	id, secret, _ := strings.Cut(token, ".")
+	hash := sha256.Sum256([]byte(secret))
+	unlock, err := lock(ca.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := ca.readTokens()
+	if err != nil {
+		return err
+	}
+	// Every token is compared, so that time tells nothing about which exist.
+	found := -1
+	for i, t := range all {
+		if subtle.ConstantTimeCompare([]byte(t.ID), []byte(id))&subtle.ConstantTimeCompare(t.Hash, hash[:]) == 1 {
+			found = i
+		}
+	}
+	if found < 0 {
+		return ErrToken
+	}
+	if !ca.cfg.Now().Before(all[found].Expires) {
+		return fmt.Errorf("token %s ended at %s: %w", id, all[found].Expires.UTC().Format(time.RFC3339), ErrToken)
+	}
+	if all[found].Once {
+		return ca.writeTokens(slices.Delete(all, found, found+1))
+	}
+	return nil
+}
+
+// Tokens lists the tokens that are good, the oldest first, without hashes.
+func (ca *CA) Tokens() ([]Token, error) {
+	unlock, err := lock(ca.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	all, err := ca.readTokens()
+	if err != nil {
+		return nil, err
+	}
+	all = ca.alive(all)
+	for i := range all {
+		all[i].Hash = nil
+	}
+	return all, nil
+}
+
+// RevokeToken ends the token with the id before its time. Certificates that it
+// brought stay good.
+func (ca *CA) RevokeToken(id string) error {
+	return ca.changeTokens(func(all []Token) ([]Token, error) {
+		rest := slices.DeleteFunc(slices.Clone(all), func(t Token) bool { return t.ID == id })
+		if len(rest) == len(all) {
+			return nil, fmt.Errorf("there is no token %q that could be revoked", id)
+		}
+		return rest, nil
+	})
+}
+
+func (ca *CA) alive(all []Token) []Token {
+	now := ca.cfg.Now()
+	return slices.DeleteFunc(all, func(t Token) bool { return !now.Before(t.Expires) })
+}
+
+func (ca *CA) changeTokens(change func([]Token) ([]Token, error)) error {
+	unlock, err := lock(ca.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := ca.readTokens()
+	if err != nil {
+		return err
+	}
+	all, err = change(ca.alive(all))
+	if err != nil {
+		return err
+	}
+	return ca.writeTokens(all)
+}
+
+func (ca *CA) readTokens() ([]Token, error) {
+	path := filepath.Join(ca.cfg.Dir, tokenFile)
+	b, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Token
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w; remove it and make new tokens", path, err)
+	}
+	return all, nil
+}
+
+func (ca *CA) writeTokens(all []Token) error {
+	b, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(ca.cfg.Dir, tokenFile), append(b, '\n'), 0o600)
+}
