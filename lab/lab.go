@@ -28,6 +28,9 @@ type Config struct {
 	RunDir string
 	// APIListen of moired. Default 127.0.0.1:7443.
 	APIListen string
+	// Direct joins exactly two nodes by a veth pair of their own as underlay,
+	// 198.18.78.1 and .2; the bridge then carries only control traffic.
+	Direct bool
 	// Progress is told what is being done. Default: nobody.
 	Progress func(string)
 }
@@ -46,6 +49,7 @@ type Node struct {
 	Address netip.Addr
 	Agent   *Process
 	port    string
+	foot    netip.Addr // on the bridge
 }
 
 // New checks the config and starts nothing.
@@ -84,15 +88,23 @@ func New(c Config) (*Lab, error) {
 		}
 		c.Bin = filepath.Dir(exe)
 	}
+	if c.Direct && c.Nodes != 2 {
+		return nil, fmt.Errorf("a direct underlay joins exactly 2 nodes, not %d", c.Nodes)
+	}
 	l := &Lab{Config: c}
 	for i := range c.Nodes {
 		name := fmt.Sprintf("n%d", i+1)
-		l.Nodes = append(l.Nodes, &Node{
-			Name:    name,
-			Netns:   filepath.Join(netnsDir, c.Name+"-"+name),
-			Address: l.address(11 + i),
-			port:    fmt.Sprintf("%s-%d", c.Name, i+1),
-		})
+		n := &Node{
+			Name:  name,
+			Netns: filepath.Join(netnsDir, c.Name+"-"+name),
+			port:  fmt.Sprintf("%s-%d", c.Name, i+1),
+			foot:  l.address(11 + i),
+		}
+		n.Address = n.foot
+		if c.Direct {
+			n.Address = netip.AddrFrom4([4]byte{198, 18, 78, byte(i + 1)})
+		}
+		l.Nodes = append(l.Nodes, n)
 	}
 	return l, nil
 }
@@ -150,9 +162,16 @@ func (l *Lab) wire() error {
 		if _, err := makeNetns(filepath.Base(n.Netns)); err != nil {
 			return err
 		}
-		if err := u.plug(n.port, n.Netns, netip.PrefixFrom(n.Address, l.Underlay.Bits())); err != nil {
+		name := "up0"
+		if l.Direct {
+			name = "mg0"
+		}
+		if err := u.plug(n.port, n.Netns, name, netip.PrefixFrom(n.foot, l.Underlay.Bits())); err != nil {
 			return err
 		}
+	}
+	if l.Direct {
+		return join(l.Nodes[0], l.Nodes[1])
 	}
 	return nil
 }

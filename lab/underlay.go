@@ -33,8 +33,8 @@ func (u underlay) up() error {
 	return netlink.LinkSetUp(link)
 }
 
-// plug gives the namespace an interface "up0" on the underlay.
-func (u underlay) plug(port, netns string, addr netip.Prefix) error {
+// plug gives the namespace an interface with the given name on the underlay.
+func (u underlay) plug(port, netns, name string, addr netip.Prefix) error {
 	ns, err := os.Open(netns)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (u underlay) plug(port, netns string, addr netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: br.Attrs().Index}, PeerName: "up0", PeerNamespace: netlink.NsFd(ns.Fd())}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: br.Attrs().Index}, PeerName: name, PeerNamespace: netlink.NsFd(ns.Fd())}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("join %s to %s: %w", netns, u.bridge, err)
 	}
@@ -60,7 +60,32 @@ func (u underlay) plug(port, netns string, addr netip.Prefix) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
-	return InNetns(netns, func() error { return configure("up0", addr) })
+	return InNetns(netns, func() error { return configure(name, addr) })
+}
+
+// join makes the pair of interfaces "up0" between two nodes.
+func join(a, b *Node) error {
+	other, err := os.Open(b.Netns)
+	if err != nil {
+		return err
+	}
+	defer other.Close()
+	err = InNetns(a.Netns, func() error {
+		if _, err := netlink.LinkByName("up0"); err == nil {
+			return nil
+		}
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "up0"}, PeerName: "up0", PeerNamespace: netlink.NsFd(other.Fd())}
+		return netlink.LinkAdd(veth)
+	})
+	if err != nil {
+		return fmt.Errorf("join %s and %s: %w", a.Name, b.Name, err)
+	}
+	for _, n := range []*Node{a, b} {
+		if err := InNetns(n.Netns, func() error { return configure("up0", netip.PrefixFrom(n.Address, 24)) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func configure(name string, addr netip.Prefix) error {
