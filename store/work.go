@@ -1,0 +1,76 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// startTimeout bounds how long the server may take until everything is served.
+const startTimeout = 90 * time.Second
+
+// work is what runs beside the server: install our objects, say ready, then
+// delete what belongs to deleted namespaces and owners until ctx ends.
+func (s *Store) work(ctx context.Context, loopback *rest.Config, files keyFiles, addr net.Addr) error {
+	if err := s.install(ctx, loopback); err != nil {
+		return err
+	}
+	if err := s.writeKubeconfig(files, addr); err != nil {
+		return err
+	}
+	client := rest.CopyConfig(loopback)
+	client.ContentType, client.AcceptContentTypes = "", "" // callers choose; CRDs speak JSON
+	client.QPS, client.Burst = -1, 0                       // priority and fairness decides, not the client
+	s.client.Store(client)
+	close(s.ready)
+	s.log.Info("API server is ready", "address", addr.String(), "kubeconfig", s.cfg.KubeconfigPath)
+
+	g, ctx := errgroup.WithContext(ctx)
+	clients, err := newClients(loopback)
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return deleteNamespaces(ctx, clients) })
+	g.Go(func() error { return collectGarbage(ctx, clients) })
+	g.Go(func() error { return aggregateRoles(ctx, clients) })
+	return g.Wait()
+}
+
+// install waits for the server and applies our objects.
+func (s *Store) install(ctx context.Context, loopback *rest.Config) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout,
+		fmt.Errorf("the API server was not ready after %s; is the machine overloaded, or etcd out of reach?", startTimeout))
+	defer cancel()
+	client, err := kubernetes.NewForConfig(loopback)
+	if err != nil {
+		return fmt.Errorf("store: loopback client: %w", err)
+	}
+	err = untilOK(ctx, "API server", func(ctx context.Context) error {
+		return client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+	if err != nil {
+		return err
+	}
+	return applyAll(ctx, loopback)
+}
+
+// untilOK calls f until it succeeds or ctx ends.
+func untilOK(ctx context.Context, what string, f func(context.Context) error) error {
+	const pause = 25 * time.Millisecond
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("store: %s: %w (last: %w)", what, context.Cause(ctx), err)
+		case <-time.After(pause):
+		}
+	}
+}
