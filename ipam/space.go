@@ -20,8 +20,8 @@ const BlockSize = 64
 type Space struct {
 	// Prefixes of the Network; they do not overlap.
 	Prefixes []netip.Prefix
-	// Allocation limits dynamic addresses; empty: everything in Prefixes. When
-	// it names no address of a family, that family is not limited.
+	// Allocation limits dynamic addresses, of both families; empty: everything
+	// in Prefixes.
 	Allocation []snapshot.Range
 	// Reserved addresses are never given out.
 	Reserved []snapshot.Range
@@ -86,11 +86,15 @@ func (s Space) dynamic() (*netipx.IPSet, error) {
 		all.AddPrefix(p.Masked())
 	}
 	if len(s.Allocation) > 0 {
-		limit, err := s.limit()
+		var limit netipx.IPSetBuilder
+		for _, r := range s.Allocation {
+			limit.AddRange(netipx.IPRangeFrom(r.First, r.Last))
+		}
+		set, err := limit.IPSet()
 		if err != nil {
 			return nil, err
 		}
-		all.Intersect(limit)
+		all.Intersect(set)
 	}
 	for _, r := range slices.Concat(s.Reserved, s.Static) {
 		all.RemoveRange(netipx.IPRangeFrom(r.First, r.Last))
@@ -106,23 +110,6 @@ func (s Space) dynamic() (*netipx.IPSet, error) {
 		}
 	}
 	return all.IPSet()
-}
-
-// limit is Allocation, with everything of a family that it does not name.
-func (s Space) limit() (*netipx.IPSet, error) {
-	var b netipx.IPSetBuilder
-	var v4, v6 bool
-	for _, r := range s.Allocation {
-		b.AddRange(netipx.IPRangeFrom(r.First, r.Last))
-		v4, v6 = v4 || r.First.Is4(), v6 || !r.First.Is4()
-	}
-	if !v4 {
-		b.AddPrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
-	}
-	if !v6 {
-		b.AddPrefix(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
-	}
-	return b.IPSet()
 }
 
 // Carve returns the next block of a family: it lies in one prefix, overlaps
