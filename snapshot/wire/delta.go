@@ -1,0 +1,135 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"moire.dev/moire/snapshot"
+)
+
+// FromDelta hands the delta to send in messages of about ChunkBytes; the last
+// one has more unset. It fails when a row is larger than MaxRow or under a
+// wrong key, and with whatever send fails with.
+func FromDelta(d *snapshot.Delta, send func(*Delta) error) error {
+	if n := count(&d.Put) + count(&d.Delete); n > MaxRows {
+		return fmt.Errorf("%d rows, more than %d", n, MaxRows)
+	}
+	c := chunker{send: send, version: string(d.Version), next: &Delta{Version: string(d.Version), Reset_: d.Reset}}
+	if !d.Reset {
+		for r, err := range rows(&d.Delete, true) {
+			if err := c.add(r, true, err); err != nil {
+				return err
+			}
+		}
+	}
+	for r, err := range rows(&d.Put, false) {
+		if err := c.add(r, false, err); err != nil {
+			return err
+		}
+	}
+	return send(c.next)
+}
+
+// chunker gathers rows until a message is full.
+type chunker struct {
+	send    func(*Delta) error
+	version string
+	next    *Delta
+	size    int
+}
+
+func (c *chunker) add(r *Row, del bool, err error) error {
+	if err != nil {
+		return err
+	}
+	size := proto.Size(r)
+	if size > MaxRow {
+		return fmt.Errorf("a %s row has %d bytes, more than %d", kind(r), size, MaxRow)
+	}
+	size = protowire.SizeBytes(size) + 1 // length and tag
+	if c.size > 0 && c.size+size > ChunkBytes {
+		c.next.More = true
+		if err := c.send(c.next); err != nil {
+			return err
+		}
+		c.next, c.size = &Delta{Version: c.version, Reset_: c.next.Reset_}, 0
+	}
+	c.size += size
+	if del {
+		c.next.Delete = append(c.next.Delete, r)
+	} else {
+		c.next.Put = append(c.next.Put, r)
+	}
+	return nil
+}
+
+func kind(r *Row) string {
+	return string(r.ProtoReflect().WhichOneof(r.ProtoReflect().Descriptor().Oneofs().Get(0)).Name())
+}
+
+// Joiner puts the messages of a Delta together again. The zero value is ready;
+// it starts anew after a whole Delta and after an error.
+type Joiner struct {
+	node  string
+	delta *snapshot.Delta
+	rows  int
+	bytes int
+}
+
+// NewJoiner is for the deltas of one node.
+func NewJoiner(node string) *Joiner { return &Joiner{node: node} }
+
+// Add takes the next message. It returns the whole Delta when this was its
+// last one, else nil.
+func (j *Joiner) Add(m *Delta) (*snapshot.Delta, error) {
+	d, err := j.add(m)
+	if err != nil || d != nil {
+		*j = Joiner{node: j.node}
+	}
+	return d, err
+}
+
+func (j *Joiner) add(m *Delta) (*snapshot.Delta, error) {
+	if m == nil {
+		return nil, errors.New("delta: no message")
+	}
+	c := check{row: "delta"}
+	version := snapshot.Version(c.text("version", m.GetVersion(), MaxVersion))
+	switch {
+	case c.err != nil:
+		return nil, c.err
+	case version == "":
+		return nil, errors.New("delta: field version: empty")
+	case m.GetReset_() && len(m.GetDelete()) > 0:
+		return nil, fmt.Errorf("delta %s: a reset deletes nothing", version)
+	}
+	if j.delta == nil {
+		j.delta = &snapshot.Delta{
+			Version: version, Reset: m.GetReset_(),
+			Put: snapshot.Snapshot{Node: j.node}, Delete: snapshot.Snapshot{Node: j.node},
+		}
+	}
+	if j.delta.Version != version || j.delta.Reset != m.GetReset_() {
+		return nil, fmt.Errorf("delta %s: not whole when delta %s began", j.delta.Version, version)
+	}
+	j.rows += len(m.GetPut()) + len(m.GetDelete())
+	j.bytes += proto.Size(m)
+	if j.rows > MaxRows || j.bytes > MaxDelta {
+		return nil, fmt.Errorf("delta %s: larger than %d rows or %d bytes", version, MaxRows, MaxDelta)
+	}
+	if err := addRows(&j.delta.Delete, "delete row", m.GetDelete(), true); err != nil {
+		return nil, fmt.Errorf("delta %s: %w", version, err)
+	}
+	if err := addRows(&j.delta.Put, "put row", m.GetPut(), false); err != nil {
+		return nil, fmt.Errorf("delta %s: %w", version, err)
+	}
+	if m.GetMore() {
+		return nil, nil
+	}
+	if err := overlap(&j.delta.Put, &j.delta.Delete); err != nil {
+		return nil, fmt.Errorf("delta %s: %w", version, err)
+	}
+	return j.delta, nil
+}

@@ -1,0 +1,111 @@
+package wire
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"moire.dev/moire/snapshot"
+)
+
+// FromReport leaves the node's name out: the receiver knows it from the
+// certificate.
+func FromReport(r *snapshot.Report) *Report {
+	out := &Report{Address: r.Address.AsSlice(), Agent: r.Agent, Kernel: r.Kernel, RecordsLost: r.RecordsLost}
+	for _, a := range r.Attachments {
+		out.Attachments = append(out.Attachments, &Attachment{
+			Project: a.Project, Workload: a.Workload, Network: a.Network,
+			Account: a.Account, Labels: fromLabels(a.Labels),
+			Addresses: fromAddrs(a.Addresses), Mac: fromMAC(a.MAC), Vni: uint32(a.VNI),
+			Since: nanos(a.Since),
+		})
+	}
+	for _, b := range r.Blocks {
+		out.Blocks = append(out.Blocks, fromBlock(&b))
+	}
+	return out
+}
+
+// nanos keeps the zero time.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// ToReport checks what a node says and makes the words of it. node is who it
+// really is. Times come back in UTC.
+func ToReport(node string, in *Report) (snapshot.Report, error) {
+	c := check{row: "report"}
+	out := snapshot.Report{
+		Node:        node,
+		Address:     c.addr("address", in.GetAddress()),
+		Agent:       c.text("agent", in.GetAgent(), maxName),
+		Kernel:      c.text("kernel", in.GetKernel(), maxName),
+		RecordsLost: in.GetRecordsLost(),
+	}
+	c.count("attachments", len(in.GetAttachments()), maxReports)
+	c.count("blocks", len(in.GetBlocks()), maxReports)
+	if c.err != nil {
+		return snapshot.Report{}, c.err
+	}
+	for i, a := range in.GetAttachments() {
+		c.row = fmt.Sprintf("report: attachment %d", i)
+		out.Attachments = append(out.Attachments, c.attachment(a))
+		if c.err != nil {
+			return snapshot.Report{}, c.err
+		}
+	}
+	for i, b := range in.GetBlocks() {
+		c.row = fmt.Sprintf("report: block %d", i)
+		out.Blocks = append(out.Blocks, c.block(b))
+		if c.err != nil {
+			return snapshot.Report{}, c.err
+		}
+	}
+	c.row = "report"
+	ascending(&c, "attachments", out.Attachments, func(a, b snapshot.Attachment) int {
+		return a.AttachmentKey.Compare(b.AttachmentKey)
+	})
+	if c.err != nil {
+		return snapshot.Report{}, c.err
+	}
+	return out, nil
+}
+
+func (c *check) attachment(in *Attachment) snapshot.Attachment {
+	out := snapshot.Attachment{
+		AttachmentKey: snapshot.AttachmentKey{
+			Project:  c.name("project", in.GetProject()),
+			Workload: c.name("workload", in.GetWorkload()),
+			Network:  c.name("network", in.GetNetwork()),
+		},
+		Account:   c.text("account", in.GetAccount(), maxName),
+		Labels:    c.labels("labels", in.GetLabels()),
+		Addresses: c.reported(in.GetAddresses()),
+		MAC:       c.mac("mac", in.GetMac()),
+	}
+	// A waiting attachment has no network id yet.
+	if in.GetVni() != 0 || len(out.Addresses) > 0 {
+		out.VNI = c.vni("vni", in.GetVni())
+	}
+	if s := in.GetSince(); s < 0 {
+		c.failf("since", "%d is before 1970", s)
+	} else if s > 0 {
+		out.Since = time.Unix(0, s).UTC()
+	}
+	return out
+}
+
+// reported addresses may be in any order: the node lists them as they were
+// taken.
+func (c *check) reported(in [][]byte) (out []netip.Addr) {
+	if !c.count("addresses", len(in), maxItems) {
+		return nil
+	}
+	for _, b := range in {
+		out = append(out, c.addr("addresses", b))
+	}
+	return out
+}
