@@ -72,16 +72,17 @@ type PolicySpec struct {
 	// +optional
 	Subject *Subject `json:"subject,omitempty"`
 	// Ingress rules: what may come in. An empty list selects the direction and
-	// allows nothing; leave it out to say nothing about the direction.
+	// allows nothing; leave it out to say nothing about the direction. (The tag
+	// omitzero keeps the difference when an object is written as JSON.)
 	// +kubebuilder:validation:MaxItems=128
 	// +listType=atomic
 	// +optional
-	Ingress []Rule `json:"ingress,omitempty"`
+	Ingress []Rule `json:"ingress,omitzero"`
 	// Egress rules: what may go out. As Ingress.
 	// +kubebuilder:validation:MaxItems=128
 	// +listType=atomic
 	// +optional
-	Egress []Rule `json:"egress,omitempty"`
+	Egress []Rule `json:"egress,omitzero"`
 }
 
 // Subject selects Workloads; every field that is set must match.

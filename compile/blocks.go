@@ -1,0 +1,188 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot"
+)
+
+// blockRows makes the blocks of every node, with what they must not give out:
+// all that is not dynamic, what declared Workloads name, and what is in use
+// on other nodes.
+func (d *draft) blockRows() {
+	base := d.space.dynamic.minus(single(d.named))
+	for _, b := range d.f.network.Status.Blocks {
+		p, err := netip.ParsePrefix(b.CIDR)
+		if err != nil || d.vni == 0 {
+			continue
+		}
+		if len((ranges{v1alpha1.RangeOf(p)}).minus(d.space.inside)) > 0 && d.inUse(p) {
+			d.problem(about(codePrefixInUse, networkName(d.f.key), "spec.prefixes",
+				fmt.Sprintf("no prefix contains all of the block %s, from which node %s has given out addresses", p, b.Node), "put the prefix back until its Workloads are gone"))
+		}
+		h := d.hosting(b.Node)
+		h.blocks = append(h.blocks, snapshot.Block{BlockKey: snapshot.BlockKey{VNI: d.vni, CIDR: p}, Excluded: excluded(p, base.minus(d.elsewhere(p, b.Node)))})
+	}
+}
+
+func (d *draft) inUse(p netip.Prefix) bool {
+	for a := range d.claims {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// elsewhere are the addresses of a block that other nodes use.
+func (d *draft) elsewhere(p netip.Prefix, node string) ranges {
+	var out []netip.Addr
+	for a, c := range d.claims {
+		if c.node != node && p.Contains(a) {
+			out = append(out, a)
+		}
+	}
+	return single(out)
+}
+
+// capacity finds out which nodes need another block, and whether there is one.
+func (d *draft) capacity() {
+	if d.f.project.missing != "" || d.f.twin != "" {
+		return
+	}
+	waiting := d.waiting()
+	if len(waiting) == 0 {
+		return
+	}
+	unblocked := d.unblocked()
+	for _, v6 := range []bool{false, true} {
+		if !slices.ContainsFunc(d.space.prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 }) {
+			continue
+		}
+		left := unblocked.size(v6)
+		for _, node := range sortedNames(waiting) {
+			held, spare := d.spare(node, v6)
+			need := int64(len(waiting[node]))
+			if spare >= need+held/8 {
+				continue
+			}
+			if left > 0 {
+				d.blocks = append(d.blocks, BlockNeed{Network: d.f.key, Node: node, IPv6: v6})
+			}
+			for _, w := range waiting[node][min(spare, need):] {
+				if left--; left < 0 {
+					d.problem(about(codeExhausted, workloadName(w), "", fmt.Sprintf("Network %s has no free %s address left for it", d.f.key, family(v6)),
+						"add a prefix to the Network, or free addresses"))
+				}
+			}
+		}
+	}
+	slices.SortFunc(d.blocks, func(a, b BlockNeed) int { return cmp.Or(cmp.Compare(a.Node, b.Node), boolOrder(a.IPv6, b.IPv6)) })
+}
+
+func boolOrder(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+func family(v6 bool) string {
+	if v6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// waiting lists, by node, the Workloads there that need dynamic addresses and
+// have none.
+func (d *draft) waiting() map[string][]Key {
+	out := map[string][]Key{}
+	here := map[Key]bool{}
+	for i := range d.judged {
+		j := &d.judged[i]
+		if j.refused != "" || !d.f.host(j.node).exists {
+			continue
+		}
+		k := Key{j.Project, j.Workload}
+		here[k] = true
+		if len(j.Addresses) == 0 && len(j.static) == 0 {
+			out[j.node] = append(out[j.node], k)
+		}
+	}
+	for _, w := range d.f.workloads {
+		k := Key{w.Namespace, w.Name}
+		h := d.f.host(w.Spec.Node)
+		if w.Spec.Node == "" || here[k] || !h.exists || h.external {
+			continue
+		}
+		if len(w.Spec.Interfaces[interfaceOf(w, d.f.key.Name)].Addresses) == 0 {
+			out[w.Spec.Node] = append(out[w.Spec.Node], k)
+		}
+	}
+	return out
+}
+
+// unblocked are the dynamic addresses that are free and in no block.
+func (d *draft) unblocked() ranges {
+	var taken []v1alpha1.Range
+	for a := range d.claims {
+		taken = append(taken, v1alpha1.Range{First: a, Last: a})
+	}
+	for _, a := range d.named {
+		taken = append(taken, v1alpha1.Range{First: a, Last: a})
+	}
+	for _, b := range d.f.network.Status.Blocks {
+		if p, err := netip.ParsePrefix(b.CIDR); err == nil {
+			taken = append(taken, v1alpha1.RangeOf(p))
+		}
+	}
+	return d.space.dynamic.minus(union(taken))
+}
+
+// spare counts the addresses of a family that a node may give out, and those
+// of them that are free.
+func (d *draft) spare(node string, v6 bool) (all, free int64) {
+	h := d.hosts[node]
+	if h == nil {
+		return 0, 0
+	}
+	for _, b := range h.blocks {
+		if b.CIDR.Addr().Is6() != v6 {
+			continue
+		}
+		var out []v1alpha1.Range
+		for _, r := range b.Excluded {
+			out = append(out, v1alpha1.Range{First: r.First, Last: r.Last})
+		}
+		usable := (ranges{v1alpha1.RangeOf(b.CIDR)}).minus(union(out))
+		all += usable.size(v6)
+		free += usable.size(v6)
+		for a, c := range d.claims {
+			if c.node == node && usable.contains(a) {
+				free--
+			}
+		}
+	}
+	return all, free
+}
+
+// prefixProblems warns of a Network that can give out nothing.
+func (d *draft) prefixProblems() {
+	if d.f.network == nil || len(d.space.prefixes) == 0 || len(d.space.dynamic) > 0 {
+		return
+	}
+	for _, w := range d.f.workloads {
+		if len(w.Spec.Interfaces[interfaceOf(w, d.f.key.Name)].Addresses) == 0 {
+			d.problem(about(codeExhausted, workloadName(Key{w.Namespace, w.Name}), "",
+				fmt.Sprintf("Network %s has no dynamic addresses: all of its prefixes are gateway, reserved or static", d.f.key), "add a prefix or name a static address"))
+		}
+	}
+}

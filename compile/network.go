@@ -1,0 +1,249 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// result is everything that follows from the facts of one Network. It is
+// never changed after compileNetwork returned it.
+type result struct {
+	facts *facts
+	// live: the Network has rows. Otherwise it only has errors and needs.
+	live          bool
+	row           snapshot.Network
+	endpoints     []snapshot.Endpoint
+	endpointNodes []string // sorted
+	hosts         map[string]*hosting
+	identities    []snapshot.Identity // that are not allocated yet
+	blocks        []BlockNeed
+	problems      []v1alpha1.Problem
+	fates         []fate // in the order of facts.project.policies
+}
+
+// hosting is what one node gets of one Network.
+type hosting struct {
+	// member: a Workload of the Network is or shall be on the node.
+	member bool
+	grants []snapshot.Grant
+	blocks []snapshot.Block
+	sets   []setRow
+	who    []policy.Identity // of the Workloads there
+}
+
+type setRow struct {
+	key snapshot.PolicyKey
+	set policy.Set
+}
+
+// draft is a result in the making.
+type draft struct {
+	*result
+	c      *Compiler
+	f      *facts
+	vni    snapshot.VNI
+	space  space
+	claims map[netip.Addr]claim // who has or gets which address
+	judged []judged
+	// named are the addresses that declared Workloads name.
+	named []netip.Addr
+	// owners: the first declared Workload, by name, that names an address.
+	owners map[netip.Addr]string
+	used   map[policy.Identity]bool
+}
+
+// claim says who holds an address.
+type claim struct {
+	workload, node string
+	live           bool
+}
+
+// judged is an attachment with its verdict.
+type judged struct {
+	located
+	// refused says why it may not be; waits, that it cannot be granted yet.
+	refused string
+	waits   bool
+	iface   *v1alpha1.Interface // what is declared of it
+	static  []netip.Addr
+	number  policy.Identity
+}
+
+// compileNetwork computes the result of one Network.
+func (c *Compiler) compileNetwork(f *facts) *result {
+	d := &draft{c: c, f: f, result: &result{facts: f, hosts: map[string]*hosting{}},
+		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]string{}, used: map[policy.Identity]bool{}}
+	if f.network != nil {
+		d.space = spaceOf(&f.network.Spec)
+		d.vni = snapshot.VNI(f.network.Status.VNI)
+	}
+	d.live = f.network != nil && d.vni != 0 && f.project.missing == "" && f.twin == ""
+	d.networkProblems()
+	d.declared()
+	d.judge()
+	d.external()
+	d.members()
+	if f.network != nil {
+		d.blockRows()
+		d.capacity()
+	}
+	if d.live {
+		d.rows()
+	}
+	d.policies()
+	d.problems = sortProblems(d.problems)
+	return d.result
+}
+
+func (d *draft) problem(p v1alpha1.Problem) { d.problems = append(d.problems, p) }
+
+func (d *draft) networkProblems() {
+	if d.f.network == nil {
+		return
+	}
+	name := networkName(d.f.key)
+	if d.f.project.domain == "" {
+		d.problem(noDomain(name, d.f.key.Project, "nothing in the Network is connected"))
+	}
+	if d.f.twin != "" {
+		d.problem(about(codeTwin, name, "status.vni", fmt.Sprintf("Network %s has the VNI %d too and keeps it", d.f.twin, d.vni),
+			"delete this Network and create it again"))
+	}
+}
+
+// hosting returns what the node gets, to be filled.
+func (d *draft) hosting(node string) *hosting {
+	h := d.hosts[node]
+	if h == nil {
+		h = &hosting{}
+		d.hosts[node] = h
+	}
+	return h
+}
+
+// number finds the identity's number, or notes that it is needed.
+func (d *draft) number(id snapshot.Identity) policy.Identity {
+	if d.f.project.missing != "" {
+		return 0
+	}
+	n, ok := d.f.project.numbers[KeyOf(id)]
+	if !ok {
+		id.SPIFFE = spiffe(d.f.project.trust, id.Project, id.Account)
+		d.identities = append(d.identities, id)
+		return 0
+	}
+	d.used[n] = true
+	return n
+}
+
+// external makes the endpoints of declared Workloads behind Nodes without an
+// agent. What is live elsewhere keeps its address.
+func (d *draft) external() {
+	for _, w := range d.f.workloads {
+		if h := d.f.host(w.Spec.Node); !h.external {
+			continue
+		}
+		i := interfaceOf(w, d.f.key.Name)
+		iface := &w.Spec.Interfaces[i]
+		key := Key{w.Namespace, w.Name}
+		field := fmt.Sprintf("spec.interfaces[%d]", i)
+		mac, err := snapshot.ParseMAC(iface.MAC)
+		if err != nil || len(iface.Addresses) == 0 {
+			d.problem(about(codeExternal, workloadName(key), field, "a Workload on the external Node "+w.Spec.Node+" needs addresses and a mac, because nobody there can report them",
+				"write both"))
+			continue
+		}
+		n := d.number(declaredIdentity(w, d.f.project.domain))
+		for j, text := range iface.Addresses {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				continue
+			}
+			field := fmt.Sprintf("%s.addresses[%d]", field, j)
+			if code, _, _ := d.misplaced(a); code != "" || d.owner(a) != w.Name {
+				continue // declared has told it
+			}
+			if c, taken := d.claims[a]; taken {
+				d.problem(about(codeInUse, workloadName(key), field, fmt.Sprintf("%s is in use by %s on node %s", a, c.workload, c.node), "detach that Workload or choose another address"))
+				continue
+			}
+			if holder, waits := d.heldBy(a, w.Spec.Node); waits {
+				d.problem(held(key, field, a, holder))
+				continue
+			}
+			d.claims[a] = claim{key.String(), w.Spec.Node, true}
+			if d.live && n != 0 {
+				d.endpoints = append(d.endpoints, snapshot.Endpoint{Addr: snapshot.Addr{VNI: d.vni, IP: a}, Project: key.Project, Workload: key.Name, MAC: mac, Identity: n, Node: w.Spec.Node})
+			}
+		}
+	}
+}
+
+// members finds which nodes host the Network, and who is there.
+func (d *draft) members() {
+	for i := range d.judged {
+		a := &d.judged[i]
+		if a.refused != "" {
+			continue
+		}
+		h := d.hosting(a.node)
+		h.member = true
+		h.add(a.number)
+	}
+	for _, w := range d.f.workloads {
+		n := d.number(declaredIdentity(w, d.f.project.domain))
+		host := d.f.host(w.Spec.Node)
+		if w.Spec.Node == "" || !host.exists || host.external {
+			continue
+		}
+		h := d.hosting(w.Spec.Node)
+		h.member = true
+		h.add(n)
+	}
+	for _, h := range d.hosts {
+		slices.Sort(h.who)
+		h.who = slices.Compact(h.who)
+	}
+	slices.SortFunc(d.identities, func(a, b snapshot.Identity) int { return cmp.Compare(KeyOf(a), KeyOf(b)) })
+	d.identities = slices.CompactFunc(d.identities, func(a, b snapshot.Identity) bool { return KeyOf(a) == KeyOf(b) })
+}
+
+func (h *hosting) add(n policy.Identity) {
+	if n != 0 {
+		h.who = append(h.who, n)
+	}
+}
+
+// rows makes the Network's row, the endpoints and the grants.
+func (d *draft) rows() {
+	spec := &d.f.network.Spec
+	d.row = snapshot.Network{VNI: d.vni, Project: d.f.key.Project, Name: d.f.key.Name, Domain: d.f.project.domain,
+		Prefixes: d.space.prefixes, MTU: int(spec.MTU), Deny: spec.Default == v1alpha1.DefaultDeny}
+	for i := range d.judged {
+		a := &d.judged[i]
+		if a.refused != "" || a.number == 0 {
+			continue
+		}
+		for _, ip := range a.Addresses {
+			d.endpoints = append(d.endpoints, snapshot.Endpoint{Addr: snapshot.Addr{VNI: d.vni, IP: ip}, Project: a.Project,
+				Workload: a.Workload, MAC: a.MAC, Identity: a.number, Node: a.node})
+		}
+	}
+	slices.SortFunc(d.endpoints, func(a, b snapshot.Endpoint) int { return a.Addr.Compare(b.Addr) })
+	for _, e := range d.endpoints {
+		d.endpointNodes = append(d.endpointNodes, e.Node)
+	}
+	slices.Sort(d.endpointNodes)
+	d.endpointNodes = slices.Compact(d.endpointNodes)
+}
+
+// interfaceOf is the index of the interface in the Network, or -1.
+func interfaceOf(w *v1alpha1.Workload, network string) int {
+	return slices.IndexFunc(w.Spec.Interfaces, func(i v1alpha1.Interface) bool { return i.Network == network })
+}

@@ -1,0 +1,206 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// OfflineNode is where Offline puts Workloads that are bound to no node.
+const OfflineNode = "offline"
+
+// Offline makes an Input of intent alone, as if every declared Workload were
+// attached to its node: VNIs, identities, node numbers, addresses and MACs
+// are made up, the same for the same objects in any order. Objects are our
+// kinds and Namespaces as *metav1.PartialObjectMetadata; others are ignored.
+// What exists twice counts once, the last one.
+func Offline(objects ...runtime.Object) *Input {
+	in := &Input{
+		Domains: map[string]*v1alpha1.Domain{}, Projects: map[string]string{}, Networks: map[Key]*v1alpha1.Network{},
+		Workloads: map[Key]*v1alpha1.Workload{}, Policies: map[Key]*v1alpha1.Policy{}, Nodes: map[string]*v1alpha1.Node{},
+		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
+	}
+	for _, o := range objects {
+		switch o := o.(type) {
+		case *metav1.PartialObjectMetadata:
+			if d := o.Labels[v1alpha1.DomainLabel]; d != "" {
+				in.Projects[o.Name] = d
+			}
+		case *v1alpha1.Domain:
+			in.Domains[o.Name] = o
+		case *v1alpha1.Network:
+			in.Networks[Key{o.Namespace, o.Name}] = o
+		case *v1alpha1.Workload:
+			in.Workloads[Key{o.Namespace, o.Name}] = o
+		case *v1alpha1.Policy:
+			in.Policies[Key{o.Namespace, o.Name}] = o
+		case *v1alpha1.Node:
+			in.Nodes[o.Name] = o
+		}
+	}
+	in.offlineNumbers()
+	in.offlineAttachments()
+	return in
+}
+
+// offlineNumbers makes up nodes, node numbers, VNIs and identities.
+func (in *Input) offlineNumbers() {
+	for _, w := range in.Workloads {
+		if name := offlineNode(w); in.Nodes[name] == nil {
+			in.Nodes[name] = &v1alpha1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		}
+	}
+	underlay := netip.MustParseAddr("100.64.0.0")
+	for i, name := range sortedNames(in.Nodes) {
+		in.NodeNumbers[name] = uint16(i + 1)
+		underlay = underlay.Next()
+		if n := in.Nodes[name]; n.Spec.Address == "" {
+			n = n.DeepCopy()
+			n.Spec.Address = underlay.String()
+			in.Nodes[name] = n
+		}
+		if !in.Nodes[name].Spec.External {
+			in.Reports[name] = &snapshot.Report{Node: name, Address: underlay, Agent: OfflineNode}
+		}
+	}
+	vni := int32(0)
+	for _, k := range sortedKeys(in.Networks) {
+		n := in.Networks[k].DeepCopy()
+		vni++
+		n.Status = v1alpha1.NetworkStatus{VNI: vni}
+		in.Networks[k] = n
+	}
+	for _, w := range in.Workloads {
+		if d := in.Projects[w.Namespace]; d != "" {
+			in.Identities[KeyOf(declaredIdentity(w, d))] = 0
+		}
+	}
+	for i, k := range sortedNames(in.Identities) {
+		in.Identities[k] = policy.Identity(i + 1)
+	}
+}
+
+func offlineNode(w *v1alpha1.Workload) string {
+	if w.Spec.Node != "" {
+		return w.Spec.Node
+	}
+	return OfflineNode
+}
+
+func sortedKeys[V any](m map[Key]V) []Key {
+	out := make([]Key, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.SortFunc(out, compareKeys)
+	return out
+}
+
+// offlineAttachments makes up what nodes would report.
+func (in *Input) offlineAttachments() {
+	pools := map[Key]*offlinePool{}
+	for k, n := range in.Networks {
+		pools[k] = &offlinePool{space: spaceOf(&n.Spec), taken: map[netip.Addr]bool{}}
+	}
+	for k, w := range in.Workloads {
+		for i := range w.Spec.Interfaces {
+			if p := pools[Key{k.Project, w.Spec.Interfaces[i].Network}]; p != nil {
+				p.named = append(p.named, addresses(&w.Spec.Interfaces[i])...)
+			}
+		}
+	}
+	serial := uint32(0)
+	for _, k := range sortedKeys(in.Workloads) {
+		w := in.Workloads[k]
+		node := offlineNode(w)
+		report := in.Reports[node]
+		if report == nil {
+			continue // an external Node; its Workloads are as they are declared
+		}
+		for i := range w.Spec.Interfaces {
+			iface := &w.Spec.Interfaces[i]
+			serial++
+			a := snapshot.Attachment{AttachmentKey: snapshot.AttachmentKey{Project: k.Project, Workload: k.Name, Network: iface.Network},
+				Account: w.Spec.Account, Labels: LabelsOf(w.Labels), Since: time.Unix(0, 0).UTC()}
+			number := in.NodeNumbers[node]
+			a.MAC = snapshot.MAC{0x02, byte(number >> 8), byte(number), byte(serial >> 16), byte(serial >> 8), byte(serial)}
+			if mac, err := snapshot.ParseMAC(strings.ToLower(iface.MAC)); err == nil {
+				a.MAC = mac
+			}
+			netKey := Key{k.Project, iface.Network}
+			if p := pools[netKey]; p != nil {
+				a.VNI = snapshot.VNI(in.Networks[netKey].Status.VNI)
+				a.Addresses = p.take(iface)
+			}
+			report.Attachments = append(report.Attachments, a)
+		}
+	}
+	for _, r := range in.Reports {
+		slices.SortFunc(r.Attachments, func(a, b snapshot.Attachment) int { return a.AttachmentKey.Compare(b.AttachmentKey) })
+	}
+}
+
+func addresses(i *v1alpha1.Interface) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range i.Addresses {
+		if a, err := netip.ParseAddr(text); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// offlinePool gives out the addresses of one Network in order.
+type offlinePool struct {
+	space space
+	named []netip.Addr // by declared Workloads
+	taken map[netip.Addr]bool
+	free  ranges // what is left; nil before the first take
+	begun bool
+}
+
+// take gives an interface its addresses: those it names as far as they are
+// possible, else the first free one of each family.
+func (p *offlinePool) take(iface *v1alpha1.Interface) []netip.Addr {
+	if named := addresses(iface); len(named) > 0 {
+		for _, a := range named {
+			if p.taken[a] || !p.space.inside.contains(a) || p.space.reserved.contains(a) || p.space.special.contains(a) {
+				return nil // Compile says why
+			}
+		}
+		for _, a := range named {
+			p.taken[a] = true
+		}
+		slices.SortFunc(named, netip.Addr.Compare)
+		return named
+	}
+	if !p.begun {
+		p.begun, p.free = true, p.space.dynamic.minus(single(p.named))
+	}
+	var out []netip.Addr
+	for _, v6 := range []bool{false, true} {
+		if !slices.ContainsFunc(p.space.prefixes, func(x netip.Prefix) bool { return x.Addr().Is6() == v6 }) {
+			continue
+		}
+		i := slices.IndexFunc(p.free, func(r v1alpha1.Range) bool { return r.First.Is6() == v6 })
+		if i < 0 {
+			return nil // exhausted; Compile says so
+		}
+		a := p.free[i].First
+		out = append(out, a)
+		if a == p.free[i].Last {
+			p.free = slices.Delete(p.free, i, i+1)
+		} else {
+			p.free[i].First = a.Next()
+		}
+	}
+	return out
+}

@@ -1,0 +1,233 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// parsedPolicy is a Policy with everything parsed that does not depend on a
+// Network. It is made once per object.
+type parsedPolicy struct {
+	tier     policy.Tier
+	audit    bool
+	subject  parsedSelector
+	networks []string
+	projects []string
+	// selects: the Policy speaks of the direction at all.
+	selects  [2]bool
+	rules    [2][]parsedRule
+	problems []v1alpha1.Problem
+}
+
+type parsedRule struct {
+	id     policy.RuleID
+	field  string
+	action policy.Action
+	peers  []parsedPeer
+	ports  []policy.PortRange
+}
+
+type parsedPeer struct {
+	field    string
+	selector parsedSelector
+	// project is the one named, "" for the default.
+	project, network string
+	cidr             netip.Prefix
+	except           []netip.Prefix
+}
+
+// parsedSelector is a label selector; a broken one matches nobody, and who
+// uses it has to take the closed side.
+type parsedSelector struct {
+	selector labels.Selector // nil: everybody
+	broken   bool
+}
+
+func parsePolicy(p *v1alpha1.Policy) *parsedPolicy {
+	out := &parsedPolicy{tier: tierOf(p), audit: p.Spec.Mode == v1alpha1.ModeAudit}
+	if s := p.Spec.Subject; s != nil {
+		out.subject = out.parseSelector(p, s.Labels, "spec.subject.labels")
+		out.networks, out.projects = s.Networks, s.Projects
+	}
+	for d, rules := range [2][]v1alpha1.Rule{policy.Ingress: p.Spec.Ingress, policy.Egress: p.Spec.Egress} {
+		dir := policy.Direction(d)
+		out.selects[d] = rules != nil
+		names := map[string]bool{}
+		for i := range rules {
+			out.rules[d] = append(out.rules[d], out.parseRule(p, dir, i, names))
+		}
+	}
+	return out
+}
+
+func (out *parsedPolicy) parseRule(p *v1alpha1.Policy, dir policy.Direction, i int, names map[string]bool) parsedRule {
+	rules, peers := p.Spec.Ingress, []v1alpha1.Peer(nil)
+	if dir == policy.Egress {
+		rules = p.Spec.Egress
+	}
+	r := &rules[i]
+	name := strconv.Itoa(i)
+	if r.Name != "" && !names[r.Name] {
+		name, names[r.Name] = r.Name, true
+	}
+	parsed := parsedRule{
+		id:    policy.RuleID("policy/" + p.Namespace + "/" + p.Name + "/" + dir.String() + "/" + name),
+		field: "spec." + dir.String() + "[" + strconv.Itoa(i) + "]", action: actionOf(r.Action),
+	}
+	list := ".from"
+	peers = r.From
+	if dir == policy.Egress {
+		list, peers = ".to", r.To
+	}
+	for j := range peers {
+		parsed.peers = append(parsed.peers, out.parsePeer(p, &peers[j], parsed.field+list+"["+strconv.Itoa(j)+"]"))
+	}
+	for _, port := range r.Ports {
+		parsed.ports = append(parsed.ports, portRange(port))
+	}
+	return parsed
+}
+
+func (out *parsedPolicy) parsePeer(p *v1alpha1.Policy, peer *v1alpha1.Peer, field string) parsedPeer {
+	parsed := parsedPeer{field: field, project: peer.Project, network: peer.Network, selector: out.parseSelector(p, peer.Labels, field+".labels")}
+	if peer.CIDR == "" {
+		return parsed
+	}
+	cidr, err := netip.ParsePrefix(peer.CIDR)
+	if err != nil {
+		parsed.selector.broken = true
+		return parsed
+	}
+	parsed.cidr = cidr.Masked()
+	for _, text := range peer.Except {
+		e, err := netip.ParsePrefix(text)
+		if err != nil {
+			parsed.selector.broken = true
+			continue
+		}
+		parsed.except = append(parsed.except, e.Masked())
+	}
+	return parsed
+}
+
+func (out *parsedPolicy) parseSelector(p *v1alpha1.Policy, s *metav1.LabelSelector, field string) parsedSelector {
+	if s == nil || len(s.MatchLabels) == 0 && len(s.MatchExpressions) == 0 {
+		return parsedSelector{}
+	}
+	sel, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		out.problems = append(out.problems, about(codeSelector, policyName(p), field, "the label selector is not valid: "+err.Error(),
+			"until it is corrected, what it denies is denied to all and what it allows is allowed to nobody"))
+		return parsedSelector{broken: true}
+	}
+	return parsedSelector{selector: sel}
+}
+
+func (s parsedSelector) matches(l labels.Set) bool {
+	return !s.broken && (s.selector == nil || s.selector.Matches(l))
+}
+
+func actionOf(a string) policy.Action {
+	switch a {
+	case v1alpha1.ActionAllow, v1alpha1.ActionAccept:
+		return policy.Allow
+	case v1alpha1.ActionPass:
+		return policy.Pass
+	}
+	return policy.Deny
+}
+
+func portRange(p v1alpha1.Port) policy.PortRange {
+	out := policy.PortRange{Protocol: policy.TCP, Last: 65535}
+	switch p.Protocol {
+	case "UDP":
+		out.Protocol = policy.UDP
+	case "SCTP":
+		out.Protocol = policy.SCTP
+	case "ICMP":
+		out.Protocol = policy.ICMP
+	}
+	if p.Port > 0 && p.Port <= 65535 {
+		out.First, out.Last = uint16(p.Port), uint16(p.Port)
+		if p.EndPort > p.Port && p.EndPort <= 65535 {
+			out.Last = uint16(p.EndPort)
+		}
+	}
+	return out
+}
+
+// miss says why a peer or rule can match nobody; "" when it can.
+type miss string
+
+// resolve turns the peers of a rule into identities of the Network.
+func (d *draft) resolve(p *parsedPolicy, own string, r *parsedRule) (policy.Rule, miss) {
+	out := policy.Rule{ID: r.id, Tier: p.tier, Action: r.action, Audit: p.audit, Ports: r.ports}
+	var why miss
+	for i := range r.peers {
+		peer, missed := d.resolvePeer(p, own, r.action, &r.peers[i])
+		if missed != "" {
+			if why == "" {
+				why = missed
+			}
+			continue
+		}
+		out.Peers = append(out.Peers, peer)
+	}
+	if len(r.peers) > 0 && len(out.Peers) == 0 {
+		// No peers would mean everybody; this one is nobody.
+		out.Peers = []policy.Peer{{}}
+		return out, why
+	}
+	return out, ""
+}
+
+// resolvePeer resolves one peer. Without Links every peer is in the same
+// Network, hence in the same project.
+func (d *draft) resolvePeer(p *parsedPolicy, own string, action policy.Action, peer *parsedPeer) (policy.Peer, miss) {
+	here := d.f.key
+	if peer.selector.broken {
+		if action == policy.Deny {
+			return policy.Peer{Anyone: true}, ""
+		}
+		return policy.Peer{}, "its selector is not valid"
+	}
+	scope := peer.project
+	if scope == "" && p.tier == policy.Project {
+		scope = own
+	}
+	if scope != "" && scope != "*" && scope != here.Project {
+		return policy.Peer{}, miss("project " + scope + " has no interface in Network " + here.String())
+	}
+	if peer.network != "" && peer.network != here.Name {
+		return policy.Peer{}, miss("Network " + here.Project + "/" + peer.network + " is not connected to Network " + here.String())
+	}
+	out := policy.Peer{Anyone: peer.selector.selector == nil, CIDR: peer.cidr, Except: peer.except}
+	if !out.Anyone {
+		for _, w := range d.f.project.who {
+			if peer.selector.matches(w.labels) {
+				out.Identities = append(out.Identities, w.row.Number)
+			}
+		}
+		if len(out.Identities) == 0 {
+			return policy.Peer{}, miss("no Workload has the labels " + peer.selector.selector.String())
+		}
+	}
+	if out.CIDR.IsValid() {
+		if !slices.ContainsFunc(d.space.prefixes, out.CIDR.Overlaps) {
+			return policy.Peer{}, miss(out.CIDR.String() + " is outside every prefix of Network " + here.String())
+		}
+		for _, e := range out.Except {
+			if e.Bits() <= out.CIDR.Bits() && e.Contains(out.CIDR.Addr()) {
+				return policy.Peer{}, miss("except " + e.String() + " takes away all of " + out.CIDR.String())
+			}
+		}
+	}
+	return out, ""
+}

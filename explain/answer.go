@@ -1,0 +1,149 @@
+package explain
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"moire.dev/moire/snapshot/policy"
+)
+
+// Answer is what happens to the packet. Its JSON field names are stable.
+type Answer struct {
+	// Error says why the question cannot be answered; Allow is false then.
+	Error string `json:"error,omitempty"`
+	Allow bool   `json:"allow"`
+	// Rule decided: on deny the rule or default that denied; on allow the one
+	// that is not a default, egress first, else the default of ingress.
+	Rule policy.RuleID `json:"rule,omitempty"`
+	// Direction of the side that decided: egress (at the source) or ingress.
+	Direction string `json:"direction,omitempty"`
+	Tier      string `json:"tier,omitempty"`
+	// EgressRule and IngressRule are what each end said.
+	EgressRule  policy.RuleID `json:"egressRule,omitempty"`
+	IngressRule policy.RuleID `json:"ingressRule,omitempty"`
+	// Reason is one sentence for people.
+	Reason string `json:"reason"`
+	// Shadow is what Policies in mode audit would make of it, if different.
+	Shadow      *Shadow `json:"shadow,omitempty"`
+	Protocol    string  `json:"protocol,omitempty"`
+	Port        uint16  `json:"port,omitempty"`
+	Source      *End    `json:"source,omitempty"`
+	Destination *End    `json:"destination,omitempty"`
+	Steps       []Step  `json:"steps"`
+}
+
+// Shadow is the verdict if every Policy in mode audit were enforced.
+type Shadow struct {
+	Allow     bool          `json:"allow"`
+	Rule      policy.RuleID `json:"rule"`
+	Direction string        `json:"direction"`
+}
+
+// End is one side of the packet.
+type End struct {
+	Domain   string            `json:"domain,omitempty"`
+	Project  string            `json:"project,omitempty"`
+	Network  string            `json:"network,omitempty"`
+	VNI      uint32            `json:"vni,omitempty"`
+	Workload string            `json:"workload,omitempty"`
+	Address  netip.Addr        `json:"address,omitzero"`
+	MAC      string            `json:"mac,omitempty"`
+	Node     string            `json:"node,omitempty"`
+	Identity string            `json:"identity,omitempty"` // SPIFFE ID
+	Number   uint32            `json:"identityNumber,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+}
+
+// Names of the steps, in packet order.
+const (
+	StepInterface = "interface"
+	StepSpoofing  = "anti-spoofing"
+	StepNetwork   = "network"
+	StepRoute     = "route"
+	StepEgress    = "egress"
+	StepIngress   = "ingress"
+	StepVerdict   = "verdict"
+)
+
+// Results of a step.
+const (
+	ResultOK    = "ok"
+	ResultAllow = "allow"
+	ResultDeny  = "deny"
+	ResultPass  = "pass"  // the next tier decides
+	ResultAudit = "audit" // matched, but only counts for the shadow verdict
+	ResultNone  = "none"
+)
+
+// Step is one stop of the packet.
+type Step struct {
+	Name   string `json:"name"`
+	Result string `json:"result"`
+	Text   string `json:"text"`
+	// Node that takes the step.
+	Node string        `json:"node,omitempty"`
+	Tier string        `json:"tier,omitempty"`
+	Rule policy.RuleID `json:"rule,omitempty"`
+	// Object that the rule comes from, such as "Policy shop/db", and where it
+	// is written when that is known.
+	Object string `json:"object,omitempty"`
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+}
+
+// ObjectOf names the object that a rule or default comes from.
+func ObjectOf(id policy.RuleID) string {
+	p := strings.Split(string(id), "/")
+	switch {
+	case p[0] == "policy" && len(p) == 5:
+		return "Policy " + p[1] + "/" + p[2]
+	case p[0] == "default" && len(p) == 4:
+		return "Network " + p[1] + "/" + p[2]
+	case p[0] == "isolated" && len(p) == 3:
+		return "project " + p[1]
+	}
+	return ""
+}
+
+// Text writes the answer for people, one line for each step.
+func (a Answer) Text(w io.Writer) {
+	if a.Error != "" {
+		fmt.Fprintf(w, "cannot tell: %s\n", a.Error)
+		return
+	}
+	for _, s := range a.Steps {
+		if s.Name == StepVerdict {
+			continue
+		}
+		head := s.Name
+		if s.Tier != "" {
+			head += " " + s.Tier
+		}
+		fmt.Fprintf(w, "  %-18s %-6s %s%s\n", head, s.Result, s.Text, s.place())
+	}
+	word := "DENY "
+	if a.Allow {
+		word = "ALLOW"
+	}
+	fmt.Fprintf(w, "%s %s\n", word, a.Reason)
+	if a.Shadow != nil {
+		word = "deny"
+		if a.Shadow.Allow {
+			word = "allow"
+		}
+		fmt.Fprintf(w, "      with every audit Policy enforced: %s by %s (%s)\n", word, a.Shadow.Rule, a.Shadow.Direction)
+	}
+}
+
+// place says where the rule is written.
+func (s *Step) place() string {
+	switch {
+	case s.File != "":
+		return fmt.Sprintf("  [%s, %s:%d]", s.Object, s.File, s.Line)
+	case s.Object != "":
+		return "  [" + s.Object + "]"
+	}
+	return ""
+}

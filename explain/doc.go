@@ -1,0 +1,8 @@
+// Package explain is the oracle: what happens to this packet, step by step.
+//
+// In: a Query and the snapshots of the nodes. Out: an Answer with every step
+// in packet order, the verdict of each end and the rule or default that
+// decided. It asks the same decision code as the data path (snapshot/policy)
+// and sees what the nodes see, nothing else.
+// It is pure: no clock, no I/O, no state; it never reads intent.
+package explain
