@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the network itself answers: echo requests to a gateway, and packets
+// that are too big for the overlay. (ARP and neighbour discovery: neighbour.h.)
+#pragma once
+#include "events.h"
+
+static const u8 router_mac[6] = {0x02, 0x4d, 0x4f, 0x49, 0x52, 0x45}; // snapshot.RouterMAC
+
+// back sends the frame to the interface that it came from.
+inline_ int back(struct __sk_buff *skb, struct packet *p)
+{
+	u8 mac[12];
+	__builtin_memcpy(mac, p->eth_src, 6);
+	__builtin_memcpy(mac + 6, router_mac, 6);
+	if (bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
+		return drop(skb, p, R_FAILED);
+	judgement(skb, 0, 0, 0);
+	return bpf_redirect(p->ifindex, 0);
+}
+
+// echo answers a ping to a gateway: addresses swapped, type changed.
+step int echo(struct __sk_buff *skb, struct packet *p)
+{
+	u32 len = p->v6 ? 16 : 4, at = ETH_LEN + (p->v6 ? 8 : 12);
+	u8 from = p->v6 ? 128 : 8, to = p->v6 ? 129 : 0;
+	u32 word = p->v6 ? 0 : 3;
+
+	if (bpf_skb_store_bytes(skb, at, &p->dst.w[word], len, 0) ||
+	    bpf_skb_store_bytes(skb, at + len, &p->src.w[word], len, 0) ||
+	    bpf_l4_csum_replace(skb, p->l4 + 2, from, to, 2) ||
+	    bpf_skb_store_bytes(skb, p->l4, &to, 1, 0))
+		return drop(skb, p, R_FAILED);
+	return back(skb, p);
+}
+
+// no_endpoint: nobody has the destination. Gateways answer pings.
+step int no_endpoint(struct __sk_buff *skb, struct packet *p)
+{
+	struct route_key k = {.bits = 192, .vni = p->vni};
+	if (p->v6) {
+		k.family = bpf_htonl(6);
+		__builtin_memcpy(k.addr, p->dst.w, 16);
+	} else {
+		k.family = bpf_htonl(4);
+		__builtin_memcpy(k.addr, &p->dst.w[3], 4);
+	}
+	u32 *route = bpf_map_lookup_elem(&routes, &k);
+	if (route && *route == ROUTE_GATEWAY && !p->node &&
+	    p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP) && p->icmp == (p->v6 ? 128 : 8))
+		return echo(skb, p);
+	return drop(skb, p, R_NO_ROUTE);
+}
+
+// big6 writes packet too big in front of the quoted packet.
+inline_ int big6(struct __sk_buff *skb, struct packet *p, struct big6 *m)
+{
+	u32 len = sizeof(m->icmp) + QUOTE;
+
+	__builtin_memset(m, 0, sizeof(*m));
+	if (bpf_skb_load_bytes(skb, ETH_LEN + sizeof(m->ip) + sizeof(m->icmp), m->quote, QUOTE))
+		return -1;
+	m->ip.flow = bpf_htonl(6 << 28);
+	m->ip.len = bpf_htons(len);
+	m->ip.next = PROTO_ICMPV6;
+	m->ip.hops = 64;
+	__builtin_memcpy(m->ip.src, p->dst.w, 16);
+	__builtin_memcpy(m->ip.dst, p->src.w, 16);
+	m->icmp.type = 2;
+	m->icmp.rest = bpf_htonl(p->mtu);
+	s64 sum = bpf_csum_diff(0, 0, (u32 *)m->ip.src, 32 + sizeof(m->icmp) + QUOTE, 0);
+	m->icmp.csum = fold((u64)(u32)sum + bpf_htons(len) + bpf_htons(PROTO_ICMPV6));
+	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(m->ip) + sizeof(m->icmp), 0);
+}
+
+// big4 writes fragmentation needed in front of the quoted packet.
+inline_ int big4(struct __sk_buff *skb, struct packet *p, struct big4 *m)
+{
+	__builtin_memset(m, 0, sizeof(*m));
+	if (bpf_skb_load_bytes(skb, ETH_LEN + sizeof(m->ip) + sizeof(m->icmp), m->quote, QUOTE))
+		return -1;
+	m->ip.version = 4;
+	m->ip.ihl = 5;
+	m->ip.len = bpf_htons(sizeof(*m));
+	m->ip.ttl = 64;
+	m->ip.proto = PROTO_ICMP;
+	m->ip.src = p->dst.w[3];
+	m->ip.dst = p->src.w[3];
+	m->ip.csum = fold((u32)bpf_csum_diff(0, 0, (u32 *)&m->ip, sizeof(m->ip), 0));
+	m->icmp.type = 3;
+	m->icmp.code = 4;
+	m->icmp.rest = bpf_htonl(p->mtu);
+	m->icmp.csum = fold((u32)bpf_csum_diff(0, 0, (u32 *)&m->icmp, sizeof(m->icmp) + QUOTE, 0));
+	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(m->ip) + sizeof(m->icmp), 0);
+}
+
+// too_big tells the sender the size that fits, in the name of the destination,
+// as a router between them would.
+step int too_big(struct __sk_buff *skb, struct packet *p)
+{
+	u32 grow = (p->v6 ? sizeof(struct ipv6) : sizeof(struct ipv4)) + sizeof(struct icmp);
+	struct work *w = the_work();
+	int r;
+
+	drop(skb, p, R_TOO_BIG);
+	if (!w || bpf_skb_change_tail(skb, ETH_LEN + QUOTE, 0) ||
+	    bpf_skb_adjust_room(skb, grow, BPF_ADJ_ROOM_MAC, 0))
+		return ACT_DROP;
+	r = p->v6 ? big6(skb, p, &w->big6) : big4(skb, p, &w->big4);
+	if (r)
+		return ACT_DROP;
+	r = back(skb, p);
+	judgement(skb, R_TOO_BIG, 0, 0);
+	return r;
+}

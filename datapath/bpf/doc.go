@@ -1,0 +1,9 @@
+// Package bpf holds the packet programs (C, read moire.c first) and the Go that
+// bpf2go makes of them; both objects and generated code are committed, so that
+// users need no clang.
+//
+// In: nothing. Out: the loaded specs and the Go twins of the C structs. It never
+// opens, pins or attaches anything; that is datapath's work.
+package bpf
+
+//go:generate bpf2go -target bpfel -strip llvm-strip -cc clang -type settings -type iface -type addr_key -type endpoint -type route_key -type node -type set_row -type policy_key -type verdict -type session_key -type hop -type session -type event -type drop_key -type rule_name -type denied_key -type denial -type fragment_key -type ports Moire moire.c -- -O2 -g -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// Telling: events for records, counters for drops. Never per packet: denials
+// of one tuple and reason are told at most every DENIED_EVERY.
+#pragma once
+#include "parse.h"
+#include "reasons.h"
+
+#define SECOND 1000000000ULL
+#define DENIED_EVERY (5 * SECOND)
+#define WAKE_AT (256 << 10) // bytes waiting; below, the reader comes on its own
+
+inline_ struct session *scratch_session(void)
+{
+	struct work *w = the_work();
+	return w ? &w->event.session : 0;
+}
+
+step int tell(u32 kind, u32 reason, u64 count, const struct session_key *key, const struct session *s)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		u32 zero = 0;
+		u64 *n = bpf_map_lookup_elem(&lost, &zero);
+		if (n)
+			*n += 1;
+		return 0;
+	}
+	e->kind = kind;
+	e->reason = reason;
+	e->count = count;
+	e->time = bpf_ktime_get_coarse_ns();
+	__builtin_memcpy(&e->key, key, sizeof(*key));
+	__builtin_memcpy(&e->session, s, sizeof(*s));
+	u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+	bpf_ringbuf_submit(e, waiting > WAKE_AT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+step int count_drop(u32 reason, u32 rule)
+{
+	struct drop_key k = {.reason = reason, .rule = rule};
+	u64 one = 1, *n = bpf_map_lookup_elem(&drops, &k);
+	if (n)
+		*n += 1;
+	else
+		bpf_map_update_elem(&drops, &k, &one, BPF_NOEXIST);
+	return 0;
+}
+
+// denied counts a drop and tells about it; s says who and by which rule.
+step int denied(struct packet *p, u32 reason, u32 rule, const struct session *s)
+{
+	struct work *w = the_work();
+	struct denial first = {.last = bpf_ktime_get_coarse_ns(), .count = 0};
+
+	count_drop(reason, rule);
+	if (reason == R_MULTICAST || !w)
+		return 0;
+	w->denied.reason = reason;
+	w->denied.rule = rule;
+	__builtin_memcpy(&w->denied.key, &p->key, sizeof(p->key));
+	struct denial *d = bpf_map_lookup_elem(&denials, &w->denied);
+	if (!d) {
+		bpf_map_update_elem(&denials, &w->denied, &first, BPF_ANY);
+		return tell(EVENT_DENIED, reason, 1, &p->key, s);
+	}
+	if (first.last - d->last < DENIED_EVERY) {
+		__sync_fetch_and_add(&d->count, 1);
+		return 0;
+	}
+	u64 count = d->count + 1;
+	d->last = first.last;
+	d->count = 0;
+	return tell(EVENT_DENIED, reason, count, &p->key, s);
+}
+
+// judgement leaves what was decided where BPF_PROG_RUN can read it.
+inline_ void judgement(struct __sk_buff *skb, u32 reason, u32 egress, u32 ingress)
+{
+	skb->cb[0] = reason | 0x4d6f0000;
+	skb->cb[1] = egress;
+	skb->cb[2] = ingress;
+}
+
+// drop for another reason than a rule.
+step int drop(struct __sk_buff *skb, struct packet *p, u32 reason)
+{
+	struct session *s = scratch_session();
+	if (s) {
+		__builtin_memset(s, 0, sizeof(*s));
+		s->created = bpf_ktime_get_coarse_ns();
+		s->a_first = p->src_is_a;
+		s->hop[0].ifindex = p->ifindex;
+		s->hop[0].node = p->node;
+		denied(p, reason, 0, s);
+	}
+	judgement(skb, reason, 0, 0);
+	return ACT_DROP;
+}

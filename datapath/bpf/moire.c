@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two programs. Read the headers in packet order:
+//   0 underlay.h   VXLAN for us? (uplink only)
+//   1 parse.h      what is it
+//   2 session.h    anti-spoofing; neighbour.h: ARP and ND; answer.h: gateway
+//   3 conntrack.h  sessions, the fast path
+//   4 session.h    route: where is the destination
+//   5 policy.h     verdict with rule id
+//   6 forward.h    to the interface, or to the node
+// tables.h holds the maps, reasons.h and events.h what is told about it.
+#include "kernel.h"
+#include "tables.h"
+#include "reasons.h"
+#include "parse.h"
+#include "events.h"
+#include "answer.h"
+#include "conntrack.h"
+#include "policy.h"
+#include "forward.h"
+#include "neighbour.h"
+#include "session.h"
+#include "underlay.h"
+
+inline_ struct packet *fresh_packet(void)
+{
+	struct work *w = the_work();
+	if (!w)
+		return 0;
+	__builtin_memset(&w->packet, 0, sizeof(w->packet));
+	return &w->packet;
+}
+
+// from_workload sees what the interface of a workload sends.
+SEC("tcx/ingress")
+int from_workload(struct __sk_buff *skb)
+{
+	u32 ifindex = skb->ifindex;
+	struct iface *in = bpf_map_lookup_elem(&ifaces, &ifindex);
+	struct packet *p = fresh_packet();
+	int r;
+
+	if (!p)
+		return ACT_DROP;
+	p->ifindex = ifindex;
+	if (!in)
+		return drop(skb, p, R_NO_NETWORK);
+	p->vni = in->vni;
+	p->mtu = in->mtu;
+	r = parse(skb, p);
+	if (unlikely(r))
+		return drop(skb, p, r);
+	if (unlikely(in->closed))
+		return drop(skb, p, R_NO_NETWORK);
+	if (unlikely(!same_mac(p->eth_src, in->mac)))
+		return drop(skb, p, R_SPOOFED_MAC);
+	if (unlikely(p->kind == K_ARP))
+		return arp(skb, p, 0);
+	if (unlikely(p->kind == K_ND))
+		return discovery(skb, p, 0);
+	return through(skb, p);
+}
+
+// from_underlay sees what arrives at the uplink.
+SEC("tcx/ingress")
+int from_underlay(struct __sk_buff *skb)
+{
+	struct packet *p;
+	struct tunnel t = {};
+	u32 *node;
+	int r;
+
+	if (!ours(skb, &t))
+		return ACT_NEXT;
+	p = fresh_packet();
+	if (!p)
+		return ACT_DROP;
+	p->vni = t.vni;
+	node = bpf_map_lookup_elem(&vteps, &t.src);
+	if (unlikely(!node)) {
+		set_key(p, &t.src, 0, &p->dst, 0, PROTO_UDP);
+		return drop(skb, p, R_UNKNOWN_VTEP);
+	}
+	p->node = *node;
+	if (unlikely(t.proto != ETH_IPV4)) {
+		__builtin_memcpy(p->eth_dst, t.eth, 12);
+		if (t.proto != ETH_ARP && t.proto != ETH_IPV6)
+			return drop(skb, p, R_UNSUPPORTED);
+		r = question(skb, p, &t);
+		if (r)
+			return r;
+	}
+	if (strip(skb, &t))
+		return drop(skb, p, R_FAILED);
+	r = parse(skb, p);
+	if (unlikely(r))
+		return drop(skb, p, r);
+	if (unlikely(p->kind == K_ND || p->kind == K_ARP))
+		return drop(skb, p, R_UNSUPPORTED);
+	return through(skb, p);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Step 5, policy: the flattened table of snapshot/policy/flatten.go, and in
+// the same order: class of the peer's address, then the longest match for the
+// peer's identity, then for everybody. Nothing found is closed.
+#pragma once
+#include "conntrack.h"
+
+#define RULE_CLOSED 1 // closed/no-policy
+
+inline_ u32 class_of(u32 set, const union addr *peer, u8 v6)
+{
+	struct route_key k = {.bits = 192, .vni = set};
+	if (v6) {
+		k.family = bpf_htonl(6);
+		__builtin_memcpy(k.addr, peer->w, 16);
+	} else {
+		k.family = bpf_htonl(4);
+		__builtin_memcpy(k.addr, &peer->w[3], 4);
+	}
+	u32 *class = bpf_map_lookup_elem(&classes, &k);
+	return class ? *class : 0;
+}
+
+// decide asks set i (0 egress, 1 ingress) of s about the other end.
+step int decide(struct session *s, u32 i, const union addr *peer, u8 proto, u16 port)
+{
+	struct policy_key k = {.bits = 120};
+	struct verdict *v;
+
+	i &= 1;
+	s->rule[i] = RULE_CLOSED;
+	s->shadow[i] = 0;
+	s->tier[i] = 3;
+	k.set = s->set[i];
+	if (!k.set)
+		return 0;
+	if (k.set & SET_CLASSES)
+		k.class = class_of(k.set, peer, !mapped(peer));
+	k.identity = s->identity[1 - i];
+	if (proto == PROTO_ICMPV6)
+		proto = PROTO_ICMP;
+	k.proto = proto;
+	if (proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP)
+		__builtin_memcpy(k.port, &port, 2);
+	v = bpf_map_lookup_elem(&policy, &k);
+	if (!v && k.identity) {
+		k.identity = 0;
+		v = bpf_map_lookup_elem(&policy, &k);
+	}
+	if (!v)
+		return 0;
+	s->rule[i] = v->rule;
+	s->shadow[i] = v->shadow;
+	s->tier[i] = v->tier;
+	s->shadow_allow[i] = v->shadow_allow;
+	return v->allow;
+}
+
+// judge decides about the session in s, whose ends are filled in: egress of the
+// originator and ingress of the responder, as far as they are here.
+step int judge(struct session *s, const struct session_key *key)
+{
+	const union addr *orig = s->a_first ? &key->a : &key->b;
+	const union addr *resp = s->a_first ? &key->b : &key->a;
+	u16 port = s->a_first ? key->bport : key->aport;
+
+	s->reason = 0;
+	s->rule[1] = s->shadow[1] = s->tier[1] = 0;
+	if (s->judged & 1) {
+		if (!decide(s, 0, resp, key->proto, port)) {
+			s->reason = R_POLICY;
+			return 0;
+		}
+	}
+	if (s->judged & 2) {
+		if (!decide(s, 1, orig, key->proto, port)) {
+			s->reason = R_POLICY;
+			return 0;
+		}
+	}
+	return 1;
+}
+
+// decisive is the rule that a denied session fell to.
+inline_ u32 decisive(const struct session *s) { return s->rule[1] ? s->rule[1] : s->rule[0]; }

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Why a packet was dropped. The numbers are ours, the names (drops.go) are
+// public: add at the end, never renumber.
+#pragma once
+
+enum reason {
+	R_NONE,
+	R_POLICY,	  // a rule or default; the rule id says which
+	R_SPOOFED_MAC,	  // source MAC is not the interface's
+	R_SPOOFED_IP,	  // source address is not the interface's
+	R_SPOOFED_ARP,	  // ARP sender is not the interface's
+	R_SPOOFED_ND,	  // neighbour discovery that only routers or others may send
+	R_NO_NEIGHBOUR,	  // ARP or solicitation for an address that nobody has
+	R_NO_ROUTE,	  // destination is no endpoint of the network
+	R_NOT_ATTACHED,	  // destination is known but has no interface yet
+	R_NO_NETWORK,	  // interface or its network is not in the snapshot
+	R_UNKNOWN_VTEP,	  // VXLAN from an address that is no node
+	R_FOREIGN_SOURCE, // inner source does not sit on the node that sent it
+	R_BAD_PACKET,	  // malformed
+	R_UNSUPPORTED,	  // VLAN, routing header, protocol that is not IP
+	R_TOO_BIG,	  // larger than the overlay carries; the sender is told
+	R_CT_UNRELATED,	  // ICMP error or reply that belongs to no session
+	R_CT_FRAGMENT,	  // fragment whose first part was not seen
+	R_MULTICAST,	  // multicast or broadcast, quietly
+	R_FAILED,	  // a helper of the kernel refused
+};

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tables: what the agent writes (control to rules) and what the programs
+// write (sessions to lost). Everything is keyed by network id and address.
+// A change of any struct here changes the layout, and so the pin path.
+#pragma once
+#include "kernel.h"
+
+union addr { // IPv4 is ::ffff:a.b.c.d
+	u32 w[4];
+	u64 d[2];
+};
+
+struct settings { // one row
+	u32 epoch; // raised after every change of a table: sessions judge again
+	u32 uplink;
+	u32 v6; // the underlay is IPv6
+	u32 pad;
+	union addr self; // underlay address of this node
+};
+
+struct iface { // by ifindex of the host side
+	u32 vni;
+	u32 mtu; // largest IP packet that the overlay carries
+	u8 mac[6];
+	u16 closed; // the network is not in the snapshot
+};
+
+struct addr_key {
+	union addr addr;
+	u32 vni;
+	u32 pad;
+};
+
+struct endpoint {
+	struct addr_key self; // a row that was replaced while it is read shows here
+	u32 ifindex;	      // here, or
+	u32 node;	      // there: index of nodes, or neither: not attached
+	u32 identity;
+	u32 egress, ingress; // policy set ids, 0: closed
+	u8 mac[6];
+	u16 pad;
+};
+
+#define ROUTE_SUBNET 1
+#define ROUTE_GATEWAY 2
+
+struct route_key {
+	u32 bits; // counted from vni
+	u32 vni;
+	u32 family; // 4 or 6
+	u8 addr[16];
+};
+
+struct node { // by index; 0 is nobody
+	union addr addr;
+	u32 csum;   // sum of the outer IPv4 header without its length
+	u32 onlink; // the neighbour is the node itself: no route lookup needed
+};
+
+struct set_row { // policy set id -> what it holds; written last, removed first
+	u8 digest[32];
+};
+
+#define SET_CLASSES 0x80000000 // in a set id: the set has address classes
+
+struct policy_key {
+	u32 bits; // counted from set
+	u32 set;
+	u32 class;
+	u32 identity;
+	u8 proto;
+	u8 port[2]; // network order
+	u8 pad;
+};
+
+struct verdict {
+	u32 rule;
+	u32 shadow; // rule, 0: no different
+	u8 allow;
+	u8 tier;
+	u8 shadow_allow;
+	u8 pad;
+};
+
+struct session_key { // a is the smaller end, so both directions have one key
+	union addr a, b;
+	u32 vni;
+	u16 aport, bport;
+	u8 proto;
+	u8 pad[7];
+};
+
+struct hop {
+	u32 ifindex;
+	u32 node;
+	u8 mac[6];
+	u16 pad;
+};
+
+#define S_REPLY 1
+#define S_FIN_FORWARD 2
+#define S_FIN_REPLY 4
+#define S_CLOSED 8
+#define S_ENDED 16 // the ended event was sent
+
+// Index 0 is the originator and egress, index 1 the responder and ingress.
+struct session {
+	u64 created, expires; // ns since boot
+	u64 packets[2], bytes[2];
+	struct hop hop[2];
+	u32 epoch;
+	u32 timeout; // s
+	u32 identity[2];
+	u32 set[2];
+	u32 rule[2];
+	u32 shadow[2];
+	u8 tier[2];
+	u8 shadow_allow[2];
+	u8 judged; // bit 0: egress here, bit 1: ingress here
+	u8 a_first;
+	u8 flags;
+	u8 reason; // not 0: no longer allowed, kept so that replies stay denied
+};
+
+struct fragment_key {
+	union addr src, dst;
+	u32 vni;
+	u32 id;
+	u8 proto;
+	u8 pad[7];
+};
+
+struct ports {
+	u16 sport, dport;
+};
+
+#define EVENT_STARTED 1
+#define EVENT_ENDED 2
+#define EVENT_DENIED 3
+
+struct event {
+	u32 kind;
+	u32 reason;
+	u64 count; // packets denied since the last event about the same
+	u64 time;
+	struct session_key key;
+	struct session session;
+};
+
+struct denied_key {
+	struct session_key key;
+	u32 reason;
+	u32 rule;
+};
+
+struct denial {
+	u64 last; // ns since boot
+	u64 count;
+};
+
+struct drop_key {
+	u32 reason;
+	u32 rule;
+};
+
+#define TABLE(name, kind, k, v, max, how)                                                          \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_##kind);                                                 \
+		__type(key, k);                                                                    \
+		__type(value, v);                                                                  \
+		__uint(max_entries, max);                                                          \
+		__uint(map_flags, how);                                                            \
+	} name SEC(".maps")
+
+TABLE(control, ARRAY, u32, struct settings, 1, 0);
+TABLE(ifaces, HASH, u32, struct iface, 16384, BPF_F_NO_PREALLOC);
+TABLE(networks, HASH, u32, u32, 16384, BPF_F_NO_PREALLOC);
+TABLE(endpoints, HASH, struct addr_key, struct endpoint, 262144, BPF_F_NO_PREALLOC);
+TABLE(routes, LPM_TRIE, struct route_key, u32, 65536, BPF_F_NO_PREALLOC);
+TABLE(nodes, ARRAY, u32, struct node, 8192, 0);
+TABLE(vteps, HASH, union addr, u32, 8192, BPF_F_NO_PREALLOC);
+TABLE(classes, LPM_TRIE, struct route_key, u32, 262144, BPF_F_NO_PREALLOC); // vni = set
+TABLE(policy, LPM_TRIE, struct policy_key, struct verdict, 1048576, BPF_F_NO_PREALLOC);
+TABLE(sets, HASH, u32, struct set_row, 65536, BPF_F_NO_PREALLOC);
+TABLE(rules, HASH, u32, struct rule_name, 65536, BPF_F_NO_PREALLOC);
+
+TABLE(sessions, LRU_HASH, struct session_key, struct session, 131072, 0);
+TABLE(fragments, LRU_HASH, struct fragment_key, struct ports, 8192, 0);
+TABLE(denials, LRU_HASH, struct denied_key, struct denial, 8192, 0);
+TABLE(drops, PERCPU_HASH, struct drop_key, u64, 8192, BPF_F_NO_PREALLOC);
+TABLE(lost, PERCPU_ARRAY, u32, u64, 1, 0);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
