@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"moire.dev/moire/cli/fault"
+	"moire.dev/moire/cli/remote"
+	"moire.dev/moire/cli/show"
+	"moire.dev/moire/compile"
+	"moire.dev/moire/explain"
+)
+
+// explainFlags are the flags of `moire explain`.
+type explainFlags struct {
+	from, to  string
+	port      int
+	protocol  string
+	network   string
+	ipv6      bool
+	files     []string
+	recursive bool
+	output    string
+	exitCode  bool
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	var f explainFlags
+	c := &cobra.Command{
+		Use:   "explain --from P/W --to P/W|ADDRESS --port N",
+		Short: "Say what happens to a packet, and which rule decides",
+		Long: `Say what happens to a packet: allow or deny, every step, and the rule or the
+default that decides, with the object that it comes from. The same code decides
+in the kernel's tables. With -f the intent of files is asked instead of a server.
+Exit code 0 whatever the answer; with --exit-code 1 for deny.
+
+For the fields of a kind see: kubectl explain network.spec`,
+		Example: `  moire explain --from shop/web --to shop/db --port 5432
+  moire explain --from shop/web --to 10.0.0.12 --port 53 --proto udp -o json
+  moire explain -f intent/ --from shop/web --to shop/db --port 5432`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.explain(c.Context(), f) },
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.from, "from", "", "source: PROJECT/WORKLOAD, WORKLOAD of the project, or an address")
+	fl.StringVar(&f.to, "to", "", "destination, written like --from")
+	fl.IntVar(&f.port, "port", 0, "destination port; icmp has none")
+	fl.StringVar(&f.protocol, "proto", "tcp", "tcp, udp, sctp or icmp")
+	fl.StringVar(&f.network, "network", "", "network, where both ends share several or an address is in several")
+	fl.BoolVarP(&f.ipv6, "ipv6", "6", false, "ask for the IPv6 addresses of workloads that have both families")
+	fl.StringArrayVarP(&f.files, "filename", "f", nil, "ask the intent in this file or directory, without a server")
+	fl.BoolVarP(&f.recursive, "recursive", "R", false, "also the folders below the directories")
+	fl.StringVarP(&f.output, "output", "o", "", "json or yaml")
+	fl.BoolVar(&f.exitCode, "exit-code", false, "exit code 1 when the answer is deny")
+	return c
+}
+
+// question checks the flags.
+func (f *explainFlags) question(project string) (explain.Query, error) {
+	q := explain.Query{From: f.from, To: f.to, Project: project, Network: f.network, Protocol: strings.ToLower(f.protocol), IPv6: f.ipv6}
+	const example = "write it like: moire explain --from shop/web --to shop/db --port 5432"
+	switch {
+	case f.from == "":
+		return q, fault.Usagef(example, "--from is missing")
+	case f.to == "":
+		return q, fault.Usagef(example, "--to is missing")
+	case !slices.Contains([]string{"tcp", "udp", "sctp", "icmp"}, q.Protocol):
+		return q, fault.Usagef("use tcp, udp, sctp or icmp", "--proto %q is unknown", f.protocol)
+	case q.Protocol == "icmp" && f.port != 0:
+		return q, fault.Usagef("leave --port out", "icmp has no ports")
+	case q.Protocol != "icmp" && (f.port < 1 || f.port > 65535):
+		return q, fault.Usagef("give a port from 1 to 65535 with --port", "--port %d is not a port of %s", f.port, q.Protocol)
+	}
+	for _, end := range []struct{ flag, value string }{{"--from", f.from}, {"--to", f.to}} {
+		if err := checkEnd(end.flag, end.value, project); err != nil {
+			return q, err
+		}
+	}
+	q.Port = uint16(f.port)
+	return q, nil
+}
+
+func checkEnd(flag, value, project string) error {
+	if _, err := netip.ParseAddr(value); err == nil {
+		return nil
+	}
+	owner, workload, found := strings.Cut(value, "/")
+	if !found {
+		owner, workload = project, value
+	}
+	if owner == "" {
+		return fault.Usagef("write "+flag+" PROJECT/"+value+", or give the project with -p", "%s %s: of which project?", flag, value)
+	}
+	if checkNames([]string{owner, workload}) != nil {
+		return fault.Usagef("write PROJECT/WORKLOAD or an address", "%s %q is neither a workload nor an address", flag, value)
+	}
+	return nil
+}
+
+func (a *app) explain(ctx context.Context, f explainFlags) error {
+	format, err := show.ParseFormat(f.output, show.JSON, show.YAML)
+	if err != nil {
+		return err
+	}
+	var answer explain.Answer
+	if len(f.files) > 0 {
+		answer, err = a.explainFiles(f)
+	} else {
+		answer, err = a.explainServer(ctx, f)
+	}
+	if err != nil {
+		return err
+	}
+	if answer.Error != "" {
+		return fault.Usagef("`moire get workloads -A` shows what there is", "cannot tell: %s", answer.Error)
+	}
+	if format.Kind != show.AsTable {
+		err = a.writeValue(format, answer)
+	} else {
+		var b bytes.Buffer
+		answer.Text(&b)
+		_, err = a.out.Write(b.Bytes())
+	}
+	if err == nil && f.exitCode && !answer.Allow {
+		return fault.Exit(fault.Failed)
+	}
+	return err
+}
+
+// explainServer asks the control plane, in the project of the source.
+func (a *app) explainServer(ctx context.Context, f explainFlags) (explain.Answer, error) {
+	var answer explain.Answer
+	client, err := a.client()
+	if err != nil {
+		return answer, err
+	}
+	query, err := f.question(client.Namespace)
+	if err != nil {
+		return answer, err
+	}
+	project := client.Namespace
+	if owner, _, found := strings.Cut(f.from, "/"); found {
+		project = owner
+	}
+	v := url.Values{"from": {query.From}, "to": {query.To}, "proto": {query.Protocol}}
+	if query.Port != 0 {
+		v.Set("port", strconv.Itoa(int(query.Port)))
+	}
+	if query.Network != "" {
+		v.Set("network", query.Network)
+	}
+	if query.IPv6 {
+		v.Set("ipv6", "true")
+	}
+	got, err := client.Do(ctx, remote.Request{Path: ownAPI + "/namespaces/" + project + "/explain", Query: v})
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(got.Body, &answer); err != nil {
+		return answer, fmt.Errorf("the server's answer cannot be read: %w", err)
+	}
+	return answer, nil
+}
+
+// explainFiles asks the intent of files.
+func (a *app) explainFiles(f explainFlags) (explain.Answer, error) {
+	project, err := a.workspace()
+	if err != nil {
+		return explain.Answer{}, err
+	}
+	query, err := f.question(project)
+	if err != nil {
+		return explain.Answer{}, err
+	}
+	intent, err := a.readIntent(f.files, f.recursive)
+	if err != nil {
+		return explain.Answer{}, err
+	}
+	query.Origin = intent.origin
+	snaps, problems := compile.Compile(compile.Offline(intent.objects...))
+	for _, p := range problems {
+		a.say("warning: %v", intent.located(p))
+	}
+	return explain.Packet(query, snaps), nil
+}

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"moire.dev/moire/cli/fault"
+	"moire.dev/moire/cli/remote"
+	"moire.dev/moire/cli/show"
+)
+
+// event is one line of a watch.
+type event struct {
+	Type   string          `json:"type"`
+	Object json.RawMessage `json:"object"`
+}
+
+// watch shows the collection and then every change until it is interrupted. A
+// watch that the server ends is continued where it ended.
+func (g *getting) watch(ctx context.Context, t target) error {
+	if len(t.names) == 1 {
+		g.flags.fields = "metadata.name=" + t.names[0]
+		t.names = nil
+	}
+	w := &watching{getting: g, target: t}
+	for {
+		err := w.once(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil // interrupted: what there was has been shown
+		case remote.IsGone(err):
+			w.version = "" // too old: list again
+		case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// watching is one `get -w`.
+type watching struct {
+	*getting
+	target  target
+	version string // where to go on; empty: list first
+	columns []show.Column
+	widths  []int
+	listed  bool
+}
+
+func (w *watching) tabular() bool {
+	return w.format.Kind == show.AsTable || w.format.Kind == show.Wide
+}
+
+func (w *watching) accept() string {
+	if w.tabular() {
+		return show.TableAccept
+	}
+	return "application/json"
+}
+
+func (w *watching) once(ctx context.Context) error {
+	if w.version == "" {
+		if err := w.list(ctx); err != nil {
+			return err
+		}
+	}
+	q := w.query(w.tabular())
+	q.Set("watch", "true")
+	q.Set("resourceVersion", w.version)
+	q.Set("allowWatchBookmarks", "true")
+	body, _, err := w.client.Stream(ctx, remote.Request{Path: w.target.kind.Path(w.namespace(w.target.kind), ""), Query: q, Accept: w.accept()})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	d := json.NewDecoder(body)
+	for {
+		var e event
+		if err := d.Decode(&e); err != nil {
+			return err
+		}
+		if err := w.event(e); err != nil {
+			return err
+		}
+	}
+}
+
+// list prints what there is now, once, and remembers its version.
+func (w *watching) list(ctx context.Context) error {
+	quiet := w.flags.watchOnly || w.listed
+	w.listed = true
+	answer, err := w.client.Do(ctx, remote.Request{Path: w.target.kind.Path(w.namespace(w.target.kind), ""), Query: w.query(w.tabular()), Accept: w.accept()})
+	if err != nil {
+		return err
+	}
+	if w.tabular() {
+		t, err := show.ReadTable(answer.Body)
+		if err != nil {
+			return err
+		}
+		w.version, w.columns = t.Metadata.ResourceVersion, t.Columns
+		if quiet {
+			return nil
+		}
+		return w.rows(t, !w.flags.noHeaders && len(t.Rows) > 0)
+	}
+	var list struct {
+		Metadata show.Meta         `json:"metadata"`
+		Items    []json.RawMessage `json:"items"`
+	}
+	if err := json.Unmarshal(answer.Body, &list); err != nil {
+		return fmt.Errorf("the server's list cannot be read: %w", err)
+	}
+	w.version = list.Metadata.ResourceVersion
+	if quiet {
+		return nil
+	}
+	for _, item := range list.Items {
+		if err := w.object(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watching) event(e event) error {
+	if e.Type == "ERROR" {
+		var status struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+			Reason  string `json:"reason"`
+		}
+		if err := json.Unmarshal(e.Object, &status); err != nil {
+			return fmt.Errorf("the watch failed: %w", err)
+		}
+		return &remote.Refused{Method: http.MethodGet, HTTP: status.Code, Reason: status.Reason, Message: status.Message}
+	}
+	if !w.tabular() {
+		var o struct {
+			Metadata show.Meta `json:"metadata"`
+		}
+		if err := json.Unmarshal(e.Object, &o); err != nil {
+			return fmt.Errorf("the watch cannot be read: %w", err)
+		}
+		w.version = o.Metadata.ResourceVersion
+		if e.Type == "BOOKMARK" {
+			return nil
+		}
+		return w.object(e.Object)
+	}
+	t, err := show.ReadTable(e.Object)
+	if err != nil {
+		return err
+	}
+	for _, r := range t.Rows {
+		if v := r.Object.Metadata.ResourceVersion; v != "" {
+			w.version = v
+		}
+	}
+	if e.Type == "BOOKMARK" {
+		return nil
+	}
+	if len(t.Columns) > 0 {
+		w.columns = t.Columns
+	} else {
+		t.Columns = w.columns
+	}
+	return w.rows(t, w.widths == nil && !w.flags.noHeaders)
+}
+
+// rows prints rows with the column widths of the first table, so that later
+// lines stand below them.
+func (w *watching) rows(t *show.Table, header bool) error {
+	grid := t.Grid(w.layout(w.target.kind))
+	if len(grid.Rows) > 0 && w.widths == nil {
+		w.widths = grid.Widths(true)
+	}
+	return grid.WriteAt(w.app.out, w.widths, header, w.app.paint().Cell)
+}
+
+func (w *watching) object(body []byte) error {
+	value, err := show.Decode(body)
+	if err != nil {
+		return err
+	}
+	object, _ := value.(map[string]any)
+	if w.format.Kind == show.Name {
+		meta, _ := object["metadata"].(map[string]any)
+		return w.app.print("%s/%v", w.target.kind.Display(), meta["name"])
+	}
+	if object["kind"] == nil {
+		object["apiVersion"], object["kind"] = w.target.kind.APIVersion(), w.target.kind.Kind
+	}
+	if !w.flags.managed {
+		show.HideManagedFields(value)
+	}
+	if w.format.Kind == show.YAML {
+		if err := w.app.print("---"); err != nil {
+			return err
+		}
+	}
+	var b strings.Builder
+	if err := w.format.Write(&b, value); err != nil {
+		return err
+	}
+	if w.format.Kind == show.JSONPath {
+		b.WriteByte('\n')
+	}
+	_, err = io.WriteString(w.app.out, b.String())
+	return err
+}
+
+// exitTimeout says that waiting ended without what was waited for.
+func exitTimeout(fix, format string, args ...any) error {
+	return fault.New(fault.Timeout, fix, format, args...)
+}
