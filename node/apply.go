@@ -1,0 +1,161 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+
+	"moire.dev/moire/snapshot"
+)
+
+// receive takes in what the control plane wants, unless it must be refused:
+// then the node stays what it is, and says why.
+func (l *loop) receive(s *snapshot.Snapshot) {
+	v := s.Version()
+	if l.wanted != nil && l.versions.wanted == v {
+		l.heard = true
+		if l.wanted == l.good {
+			l.up.Ack(v, true, "")
+		}
+		return
+	}
+	if s.Node != l.cfg.Name {
+		l.refuse(v, fmt.Sprintf("snapshot %s is for node %q, this is %q; kept the last good one", v, s.Node, l.cfg.Name))
+		return
+	}
+	if v != l.consented {
+		if loss := wouldLose(l.newest(), s, l.present()); loss != "" {
+			l.held = s
+			l.refuse(v, fmt.Sprintf("snapshot %s %s; kept the last good one. If that is meant, run 'moire-node consent %s' on the node", v, loss, v))
+			return
+		}
+	}
+	l.up.Ack(v, false, "")
+	l.want(s, v)
+	l.heard = true
+}
+
+func (l *loop) refuse(v snapshot.Version, why string) {
+	if l.failure != why {
+		l.log.Error("snapshot refused", "version", v, "why", why)
+	}
+	l.failure = why
+	l.up.Ack(v, false, why)
+}
+
+func (l *loop) want(s *snapshot.Snapshot, v snapshot.Version) {
+	l.wanted, l.versions.wanted = s, v
+	l.held, l.failure, l.retry, l.pause = nil, "", l.now(), 0
+}
+
+// consent lets the snapshot through that is held back.
+func (l *loop) consent(v snapshot.Version) error {
+	if l.held == nil || l.held.Version() != v {
+		return fmt.Errorf("no snapshot %s waits for consent", v)
+	}
+	l.consented = v
+	l.receive(l.held)
+	return nil
+}
+
+// Below this many interfaces a loss of most is nothing unusual.
+const manyInterfaces = 8
+
+// wouldLose says so when a snapshot takes the Network away from more than half
+// of many interfaces at once: more likely an accident of the control plane
+// (an empty or older store) than somebody's wish.
+func wouldLose(old, new *snapshot.Snapshot, present []*attachment) string {
+	if len(present) < manyInterfaces {
+		return ""
+	}
+	had, lost := 0, 0
+	for _, a := range present {
+		if _, ok := old.Networks[a.VNI]; !ok {
+			continue
+		}
+		had++
+		if _, ok := new.Networks[a.VNI]; !ok {
+			lost++
+		}
+	}
+	if had < manyInterfaces || 2*lost <= had {
+		return ""
+	}
+	return fmt.Sprintf("would disconnect %d of %d interfaces of this node", lost, had)
+}
+
+// apply makes the node what is wanted. What cannot be enforced is refused and
+// tried again later; until then the last good snapshot stays in force.
+func (l *loop) apply() {
+	if l.wanted != nil && l.wanted != l.good && !l.now().Before(l.retry) {
+		l.applyWanted()
+	}
+	if !l.dirty || l.good == nil {
+		return
+	}
+	if err := l.enforce(l.good); err != nil {
+		if l.failure != err.Error() {
+			l.log.Error("cannot enforce", "version", l.versions.good, "error", err)
+		}
+		l.failure = err.Error()
+		return
+	}
+	l.dirty = false
+	if l.wanted == l.good && l.failure != "" {
+		l.failure = ""
+		l.up.Ack(l.versions.good, true, "")
+	}
+}
+
+func (l *loop) applyWanted() {
+	// On disk before the kernel: after a crash what is read is never older
+	// than what was enforced.
+	saved := l.snapshots.save(l.wanted)
+	if saved != nil {
+		l.log.Error("cannot save the snapshot; after a restart without the control plane this node would be what it was before", "error", saved)
+	}
+	err := l.enforce(l.wanted)
+	if _, grown := errors.AsType[shrinkError](err); err == nil || grown {
+		l.good, l.versions.good = l.wanted, l.versions.wanted
+	}
+	if err == nil {
+		l.dirty, l.failure, l.pause = false, "", 0
+		l.log.Debug("snapshot applied", "version", l.versions.good)
+		l.up.Ack(l.versions.good, true, "")
+		return
+	}
+	if l.failure != err.Error() {
+		l.log.Error("cannot enforce the snapshot", "version", l.versions.wanted, "error", err)
+	}
+	l.failure, l.dirty = err.Error(), true
+	l.up.Ack(l.versions.wanted, false, l.failure)
+	l.pause = min(max(2*l.pause, firstRetry), lastRetry)
+	l.retry = l.now().Add(l.pause)
+	if l.good != nil && l.good != l.wanted {
+		if err := l.snapshots.save(l.good); err != nil {
+			l.log.Error("cannot save the last good snapshot", "error", err)
+		}
+	}
+}
+
+// shrinkError: everything wanted is there, but not everything else is gone.
+type shrinkError struct{ error }
+
+// Unwrap gives the reason.
+func (e shrinkError) Unwrap() error { return e.error }
+
+// enforce grows forward, then shrinks backward. Nothing is swept before it has
+// all grown.
+func (l *loop) enforce(s *snapshot.Snapshot) error {
+	present := l.present()
+	state := State{Snapshot: effective(s, present)}
+	for _, a := range present {
+		state.Locals = append(state.Locals, a.local())
+	}
+	if err := l.appliers.grow(state); err != nil {
+		return err
+	}
+	if err := l.appliers.shrink(state); err != nil {
+		return shrinkError{err}
+	}
+	return nil
+}

@@ -1,0 +1,359 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"moire.dev/moire/ipam"
+	"moire.dev/moire/node/local"
+	"moire.dev/moire/snapshot"
+)
+
+var (
+	ifName   = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$`)
+	trailing = regexp.MustCompile(`[0-9]+$`)
+)
+
+// check says what is wrong with a request, in words for who sent it.
+func check(a *local.Attach) error {
+	if !name.MatchString(a.Project) {
+		return fmt.Errorf("project %q is not a name; use small letters, digits and dashes", a.Project)
+	}
+	if !name.MatchString(a.Workload) {
+		return fmt.Errorf("workload %q is not a name; use small letters, digits and dashes", a.Workload)
+	}
+	if len(a.Networks) == 0 || len(a.Networks) > 16 {
+		return fmt.Errorf("a Workload is attached to 1 to 16 Networks, not %d", len(a.Networks))
+	}
+	for i, n := range a.Networks {
+		if !name.MatchString(n) {
+			return fmt.Errorf("network %q is not a name; use small letters, digits and dashes", n)
+		}
+		if slices.Contains(a.Networks[:i], n) {
+			return fmt.Errorf("network %q is named twice; a Workload has at most one interface in a Network", n)
+		}
+	}
+	if a.IfName == "" {
+		a.IfName = local.DefaultIfName
+	}
+	if a.Account == "" {
+		a.Account = "default"
+	}
+	if !name.MatchString(a.Account) {
+		return fmt.Errorf("account %q is not a name; use small letters, digits and dashes", a.Account)
+	}
+	for i := range a.Networks {
+		if n := nthIfName(a.IfName, i); !ifName.MatchString(n) || n == "lo" {
+			return fmt.Errorf("%q cannot be the name of an interface; use at most 15 letters, digits, dashes", n)
+		}
+	}
+	if len(a.Labels) > 64 {
+		return fmt.Errorf("a Workload has at most 64 labels, not %d", len(a.Labels))
+	}
+	return nil
+}
+
+// nthIfName counts on from the number at the end: eth0, eth1, ...
+func nthIfName(first string, n int) string {
+	if n == 0 {
+		return first
+	}
+	digits := trailing.FindString(first)
+	from, err := strconv.Atoi(digits)
+	if err != nil {
+		digits, from = "", 0
+	}
+	return first[:len(first)-len(digits)] + strconv.Itoa(from+n)
+}
+
+// begin takes a request in; it is answered at once or by a later step.
+func (l *loop) begin(r *request) {
+	var err error
+	switch {
+	case r.attach != nil:
+		if err = l.beginAttach(r); err == nil {
+			l.waiting = append(l.waiting, r)
+			return
+		}
+		l.undo(r, err)
+	case r.detach != nil:
+		err = l.beginDetach(r.detach)
+	default:
+		err = l.consent(r.consent)
+	}
+	r.answer <- answer{err: err}
+}
+
+func (l *loop) beginAttach(r *request) error {
+	a := r.attach
+	if err := check(a); err != nil {
+		return err
+	}
+	inode, err := netnsInode(a.Netns)
+	if err != nil {
+		return fmt.Errorf("the network namespace: %w", err)
+	}
+	if a.PID != 0 {
+		if r.born, err = bornAt(a.PID); err != nil {
+			return err
+		}
+	}
+	wait := l.cfg.Wait
+	if a.WaitMillis > 0 {
+		wait = min(time.Duration(a.WaitMillis)*time.Millisecond, 10*time.Minute)
+	}
+	r.deadline = l.now().Add(wait)
+	for i, n := range a.Networks {
+		k := snapshot.AttachmentKey{Project: a.Project, Workload: a.Workload, Network: n}
+		r.keys = append(r.keys, k)
+		if old := l.attached[k]; old != nil {
+			if err := l.again(old, r, inode); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := l.add(l.fresh(k, r, i)); err != nil {
+			return err
+		}
+		r.fresh = append(r.fresh, k)
+	}
+	return nil
+}
+
+// again: the attachment is there. The same request once more is fine.
+func (l *loop) again(old *attachment, r *request, inode uint64) error {
+	if now, err := netnsInode(old.Netns); old.stage != leaving && (old.Netns == r.attach.Netns || err == nil && now == inode) {
+		if old.PID == r.attach.PID && old.Born == r.born && old.Account == r.attach.Account && slices.Equal(old.Labels, claims(r.attach.Labels)) {
+			return nil
+		}
+	}
+	who := ""
+	if old.PID != 0 {
+		who = fmt.Sprintf(" by process %d", old.PID)
+	}
+	return fmt.Errorf("%s/%s is attached to %s already, in %s%s; choose another name, or take it away with 'moire detach %s/%s'",
+		old.Key.Project, old.Key.Workload, old.Key.Network, old.Netns, who, old.Key.Project, old.Key.Workload)
+}
+
+func (l *loop) fresh(k snapshot.AttachmentKey, r *request, nth int) *attachment {
+	a := &attachment{
+		Key: k, Account: r.attach.Account, Labels: claims(r.attach.Labels),
+		Netns: r.attach.Netns, IfName: nthIfName(r.attach.IfName, nth), Host: l.cfg.hostName(k),
+		PID: r.attach.PID, Born: r.born, Persist: r.attach.Persist, Since: l.now().UTC(),
+		stage: pending, why: "waits for the control plane",
+	}
+	a.refused = l.newest().Grants[k].Error
+	return a
+}
+
+// add makes a new attachment durable and watches its process.
+func (l *loop) add(a *attachment) error {
+	if err := l.disk.save(a); err != nil {
+		return fmt.Errorf("remember the attachment: %w", err)
+	}
+	l.attached[a.Key] = a
+	return l.follow(a)
+}
+
+// follow detaches when the process ends.
+func (l *loop) follow(a *attachment) error {
+	if a.PID == 0 {
+		return nil
+	}
+	return l.watcher.watch(l.ctx, a.PID, a.Born, func() {
+		select {
+		case l.exits <- a:
+		case <-l.ctx.Done():
+		}
+	})
+}
+
+// advance moves one attachment as far as the snapshot allows: grant, then
+// addresses, then the interface.
+func (l *loop) advance(a *attachment) {
+	if l.now().Before(a.retry) {
+		return
+	}
+	err := l.tryAdvance(a)
+	if err == nil {
+		return
+	}
+	if a.why != err.Error() {
+		l.log.Warn("attachment waits", "project", a.Key.Project, "workload", a.Key.Workload, "network", a.Key.Network, "error", err)
+	}
+	a.why, a.retry = err.Error(), l.now().Add(busyTick)
+	if a.Answered {
+		a.retry = l.now().Add(idleTick)
+	}
+	if _, final := errors.AsType[refusal](err); final && !a.Answered {
+		l.fail(a.Key, err)
+	}
+}
+
+// refusal is an error that waiting does not cure.
+type refusal struct{ error }
+
+// Unwrap gives the reason.
+func (r refusal) Unwrap() error { return r.error }
+
+func (l *loop) tryAdvance(a *attachment) error {
+	s := l.newest()
+	switch a.stage {
+	case leaving:
+		return l.leave(a)
+	case pending, plugged, ready:
+		if err := l.address(a, s); err != nil {
+			return err
+		}
+	}
+	if a.stage == addressed {
+		return l.plug(a, s)
+	}
+	return nil
+}
+
+// address gives the attachment the addresses that its Grant wants, if it does
+// not have them.
+func (l *loop) address(a *attachment, s *snapshot.Snapshot) error {
+	g, granted := s.Grants[a.Key]
+	switch {
+	case granted && g.Error != "":
+		if a.stage != pending {
+			a.why = g.Error // its endpoint is not in the snapshot, so it is closed
+			return nil
+		}
+		if g.Error == a.refused && l.now().Sub(a.Since) < staleGrant {
+			return nil
+		}
+		return refusal{errors.New(g.Error)}
+	case granted:
+		n, ok := s.Networks[g.VNI]
+		if !ok || fits(a, g, n, s) {
+			return nil
+		}
+		return l.take(a, g, n, s)
+	case a.stage == pending && l.alone():
+		n, ok := networkOf(s, a.Key)
+		if !ok {
+			return refusal{fmt.Errorf("the control plane is away, and this node does not know the Network %s/%s yet; attach again when it is back ('moire status')", a.Key.Project, a.Key.Network)}
+		}
+		return l.take(a, snapshot.Grant{AttachmentKey: a.Key, VNI: n.VNI}, n, s)
+	}
+	return nil
+}
+
+// fits: nothing of the Grant is missing.
+func fits(a *attachment, g snapshot.Grant, n snapshot.Network, s *snapshot.Snapshot) bool {
+	if a.stage == pending || a.VNI != g.VNI || g.MAC != (snapshot.MAC{}) && g.MAC != a.MAC {
+		return false
+	}
+	if len(g.Addresses) > 0 {
+		return slices.Equal(a.Addrs, g.Addresses)
+	}
+	// A Network that grew a family gives it to those that were there before,
+	// as soon as there is a block.
+	missing := familiesOf(n.Prefixes) &^ familiesOfAddrs(a.Addrs)
+	return !a.Static && (missing == 0 || !slices.ContainsFunc(blocksOf(s, n.VNI), func(b snapshot.Block) bool {
+		return familiesOf([]netip.Prefix{b.CIDR})&missing != 0
+	}))
+}
+
+// take makes addresses and MAC durable, in the pool first.
+func (l *loop) take(a *attachment, g snapshot.Grant, n snapshot.Network, s *snapshot.Snapshot) error {
+	next := *a
+	next.VNI, next.Static = g.VNI, len(g.Addresses) > 0
+	var err error
+	if next.Static {
+		next.Addrs = slices.SortedFunc(slices.Values(g.Addresses), netip.Addr.Compare)
+		err = l.pool.TakeStatic(a.Key, g.VNI, next.Addrs)
+	} else {
+		next.Addrs, err = l.pool.Take(a.Key, g.VNI, blocksOf(s, g.VNI), familiesOf(n.Prefixes))
+		slices.SortFunc(next.Addrs, netip.Addr.Compare)
+	}
+	if err != nil {
+		return err
+	}
+	if next.MAC = g.MAC; next.MAC == (snapshot.MAC{}) {
+		if next.MAC, err = l.pool.MAC(a.Key, s.Nodes[l.cfg.Name].Number); err != nil {
+			return err
+		}
+	}
+	next.stage, next.why = addressed, "the interface is being made"
+	if err := l.disk.save(&next); err != nil {
+		return fmt.Errorf("remember the addresses: %w", err)
+	}
+	*a, l.dirty = next, true
+	return nil
+}
+
+// plug makes or repairs the interface.
+func (l *loop) plug(a *attachment, s *snapshot.Snapshot) error {
+	inode, err := netnsInode(a.Netns)
+	if err != nil {
+		return fmt.Errorf("the network namespace: %w", err)
+	}
+	p := plug{Key: a.Key, Host: a.Host, Netns: a.Netns, IfName: a.IfName, MAC: a.MAC, Addrs: a.Addrs}
+	n, ok := s.Networks[a.VNI]
+	if !ok {
+		return fmt.Errorf("the Network %s/%s is not in the snapshot of this node", a.Key.Project, a.Key.Network)
+	}
+	p.Prefixes, p.MTU = n.Prefixes, n.MTU
+	if err := l.wiring.Plug(p); err != nil {
+		return fmt.Errorf("make the interface %s in %s: %w", a.IfName, a.Netns, err)
+	}
+	a.stage, a.why, a.inode, l.dirty = plugged, "waits for its policy", inode, true
+	return nil
+}
+
+// settle notes that policy is in force for an attachment.
+func (l *loop) settle(a *attachment) {
+	switch {
+	case a.stage == plugged && !l.dirty && l.good == l.wanted && confirmed(l.good, a):
+		a.stage, a.why = ready, ""
+	case a.stage == ready && !confirmed(l.good, a):
+		a.stage, a.why = plugged, "waits for its policy"
+	}
+}
+
+func networkOf(s *snapshot.Snapshot, k snapshot.AttachmentKey) (snapshot.Network, bool) {
+	for _, n := range s.Networks {
+		if n.Project == k.Project && n.Name == k.Network {
+			return n, true
+		}
+	}
+	return snapshot.Network{}, false
+}
+
+func blocksOf(s *snapshot.Snapshot, vni snapshot.VNI) []snapshot.Block {
+	var out []snapshot.Block
+	for k, b := range s.Blocks {
+		if k.VNI == vni {
+			out = append(out, b)
+		}
+	}
+	slices.SortFunc(out, func(a, b snapshot.Block) int { return a.BlockKey.Compare(b.BlockKey) })
+	return out
+}
+
+func familiesOf(ps []netip.Prefix) (f ipam.Families) {
+	for _, p := range ps {
+		f |= familiesOfAddrs([]netip.Addr{p.Addr()})
+	}
+	return f
+}
+
+func familiesOfAddrs(as []netip.Addr) (f ipam.Families) {
+	for _, a := range as {
+		if a.Is4() {
+			f |= ipam.IPv4
+		} else {
+			f |= ipam.IPv6
+		}
+	}
+	return f
+}

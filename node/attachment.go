@@ -1,0 +1,127 @@
+package node
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"moire.dev/moire/node/local"
+	"moire.dev/moire/snapshot"
+)
+
+// stage is how far an attachment has come.
+type stage string
+
+// The stages, in order.
+const (
+	pending   stage = "pending"   // reported, waits for its Grant
+	addressed stage = "addressed" // has addresses and a MAC, the interface is to be made
+	plugged   stage = "plugged"   // the interface is there
+	ready     stage = "ready"     // policy for it is in force
+	leaving   stage = "leaving"   // to be taken away
+)
+
+// attachment is one interface of one Workload on this node. Only the loop
+// touches it.
+type attachment struct {
+	Key     snapshot.AttachmentKey
+	Account string
+	Labels  []snapshot.Label // sorted by key
+	Netns   string           // path
+	IfName  string
+	Host    string
+	// PID is the process whose end detaches, Born its start time in clock
+	// ticks since boot, so that a later process of the same number is not
+	// taken for it. 0: none.
+	PID     int
+	Born    uint64
+	Persist bool
+	Since   time.Time
+	// Answered: the attacher was told that it is done. What was never answered
+	// is undone when the agent starts.
+	Answered bool
+
+	VNI    snapshot.VNI
+	Addrs  []netip.Addr // sorted
+	Static bool         // Addrs are what the Grant says
+	MAC    snapshot.MAC
+
+	// Not on disk.
+	stage stage
+	why   string // what it waits for, or what failed last
+	// retry is when to try again what failed.
+	retry time.Time
+	// inode of the namespace that it was last plugged into.
+	inode uint64
+	// refused is the error of a Grant that was there before the attachment:
+	// perhaps it speaks of an earlier one.
+	refused string
+}
+
+// here: the interface is in place.
+func (a *attachment) here() bool { return a.stage == plugged || a.stage == ready }
+
+// report is what the control plane hears.
+func (a *attachment) report() snapshot.Attachment {
+	return snapshot.Attachment{
+		AttachmentKey: a.Key, Account: a.Account, Labels: a.Labels,
+		Addresses: a.Addrs, MAC: a.MAC, VNI: a.VNI, Since: a.Since,
+	}
+}
+
+func (a *attachment) local() Local {
+	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host}
+}
+
+// describe is what people see; n may be the zero Network.
+func (a *attachment) describe(n snapshot.Network) local.Attachment {
+	labels := make(map[string]string, len(a.Labels))
+	for _, l := range a.Labels {
+		labels[l.Key] = l.Value
+	}
+	return local.Attachment{
+		Interface: a.inside(n),
+		Project:   a.Key.Project, Workload: a.Key.Workload, Account: a.Account, Labels: labels,
+		Netns: a.Netns, Host: a.Host, PID: a.PID, Persist: a.Persist, Since: a.Since,
+		State: string(a.stage), Why: a.why,
+	}
+}
+
+func (a *attachment) inside(n snapshot.Network) local.Interface {
+	i := local.Interface{
+		Network: a.Key.Network, IfName: a.IfName, VNI: uint32(a.VNI), MAC: a.MAC.String(), MTU: n.MTU,
+		Addresses: slices.Clone(a.Addrs), Prefixes: slices.Clone(n.Prefixes), Gateways: gateways(n),
+	}
+	if i.Addresses == nil {
+		i.Addresses = []netip.Addr{}
+	}
+	return i
+}
+
+// gateways is the first host address of the first prefix of each family.
+func gateways(n snapshot.Network) []netip.Addr {
+	var out []netip.Addr
+	var has4, has6 bool
+	for _, p := range n.Prefixes {
+		seen := &has6
+		if p.Addr().Is4() {
+			seen = &has4
+		}
+		if !*seen {
+			*seen = true
+			out = append(out, p.Masked().Addr().Next())
+		}
+	}
+	return out
+}
+
+// claims sorts labels by key.
+func claims(labels map[string]string) []snapshot.Label {
+	out := make([]snapshot.Label, 0, len(labels))
+	for k, v := range labels {
+		out = append(out, snapshot.Label{Key: k, Value: v})
+	}
+	slices.SortFunc(out, func(a, b snapshot.Label) int { return cmp.Compare(a.Key, b.Key) })
+	return out
+}

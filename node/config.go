@@ -1,0 +1,121 @@
+package node
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"moire.dev/moire/snapshot"
+)
+
+// Defaults.
+const (
+	DefaultRunDir   = "/run/moire"
+	DefaultStateDir = "/var/lib/moire/node"
+	DefaultWait     = 10 * time.Second
+)
+
+// Config says what the agent is. Empty fields have defaults.
+type Config struct {
+	// Name of the node. Default: the host name up to its first dot.
+	Name string
+	// Address of the node in the underlay. Default: the address of the
+	// interface that has the default route.
+	Address netip.Addr
+	// Uplink is the interface towards the other nodes. Default: the one that
+	// has Address.
+	Uplink string
+	// Dir is for state. Default: /var/lib/moire/node/<name>.
+	Dir string
+	// RunDir is for sockets and pins. Default: /run/moire.
+	RunDir string
+	// Servers, Token and CAHash join the node: host:port of discovery, a
+	// token, and sha256:<hex> of the root certificate. Default: what
+	// <run dir>/join.json says, as soon as it is there.
+	Servers []string
+	Token   string
+	CAHash  string
+	// ConntrackMax bounds the connections that the kernel side remembers. 0:
+	// the default of datapath.
+	ConntrackMax int
+	// Wait bounds how long an attachment waits for the control plane.
+	// Default: 10 s.
+	Wait time.Duration
+	// Version of the agent, for people.
+	Version string
+	// Log. Default: slog.Default().
+	Log *slog.Logger
+}
+
+// name is a DNS label, or several with dots: what API objects are called.
+var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+
+// WithDefaults fills the empty fields.
+func (c Config) WithDefaults() (Config, error) {
+	c, err := c.named()
+	if err != nil {
+		return c, err
+	}
+	if c.Wait <= 0 {
+		c.Wait = DefaultWait
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if !c.Address.IsValid() {
+		if c.Address, err = defaultAddress("/proc/net"); err != nil {
+			return c, err
+		}
+	}
+	if given := c.Token != "" || c.CAHash != "" || len(c.Servers) > 0; given && len(c.Servers) == 0 {
+		return c, errors.New("to join, the node needs to know where the control plane is; pass --server host:7444")
+	}
+	return c, nil
+}
+
+// named fills the name and the directories.
+func (c Config) named() (Config, error) {
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("this machine has no host name: %w; set one or pass --name", err)
+		}
+		c.Name, _, _ = strings.Cut(strings.ToLower(host), ".")
+	}
+	if !name.MatchString(c.Name) {
+		return c, fmt.Errorf("%q cannot be the name of a node: only small letters, digits and dashes; pass --name", c.Name)
+	}
+	if c.RunDir == "" {
+		c.RunDir = DefaultRunDir
+	}
+	if c.Dir == "" {
+		c.Dir = filepath.Join(DefaultStateDir, c.Name)
+	}
+	return c, nil
+}
+
+func (c *Config) socket() string { return filepath.Join(c.RunDir, c.Name+".sock") }
+
+// hostName is what the node's end of an interface is called: always the same
+// for the same attachment, 14 characters, and unlike any other with the odds
+// of 48 bits.
+func (c *Config) hostName(k snapshot.AttachmentKey) string {
+	sum := sha256.Sum256([]byte(c.Name + "\x00" + k.Project + "\x00" + k.Workload + "\x00" + k.Network))
+	return "mo" + hex.EncodeToString(sum[:6])
+}
+
+// netnsFile is where `moire run` shows the namespace of a Workload.
+func (c *Config) netnsFile(project, workload string) string {
+	return filepath.Join(c.RunDir, "netns", project+"."+workload)
+}

@@ -1,0 +1,281 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"moire.dev/moire/ipam"
+	"moire.dev/moire/node/local"
+	"moire.dev/moire/snapshot"
+)
+
+// pool gives out addresses and MACs; *ipam.Pool.
+type pool interface {
+	Take(snapshot.AttachmentKey, snapshot.VNI, []snapshot.Block, ipam.Families) ([]netip.Addr, error)
+	TakeStatic(snapshot.AttachmentKey, snapshot.VNI, []netip.Addr) error
+	MAC(snapshot.AttachmentKey, uint16) (snapshot.MAC, error)
+	Release(snapshot.AttachmentKey) error
+	Held() []ipam.Held
+}
+
+// plug is one interface to be made or repaired.
+type plug struct {
+	Key                 snapshot.AttachmentKey
+	Host, Netns, IfName string
+	MAC                 snapshot.MAC
+	Addrs               []netip.Addr
+	Prefixes            []netip.Prefix
+	MTU                 int // bytes; 0: what the underlay allows
+}
+
+// wiring makes interfaces.
+type wiring interface {
+	// Plug makes or repairs; when all is well it changes nothing.
+	Plug(plug) error
+	// Unplug removes; what is gone is no error.
+	Unplug(host string) error
+	// Plugged lists the node's ends that are there.
+	Plugged() ([]string, error)
+}
+
+// controlPlane is what the loop needs of it.
+type controlPlane interface {
+	Report(snapshot.Report)
+	Ack(v snapshot.Version, applied bool, errText string)
+	Connected() bool
+}
+
+// snapshots keeps the last good snapshot on disk.
+type snapshots interface {
+	load() (*snapshot.Snapshot, error) // nil, nil: there is none
+	save(*snapshot.Snapshot) error
+}
+
+// Rhythms of the loop.
+const (
+	idleTick   = time.Second            // nobody waits
+	busyTick   = 100 * time.Millisecond // somebody waits for an answer
+	auditEvery = 5 * time.Second        // are all interfaces still there?
+	awayGrace  = 2 * time.Second        // a control plane is away after that
+	firstRetry = time.Second            // of a snapshot that failed
+	lastRetry  = 30 * time.Second
+	lostEvery  = 10 * time.Second // how often lost records alone make a report
+	staleGrant = 1500 * time.Millisecond
+)
+
+// loop owns the state of the node. Everything that is not marked as shared is
+// touched by run alone.
+type loop struct {
+	cfg       Config
+	log       *slog.Logger
+	now       func() time.Time
+	pool      pool
+	wiring    wiring
+	appliers  appliers
+	up        controlPlane
+	disk      *disk
+	snapshots snapshots
+	watcher   watcher
+	lost      func() uint64 // records
+
+	// Shared.
+	requests chan *request
+	exits    chan *attachment
+	wake     chan struct{} // has room for one
+	inbox    atomic.Pointer[snapshot.Snapshot]
+	view     atomic.Pointer[view]
+	started  chan struct{} // closed when view has something
+
+	ctx      context.Context // of run
+	since    time.Time
+	attached map[snapshot.AttachmentKey]*attachment
+	waiting  []*request
+
+	// wanted is what the control plane said last and was not refused; good is
+	// what was enforced last. They differ while wanted cannot be enforced.
+	wanted, good *snapshot.Snapshot
+	versions     versions
+	heard        bool // a snapshot came since the agent started
+	dirty        bool // locals changed, or something was not enforced completely
+	retry        time.Time
+	pause        time.Duration
+	held         *snapshot.Snapshot // waits for consent
+	consented    snapshot.Version
+	failure      string // of wanted or held; for people and the control plane
+
+	away     time.Time // since when the control plane is; zero: connected
+	audited  time.Time
+	reported *snapshot.Report
+	lostTold time.Time
+}
+
+type versions struct{ wanted, good snapshot.Version }
+
+// Snapshot takes over what this node must be; the latest counts.
+func (l *loop) Snapshot(s *snapshot.Snapshot) {
+	l.inbox.Store(s)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// request is something that somebody waits for.
+type request struct {
+	ctx     context.Context
+	attach  *local.Attach
+	detach  *local.Detach
+	consent snapshot.Version
+	answer  chan answer // has room for one
+
+	born     uint64 // of attach.PID
+	deadline time.Time
+	keys     []snapshot.AttachmentKey
+	fresh    []snapshot.AttachmentKey // made by this request
+}
+
+type answer struct {
+	attached local.Attached
+	err      error
+}
+
+// newLoop makes the loop without what it works on.
+func newLoop(cfg Config, log *slog.Logger) *loop {
+	return &loop{
+		cfg: cfg, log: log, now: time.Now,
+		requests: make(chan *request), exits: make(chan *attachment),
+		wake: make(chan struct{}, 1), started: make(chan struct{}),
+		attached: map[snapshot.AttachmentKey]*attachment{},
+	}
+}
+
+// run is the loop. It returns when ctx is done.
+func (l *loop) run(ctx context.Context) error {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	l.ctx, l.since, l.away = watching, l.now(), l.now()
+	if err := l.start(); err != nil {
+		return err
+	}
+	l.step()
+	close(l.started)
+	tick := time.NewTimer(l.rhythm())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			l.refuseAll()
+			return nil
+		case r := <-l.requests:
+			l.begin(r)
+		case a := <-l.exits:
+			l.ended(a)
+		case <-l.wake:
+		case <-tick.C:
+			l.watch()
+		}
+		l.drain()
+		l.step()
+		tick.Reset(l.rhythm())
+	}
+}
+
+// drain takes what came meanwhile, so that many requests share one step.
+func (l *loop) drain() {
+	for range 256 {
+		select {
+		case r := <-l.requests:
+			l.begin(r)
+		case a := <-l.exits:
+			l.ended(a)
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) rhythm() time.Duration {
+	if len(l.waiting) > 0 {
+		return busyTick
+	}
+	return idleTick
+}
+
+// step moves everything as far as it can go now.
+func (l *loop) step() {
+	l.connection()
+	if s := l.inbox.Swap(nil); s != nil {
+		l.receive(s)
+	}
+	for _, a := range l.sorted() {
+		l.advance(a)
+	}
+	l.report()
+	l.apply()
+	for _, a := range l.sorted() {
+		l.settle(a)
+	}
+	l.answerAll()
+	l.show()
+}
+
+// connection notes since when the control plane is away.
+func (l *loop) connection() {
+	switch {
+	case l.up.Connected():
+		if !l.away.IsZero() && l.good != nil && l.good == l.wanted && l.heard {
+			// A control plane that was restarted does not know it.
+			l.up.Ack(l.versions.good, true, "")
+		}
+		l.away = time.Time{}
+	case l.away.IsZero():
+		l.away = l.now()
+	}
+}
+
+// alone: the control plane does not hear us, and not just for a moment.
+func (l *loop) alone() bool { return !l.away.IsZero() && l.now().Sub(l.away) >= awayGrace }
+
+// sorted lists the attachments by key.
+func (l *loop) sorted() []*attachment {
+	return slices.SortedFunc(maps.Values(l.attached), func(a, b *attachment) int { return a.Key.Compare(b.Key) })
+}
+
+// present lists the attachments whose interface is there.
+func (l *loop) present() []*attachment {
+	return slices.DeleteFunc(l.sorted(), func(a *attachment) bool { return !a.here() })
+}
+
+// report tells the control plane, when something changed.
+func (l *loop) report() {
+	r := snapshot.Report{Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Kernel: kernelRelease(), RecordsLost: l.lost()}
+	for _, a := range l.sorted() {
+		if a.stage != leaving {
+			r.Attachments = append(r.Attachments, a.report())
+		}
+	}
+	s := l.newest()
+	for _, k := range slices.SortedFunc(maps.Keys(s.Blocks), snapshot.BlockKey.Compare) {
+		r.Blocks = append(r.Blocks, s.Blocks[k])
+	}
+	if l.reported != nil && sameReport(*l.reported, r) {
+		if l.reported.RecordsLost == r.RecordsLost || l.now().Sub(l.lostTold) < lostEvery {
+			return
+		}
+	}
+	l.reported, l.lostTold = &r, l.now()
+	l.up.Report(r)
+}
+
+// newest is what the control plane said last; never nil.
+func (l *loop) newest() *snapshot.Snapshot {
+	if l.wanted != nil {
+		return l.wanted
+	}
+	return &snapshot.Snapshot{Node: l.cfg.Name}
+}

@@ -1,0 +1,38 @@
+package node
+
+import (
+	"golang.org/x/sys/unix"
+
+	"moire.dev/moire/node/local"
+	"moire.dev/moire/snapshot"
+)
+
+// view is what readers outside of the loop see. Immutable.
+type view struct {
+	status      local.Status
+	attachments []local.Attachment
+	snapshot    *snapshot.Snapshot // in force; nil: none yet
+}
+
+// show publishes the view.
+func (l *loop) show() {
+	s := l.newest()
+	v := &view{snapshot: l.good, attachments: []local.Attachment{}, status: local.Status{
+		Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Started: l.since,
+		Connected: l.away.IsZero(), Stale: !l.away.IsZero() || !l.heard,
+		Wanted: string(l.versions.wanted), Applied: string(l.versions.good), Error: l.failure,
+		Networks: len(s.Networks), Endpoints: len(s.Endpoints), Attachments: len(l.attached),
+	}}
+	for _, a := range l.sorted() {
+		v.attachments = append(v.attachments, a.describe(s.Networks[a.VNI]))
+	}
+	l.view.Store(v)
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
