@@ -82,14 +82,14 @@ func (a *Archive) Len() int {
 func (a *Archive) Query(f Filter) []record.Record {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.query(f)
+	return a.query(f.matcher())
 }
 
-func (a *Archive) query(f Filter) []record.Record {
+func (a *Archive) query(f *matcher) []record.Record {
 	out := []record.Record{}
 	for seq := a.ring.next; seq > a.ring.first; {
 		seq--
-		if r := a.ring.at(seq); f.Match(r) {
+		if r := a.ring.at(seq); f.match(r) {
 			if out = append(out, *r); len(out) == f.Limit {
 				break
 			}
@@ -107,10 +107,11 @@ const followChunk = 1024
 // how many records were overwritten before this follower looked at them: a
 // slow emit never slows down Add.
 func (a *Archive) Follow(ctx context.Context, f Filter, emit func(record.Record)) (missed uint64) {
+	m := f.matcher()
 	a.mu.Lock()
 	var batch []record.Record
 	if f.Limit > 0 || !f.Since.IsZero() {
-		batch = a.query(f)
+		batch = a.query(m)
 	}
 	cursor := a.ring.next
 	a.mu.Unlock()
@@ -130,7 +131,7 @@ func (a *Archive) Follow(ctx context.Context, f Filter, emit func(record.Record)
 		batch = batch[:0]
 		end := min(a.ring.next, cursor+followChunk)
 		for ; cursor < end; cursor++ {
-			if r := a.ring.at(cursor); f.Match(r) {
+			if r := a.ring.at(cursor); m.match(r) {
 				batch = append(batch, *r)
 			}
 		}

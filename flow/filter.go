@@ -101,6 +101,21 @@ func (f Filter) Values() url.Values {
 
 // Match reports whether the Record is wanted; Limit plays no part.
 func (f Filter) Match(r *record.Record) bool {
+	m := f.matcher()
+	return m.match(r)
+}
+
+// matcher is a Filter whose ends are parsed.
+type matcher struct {
+	Filter
+	from, to end
+}
+
+func (f Filter) matcher() *matcher {
+	return &matcher{Filter: f, from: parseEnd(f.From), to: parseEnd(f.To)}
+}
+
+func (f *matcher) match(r *record.Record) bool {
 	if !f.Since.IsZero() && r.Time.Before(f.Since) {
 		return false
 	}
@@ -113,7 +128,7 @@ func (f Filter) Match(r *record.Record) bool {
 	if f.Rule != "" && !within(r.Rule, f.Rule) && !within(r.IngressRule, f.Rule) && !within(r.ShadowRule, f.Rule) {
 		return false
 	}
-	return matchEnd(f.From, &r.Source) && matchEnd(f.To, &r.Destination)
+	return f.from.match(&r.Source) && f.to.match(&r.Destination)
 }
 
 // within: rule is want or lies below it.
@@ -122,16 +137,28 @@ func within(rule, want string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-func matchEnd(want string, e *record.End) bool {
-	if want == "" {
-		return true
+// end is a parsed From or To: a prefix, or a project and perhaps a Workload;
+// the zero end matches everything.
+type end struct {
+	prefix            netip.Prefix
+	project, workload string
+}
+
+func parseEnd(s string) end {
+	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap().WithZone("")
+		return end{prefix: netip.PrefixFrom(a, a.BitLen())}
 	}
-	if a, err := netip.ParseAddr(want); err == nil {
-		return e.Address.Unmap() == a.Unmap()
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return end{prefix: p}
 	}
-	if p, err := netip.ParsePrefix(want); err == nil {
-		return p.Contains(e.Address.Unmap())
+	project, workload, _ := strings.Cut(s, "/")
+	return end{project: project, workload: workload}
+}
+
+func (e *end) match(r *record.End) bool {
+	if e.prefix.IsValid() {
+		return e.prefix.Contains(r.Address.Unmap())
 	}
-	project, workload, both := strings.Cut(want, "/")
-	return e.Project == project && (!both || e.Workload == workload)
+	return (e.project == "" || r.Project == e.project) && (e.workload == "" || r.Workload == e.workload)
 }
