@@ -1,0 +1,125 @@
+package discovery
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"moire.dev/moire/snapshot"
+)
+
+// NodeState is what the server knows of a node.
+type NodeState struct {
+	Node string
+	// Wanted is the last that was published, Acked the last that the node has
+	// received, Applied the last that is in its kernel. Empty: none.
+	Wanted, Acked, Applied snapshot.Version
+	// Error is why the node, or the way to it, refused the last version; empty
+	// when all is well.
+	Error     string
+	Connected bool
+	// LastSeen is when the node said something last; zero: never since this
+	// server started.
+	LastSeen time.Time
+	// Remote is the address that the node connected from.
+	Remote string
+}
+
+// member is what the server holds for one node. Its state is written by the
+// Watch stream that has the turn, and by nobody else.
+type member struct {
+	node    string
+	streams int // that use this; of Server.mu
+	wanted  atomic.Pointer[wanted]
+	changed chan struct{} // holds one signal; wanted may be another
+	last    atomic.Pointer[NodeState]
+	watch   slot
+	ship    slot
+}
+
+// wanted is a published snapshot; its version is computed once, by whoever
+// needs it first.
+type wanted struct {
+	snap    *snapshot.Snapshot
+	version atomic.Pointer[snapshot.Version]
+}
+
+// Version is the version of the snapshot.
+func (w *wanted) Version() snapshot.Version {
+	if v := w.version.Load(); v != nil {
+		return *v
+	}
+	v := w.snap.Version()
+	w.version.Store(&v)
+	return v
+}
+
+func newMember(node string) *member {
+	m := &member{node: node, changed: make(chan struct{}, 1)}
+	m.last.Store(&NodeState{Node: node})
+	return m
+}
+
+func (m *member) poke() {
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (m *member) state() NodeState {
+	out := *m.last.Load()
+	if w := m.wanted.Load(); w != nil {
+		out.Wanted = w.Version()
+	}
+	return out
+}
+
+// slot is for streams of which each node may have one: the newest wins.
+type slot struct {
+	mu  sync.Mutex
+	now *turn
+}
+
+// turn is one stream's time in its slot.
+type turn struct {
+	slot *slot
+	// stop is closed when a newer stream wants the slot.
+	stop chan struct{}
+	// done is closed when this stream and all before it have ended.
+	done chan struct{}
+}
+
+// take asks the stream that has the slot to stop and waits until it has.
+func (s *slot) take() *turn {
+	t := &turn{slot: s, stop: make(chan struct{}), done: make(chan struct{})}
+	s.mu.Lock()
+	before := s.now
+	s.now = t
+	s.mu.Unlock()
+	if before != nil {
+		close(before.stop)
+		<-before.done
+	}
+	return t
+}
+
+// over reports whether a newer stream wants the slot.
+func (t *turn) over() bool {
+	select {
+	case <-t.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// end gives the slot free. It is called last of all.
+func (t *turn) end() {
+	t.slot.mu.Lock()
+	if t.slot.now == t {
+		t.slot.now = nil
+	}
+	t.slot.mu.Unlock()
+	close(t.done)
+}
