@@ -3,6 +3,5 @@ package store
 import "testing"
 
 func TestStart(t *testing.T) {
-	t.Log(kubectl(t, "", "api-resources"))
-	t.Log(kubectl(t, "", "get", "ns,crd,validatingadmissionpolicies"))
+	t.Logf("ready after %v", shared.startTime)
 }

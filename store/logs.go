@@ -13,27 +13,30 @@ import (
 
 // logs receives what the API server (klog) and etcd (zap) say. What they call
 // information is detail here; what they call errors they retry by themselves,
-// so it is a warning here. While we stop, closing connections are no news.
+// so it is a warning here. While we start or stop, it is no news that something
+// is not there yet or no longer: if that does not pass, Run says why.
 type logs struct {
-	stopping *atomic.Bool
-	out      *slog.Logger
+	steady *atomic.Bool
+	out    *slog.Logger
 }
 
 // redirectLogs sends klog to log and returns where etcd shall write.
 // klog has one output per process; the last Store wins.
 func redirectLogs(log *slog.Logger) logs {
-	l := logs{stopping: new(atomic.Bool), out: log}
+	l := logs{steady: new(atomic.Bool), out: log}
 	klog.SetSlogLogger(slog.New(demote{logs: l, next: log.With("component", "apiserver").Handler()}))
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // our own loopback clients need no advice
 	return l
 }
 
-func (l logs) quiet() { l.stopping.Store(true) }
+func (l logs) started() { l.steady.Store(true) }
+
+func (l logs) stopping() { l.steady.Store(false) }
 
 // level says at which level of ours a foreign message is worth noting.
 func (l logs) level(foreign slog.Level) slog.Level {
 	switch {
-	case foreign < slog.LevelError, l.stopping.Load():
+	case foreign < slog.LevelError, !l.steady.Load():
 		return slog.LevelDebug
 	default:
 		return slog.LevelWarn

@@ -187,4 +187,3 @@ func project(t *testing.T, labels ...string) string {
 	kubectl(t, b.String(), "apply", "-f", "-")
 	return name
 }
-

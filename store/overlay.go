@@ -1,29 +1,143 @@
 package store
 
 import (
+	"context"
 	"net/http"
 	"sync/atomic"
+	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// overlay answers reads of workloads, nodes and virtual resources; everything
-// else goes through untouched.
+// worldPause is how long the world must be quiet before it is shown again: a
+// node that reports a hundred workloads is one step, not a hundred.
+const worldPause = 10 * time.Millisecond
+
+// overlay sits inside the handler chain, behind authentication, authorization
+// and audit. It answers virtual resources and lays the world over workloads
+// and nodes; everything else goes through untouched.
 type overlay struct {
-	virtual map[string]Virtual
-	world   atomic.Pointer[World]
+	virtual  map[string]Virtual
+	laid     map[string]*laidResource // by plural name; fixed
+	world    atomic.Pointer[World]
+	replaced chan struct{} // holds one token after setWorld
+	stopping chan struct{} // closed when run's context ends
 }
 
-func newOverlay(virtual []Virtual) *overlay {
-	o := &overlay{virtual: map[string]Virtual{}}
+// laidResource is one resource that has a world side.
+type laidResource struct {
+	kind   string
+	plural string
+	table  tables
+	shelf  atomic.Pointer[shelf]
+}
+
+func newOverlay(virtual []Virtual) (*overlay, error) {
+	o := &overlay{
+		virtual:  map[string]Virtual{},
+		laid:     map[string]*laidResource{},
+		replaced: make(chan struct{}, 1),
+		stopping: make(chan struct{}),
+	}
 	for _, v := range virtual {
 		o.virtual[v.Resource] = v
 	}
-	return o
+	// Revisions start at the clock, so that those of an earlier process are
+	// older, and are recognised as such.
+	start := time.Now().UnixMilli()
+	for _, l := range []*laidResource{{kind: "Workload", plural: "workloads"}, {kind: "Node", plural: "nodes"}} {
+		table, err := tablesOf(l.plural)
+		if err != nil {
+			return nil, err
+		}
+		l.table = table
+		l.shelf.Store(newShelf(start))
+		o.laid[l.plural] = l
+	}
+	return o, nil
 }
 
-func (o *overlay) setWorld(w World) { o.world.Store(&w) }
+func (o *overlay) setWorld(w World) {
+	o.world.Store(&w)
+	select {
+	case o.replaced <- struct{}{}:
+	default: // a token is there already
+	}
+}
 
-func (o *overlay) longRunning(*http.Request, *request.RequestInfo) bool { return false }
+// run keeps the shelves up to date until ctx ends. It is the only writer.
+func (o *overlay) run(ctx context.Context) error {
+	defer close(o.stopping)
+	for {
+		var changed <-chan struct{}
+		world := o.world.Load()
+		if world != nil && *world != nil {
+			changed = (*world).Changed() // before Objects, so that nothing is missed
+		}
+		for _, l := range o.laid {
+			var objects []*unstructured.Unstructured
+			if changed != nil {
+				objects = (*world).Objects(l.plural, "")
+			}
+			now := l.shelf.Load()
+			if next := now.follow(l.kind, objects); next != now {
+				l.shelf.Store(next)
+				close(now.next)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-o.replaced:
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(worldPause):
+		}
+	}
+}
 
-func (o *overlay) wrap(next http.Handler) http.Handler { return next }
+// wrap returns the handler that reads go through.
+func (o *overlay) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, ok := request.RequestInfoFrom(r.Context())
+		if !ok || !info.IsResourceRequest || info.APIGroup != group || info.APIVersion != version {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if v, ok := o.virtual[info.Resource]; ok {
+			o.serveVirtual(w, r, v, info)
+			return
+		}
+		l, ok := o.laid[info.Resource]
+		if !ok || seesIntentOnly(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		a := asking{laid: l, next: next, info: info}
+		switch {
+		case r.Method == http.MethodHead || info.Verb == "deletecollection":
+			next.ServeHTTP(w, r)
+		case info.Verb == "list":
+			a.list(w, r)
+		case info.Verb == "watch":
+			a.watch(w, r)
+		case info.Verb == "get":
+			a.get(w, r)
+		default:
+			a.write(w, r)
+		}
+	})
+}
+
+// seesIntentOnly is true for the loopback client: our own controllers act on
+// what is declared, never on what they themselves show.
+func seesIntentOnly(r *http.Request) bool {
+	u, ok := request.UserFrom(r.Context())
+	return ok && u.GetName() == user.APIServerUser
+}

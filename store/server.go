@@ -41,7 +41,7 @@ const stopTimeout = 3 * time.Second
 const issuer = "https://api.moire.dev"
 
 // serve runs the API server until ctx ends.
-func (s *Store) serve(ctx context.Context, files keyFiles, db *database) error {
+func (s *Store) serve(ctx context.Context, files keyFiles, db *database, logs logs) error {
 	listener, err := net.Listen("tcp", s.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("store: cannot listen on %s: %w; stop what uses the port or choose another --listen", s.cfg.Listen, err)
@@ -66,7 +66,7 @@ func (s *Store) serve(ctx context.Context, files keyFiles, db *database) error {
 	defer stopWork()
 	workDone := make(chan error, 1)
 	loopback := server.GenericAPIServer.LoopbackClientConfig
-	go func() { workDone <- s.work(working, loopback, files, listener.Addr()) }()
+	go func() { workDone <- s.work(working, loopback, files, listener.Addr(), logs) }()
 
 	var cause error
 	select {

@@ -113,12 +113,16 @@ func New(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("store: virtual resource %q needs a name and a handler", v.Resource)
 		}
 	}
+	world, err := newOverlay(cfg.Virtual)
+	if err != nil {
+		return nil, err
+	}
 	return &Store{
 		cfg:   cfg,
 		log:   cfg.Log,
 		ready: make(chan struct{}),
 		rows:  newRows(),
-		world: newOverlay(cfg.Virtual),
+		world: world,
 	}, nil
 }
 
@@ -166,12 +170,11 @@ func (s *Store) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.close()
-	// From here on, noise about connections that close is expected.
-	stopQuiet := context.AfterFunc(ctx, logs.quiet)
-	defer stopQuiet()
+	forget := context.AfterFunc(ctx, logs.stopping)
+	defer forget()
 	if err := s.rows.open(db); err != nil {
 		return err
 	}
 	defer s.rows.close()
-	return s.serve(ctx, files, db)
+	return s.serve(ctx, files, db, logs)
 }

@@ -16,8 +16,20 @@ const startTimeout = 90 * time.Second
 
 // work is what runs beside the server: install our objects, say ready, then
 // delete what belongs to deleted namespaces and owners until ctx ends.
-func (s *Store) work(ctx context.Context, loopback *rest.Config, files keyFiles, addr net.Addr) error {
+func (s *Store) work(ctx context.Context, loopback *rest.Config, files keyFiles, addr net.Addr, logs logs) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.world.run(ctx) })
+	g.Go(func() error { return s.start(ctx, g, loopback, files, addr, logs) })
+	return g.Wait()
+}
+
+// start makes everything ready and then starts the controllers.
+func (s *Store) start(ctx context.Context, g *errgroup.Group, loopback *rest.Config, files keyFiles, addr net.Addr, logs logs) error {
 	if err := s.install(ctx, loopback); err != nil {
+		return err
+	}
+	clients, err := newClients(loopback)
+	if err != nil {
 		return err
 	}
 	if err := s.writeKubeconfig(files, addr); err != nil {
@@ -27,18 +39,14 @@ func (s *Store) work(ctx context.Context, loopback *rest.Config, files keyFiles,
 	client.ContentType, client.AcceptContentTypes = "", "" // callers choose; CRDs speak JSON
 	client.QPS, client.Burst = -1, 0                       // priority and fairness decides, not the client
 	s.client.Store(client)
+	logs.started()
 	close(s.ready)
 	s.log.Info("API server is ready", "address", addr.String(), "kubeconfig", s.cfg.KubeconfigPath)
 
-	g, ctx := errgroup.WithContext(ctx)
-	clients, err := newClients(loopback)
-	if err != nil {
-		return err
-	}
 	g.Go(func() error { return deleteNamespaces(ctx, clients) })
 	g.Go(func() error { return collectGarbage(ctx, clients) })
 	g.Go(func() error { return aggregateRoles(ctx, clients) })
-	return g.Wait()
+	return nil
 }
 
 // install waits for the server and applies our objects.
