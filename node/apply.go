@@ -12,7 +12,6 @@ import (
 func (l *loop) receive(s *snapshot.Snapshot) {
 	v := s.Version()
 	if l.wanted != nil && l.versions.wanted == v {
-		l.heard = true
 		if l.wanted == l.good {
 			l.up.Ack(v, true, "")
 		}
@@ -29,9 +28,7 @@ func (l *loop) receive(s *snapshot.Snapshot) {
 			return
 		}
 	}
-	l.up.Ack(v, false, "")
 	l.want(s, v)
-	l.heard = true
 }
 
 func (l *loop) refuse(v snapshot.Version, why string) {

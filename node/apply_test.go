@@ -27,7 +27,7 @@ func TestAcksAndOrder(t *testing.T) {
 	s := world(b.control, nil)
 	b.gives(s)
 	v := s.Version()
-	if want := []ack{{v, false, ""}, {v, true, ""}}; fmt.Sprint(b.control.acks) != fmt.Sprint(want) {
+	if want := []ack{{v, true, ""}}; fmt.Sprint(b.control.acks) != fmt.Sprint(want) {
 		t.Errorf("acks %v, want %v", b.control.acks, want)
 	}
 	if len(b.kernel.grown) != 1 || len(b.kernel.shrunk) != 1 {
@@ -295,19 +295,6 @@ func TestReportsOnlyChanges(t *testing.T) {
 	}
 }
 
-func TestReconnectTellsAgain(t *testing.T) {
-	b := newBench(t)
-	s := world(b.control, nil)
-	b.gives(s)
-	b.control.away = true
-	b.step()
-	b.control.acks, b.control.away = nil, false
-	b.step()
-	if len(b.control.acks) != 1 || !b.control.acks[0].applied {
-		t.Errorf("acks %v", b.control.acks)
-	}
-}
-
 func TestAppliersOrder(t *testing.T) {
 	var order []string
 	as := appliers{ordered{"a", &order}, ordered{"b", &order}}
@@ -344,4 +331,3 @@ func TestDetachUnknown(t *testing.T) {
 		t.Error(err)
 	}
 }
-

@@ -100,7 +100,6 @@ type loop struct {
 	// what was enforced last. They differ while wanted cannot be enforced.
 	wanted, good *snapshot.Snapshot
 	versions     versions
-	heard        bool // a snapshot came since the agent started
 	dirty        bool // locals changed, or something was not enforced completely
 	retry        time.Time
 	pause        time.Duration
@@ -228,10 +227,6 @@ func (l *loop) step() {
 func (l *loop) connection() {
 	switch {
 	case l.up.Connected():
-		if !l.away.IsZero() && l.good != nil && l.good == l.wanted && l.heard {
-			// A control plane that was restarted does not know it.
-			l.up.Ack(l.versions.good, true, "")
-		}
 		l.away = time.Time{}
 	case l.away.IsZero():
 		l.away = l.now()

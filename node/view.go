@@ -12,14 +12,15 @@ type view struct {
 	status      local.Status
 	attachments []local.Attachment
 	snapshot    *snapshot.Snapshot // in force; nil: none yet
+	wanted      *snapshot.Snapshot // nil: none yet
 }
 
 // show publishes the view.
 func (l *loop) show() {
 	s := l.newest()
-	v := &view{snapshot: l.good, attachments: []local.Attachment{}, status: local.Status{
+	v := &view{snapshot: l.good, wanted: l.wanted, attachments: []local.Attachment{}, status: local.Status{
 		Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Started: l.since,
-		Connected: l.away.IsZero(), Stale: !l.away.IsZero() || !l.heard,
+		Connected: l.away.IsZero(), Stale: !l.away.IsZero(),
 		Wanted: string(l.versions.wanted), Applied: string(l.versions.good), Error: l.failure,
 		Networks: len(s.Networks), Endpoints: len(s.Endpoints), Attachments: len(l.attached),
 	}}

@@ -17,12 +17,13 @@ type namespace struct {
 	file string // where it is shown
 	fd   *os.File
 	work chan func()
-	done chan struct{}
+	// settled: the goroutine has its thread. done: both have ended.
+	settled, done chan struct{}
 }
 
 // newNamespace makes an empty namespace. file is where show will show it.
 func newNamespace(file string) (*namespace, error) {
-	n := &namespace{file: file, work: make(chan func()), done: make(chan struct{})}
+	n := &namespace{file: file, work: make(chan func()), settled: make(chan struct{}), done: make(chan struct{})}
 	made := make(chan error, 1)
 	go n.thread(made)
 	if err := <-made; err != nil {
@@ -35,8 +36,17 @@ func newNamespace(file string) (*namespace, error) {
 // thread is never unlocked: the thread ends with the goroutine, and nothing
 // else ever runs in the namespace by accident.
 func (n *namespace) thread(made chan<- error) {
-	defer close(n.done)
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The first thread stands for the whole process in /proc and never
+		// ends; while we hold it, another goroutine gets another one.
+		defer runtime.UnlockOSThread()
+		go n.thread(made)
+		<-n.settled
+		return
+	}
+	defer close(n.done)
+	close(n.settled)
 	err := unix.Unshare(unix.CLONE_NEWNET)
 	if err != nil {
 		made <- fmt.Errorf("make a network namespace: %w; 'moire run' needs root, run it with sudo", err)
