@@ -19,6 +19,9 @@ func (d *draft) judge() {
 		j.located = a
 		j.refused = d.forbidden(j)
 		if j.refused != "" {
+			if told := a.declared != nil && (d.f.network == nil || d.f.project.missing != ""); told {
+				continue
+			}
 			d.problem(about(codeRefused, workloadName(Key{a.Project, a.Workload}), "", "the attachment on node "+a.node+" is refused: "+j.refused, ""))
 			continue
 		}
@@ -106,16 +109,16 @@ func (d *draft) claimStatic(j *judged) {
 			j.refused = fmt.Sprintf("%s %s; %s", a, why, fix)
 			return // declared has told it
 		}
+		if owner := d.owner(a); owner != "" && owner != j.Workload {
+			j.refused = fmt.Sprintf("%s is declared by Workload %s/%s too", a, j.Project, owner)
+			d.release(j)
+			return // declared has told it
+		}
 		if c, taken := d.claims[a]; taken && (c.workload != me.String() || c.node != j.node) {
 			j.refused = fmt.Sprintf("%s is in use by %s on node %s", a, c.workload, c.node)
 			d.problem(about(codeInUse, workloadName(me), d.staticField(j, a), "the attachment on node "+j.node+" is refused: "+j.refused, "detach that Workload or choose another address"))
 			d.release(j)
 			return
-		}
-		if owner := d.owner(a); owner != "" && owner != j.Workload {
-			j.refused = fmt.Sprintf("%s is declared by Workload %s/%s too", a, j.Project, owner)
-			d.release(j)
-			return // declared has told it
 		}
 		if holder, waits := d.heldBy(a, j.node); waits {
 			j.waits = true
@@ -190,7 +193,6 @@ func (d *draft) declared() {
 		}
 		d.declaredAddresses(key, field, iface)
 	}
-	d.prefixProblems()
 }
 
 func (d *draft) declaredAddresses(key Key, field string, iface *v1alpha1.Interface) {

@@ -75,13 +75,22 @@ func (d *draft) capacity() {
 			}
 			for _, w := range waiting[node][min(spare, need):] {
 				if left--; left < 0 {
-					d.problem(about(codeExhausted, workloadName(w), "", fmt.Sprintf("Network %s has no free %s address left for it", d.f.key, family(v6)),
-						"add a prefix to the Network, or free addresses"))
+					d.exhausted(w, v6)
 				}
 			}
 		}
 	}
 	slices.SortFunc(d.blocks, func(a, b BlockNeed) int { return cmp.Or(cmp.Compare(a.Node, b.Node), boolOrder(a.IPv6, b.IPv6)) })
+}
+
+func (d *draft) exhausted(w Key, v6 bool) {
+	if d.space.dynamic.size(v6) == 0 {
+		d.problem(about(codeExhausted, workloadName(w), "", fmt.Sprintf("Network %s has no dynamic %s addresses: all are gateway, reserved, static or outside spec.allocation", d.f.key, family(v6)),
+			"add a prefix to the Network, or name a static address"))
+		return
+	}
+	d.problem(about(codeExhausted, workloadName(w), "", fmt.Sprintf("Network %s has no free %s address left for it", d.f.key, family(v6)),
+		"add a prefix to the Network, or free addresses"))
 }
 
 func boolOrder(a, b bool) int {
@@ -172,17 +181,4 @@ func (d *draft) spare(node string, v6 bool) (all, free int64) {
 		}
 	}
 	return all, free
-}
-
-// prefixProblems warns of a Network that can give out nothing.
-func (d *draft) prefixProblems() {
-	if d.f.network == nil || len(d.space.prefixes) == 0 || len(d.space.dynamic) > 0 {
-		return
-	}
-	for _, w := range d.f.workloads {
-		if len(w.Spec.Interfaces[interfaceOf(w, d.f.key.Name)].Addresses) == 0 {
-			d.problem(about(codeExhausted, workloadName(Key{w.Namespace, w.Name}), "",
-				fmt.Sprintf("Network %s has no dynamic addresses: all of its prefixes are gateway, reserved or static", d.f.key), "add a prefix or name a static address"))
-		}
-	}
 }

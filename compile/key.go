@@ -11,7 +11,7 @@ import (
 )
 
 // DefaultAccount is the account of a Workload that names none.
-const DefaultAccount = "default"
+const DefaultAccount = v1alpha1.DefaultAccount
 
 // KeyOf is the canonical form "domain/project/account?key=value&key=value" of
 // an identity, each part URL-escaped and the labels sorted. Number and SPIFFE

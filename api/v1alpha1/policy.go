@@ -62,7 +62,7 @@ type PolicySpec struct {
 	// +kubebuilder:validation:Maximum=1000
 	// +kubebuilder:default=100
 	// +optional
-	Priority int32 `json:"priority,omitempty"`
+	Priority int32 `json:"priority"` // 0 is a priority, so it is always written
 	// Mode: enforce, or audit to see in records what the Policy would do.
 	// +kubebuilder:validation:Enum=enforce;audit
 	// +kubebuilder:default=enforce
@@ -72,12 +72,11 @@ type PolicySpec struct {
 	// +optional
 	Subject *Subject `json:"subject,omitempty"`
 	// Ingress rules: what may come in. An empty list selects the direction and
-	// allows nothing; leave it out to say nothing about the direction. (The tag
-	// omitzero keeps the difference when an object is written as JSON.)
+	// allows nothing; leave it out to say nothing about the direction.
 	// +kubebuilder:validation:MaxItems=128
 	// +listType=atomic
 	// +optional
-	Ingress []Rule `json:"ingress,omitzero"`
+	Ingress []Rule `json:"ingress,omitzero"` // omitzero: an empty list is not nothing
 	// Egress rules: what may go out. As Ingress.
 	// +kubebuilder:validation:MaxItems=128
 	// +listType=atomic

@@ -1,6 +1,9 @@
 package v1alpha1
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Problem is something wrong with what people wrote: where, why and how to
 // mend it.
@@ -25,18 +28,24 @@ type Problem struct {
 // Error is "file:line: Kind project/name: field: reason; fix (code)" with the
 // parts that are known.
 func (p Problem) Error() string {
-	s := fmt.Sprintf("%s: %s: %s", p.Object, p.Field, p.Reason)
-	if p.Field == "" {
-		s = fmt.Sprintf("%s: %s", p.Object, p.Reason)
+	var parts []string
+	for _, part := range []string{p.Object, p.Field, p.Reason} {
+		if part != "" {
+			parts = append(parts, part)
+		}
 	}
+	s := strings.Join(parts, ": ")
 	if p.Fix != "" {
 		s += "; " + p.Fix
 	}
 	if p.Code != "" {
 		s += " (" + p.Code + ")"
 	}
-	if p.File != "" {
+	switch {
+	case p.File != "" && p.Line > 0:
 		s = fmt.Sprintf("%s:%d: %s", p.File, p.Line, s)
+	case p.File != "":
+		s = p.File + ": " + s
 	}
 	return s
 }

@@ -1,0 +1,33 @@
+package v1alpha1
+
+// Codes of the Problems of one object. docs/problems.md says more of each.
+const (
+	CodeUnreadable   = "MOI1001" // the file cannot be read, or is no YAML
+	CodeUnknownKind  = "MOI1002"
+	CodeMissing      = "MOI1003"
+	CodeUnknownField = "MOI1004"
+	CodeWrongType    = "MOI1005"
+	CodeDuplicateKey = "MOI1006"
+	CodeTwice        = "MOI1007" // the object is there twice
+	CodeTooMuch      = "MOI1008" // too deep, too long or too many
+	CodeName         = "MOI1010"
+	CodeCIDR         = "MOI1011"
+	CodeOverlap      = "MOI1012"
+	CodeRange        = "MOI1013"
+	CodeOutside      = "MOI1014" // a range outside every prefix
+	CodeChoice       = "MOI1015" // not one of the allowed words
+	CodeNumber       = "MOI1016" // a number outside its limits
+	CodeAction       = "MOI1018"
+	CodeDirection    = "MOI1019"
+	CodeProjects     = "MOI1020"
+	CodeEmptyPolicy  = "MOI1021"
+	CodeEmptyPeer    = "MOI1022"
+	CodeExcept       = "MOI1023"
+	CodeICMPPort     = "MOI1024"
+	CodeEndPort      = "MOI1025"
+	CodeAddress      = "MOI1026"
+	CodeMAC          = "MOI1027"
+	CodeRepeated     = "MOI1028"
+	CodeSelector     = "MOI1029"
+	CodeRuleName     = "MOI1030"
+)
