@@ -72,11 +72,13 @@ Verbs, flags and columns are kubectl's; a project is a namespace, so -p and -n
 are the same. Data goes to standard output, progress and errors to standard
 error. Exit codes: 0 ok, 1 a check failed or something differs, 2 wrong usage
 or input, 3 the server cannot be reached, 4 forbidden, 5 timeout.`,
-		Args:              cobra.NoArgs,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args:          unknownCommand,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		// Near enough to be a slip of the fingers.
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fault.Usagef("see "+c.CommandPath()+" --help", "%v", err)
@@ -93,12 +95,23 @@ or input, 3 the server cannot be reached, 4 forbidden, 5 timeout.`,
 		&cobra.Group{ID: "see", Title: "See what happens and why:"},
 		&cobra.Group{ID: "work", Title: "Workloads on this machine:"},
 	)
-	a.add(root, "start", a.upCommand(), a.downCommand(), a.checkCommand(), a.statusCommand())
+	a.add(root, "start", a.demoCommand(), a.upCommand(), a.downCommand(), a.checkCommand(), a.statusCommand())
 	a.add(root, "objects", a.applyCommand(), a.getCommand(), a.describeCommand(), a.diffCommand(), a.deleteCommand())
 	a.add(root, "see", a.explainCommand(), a.flowsCommand())
 	a.add(root, "work", a.runCommand(), a.attachCommand(), a.detachCommand())
 	a.add(root, "", a.tokenCommand(), a.versionCommand(), a.completionCommand())
 	return root
+}
+
+// unknownCommand refuses what is no command, and says which one may be meant.
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return fault.Usagef("did you mean: "+c.CommandPath()+" "+strings.Join(near, ", "), "%s has no command %q", c.CommandPath(), args[0])
+	}
+	return fault.Usagef("see "+c.CommandPath()+" --help", "%s has no command %q", c.CommandPath(), args[0])
 }
 
 // add puts commands into a group of the help text and turns cobra's complaints

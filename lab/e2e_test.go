@@ -65,7 +65,7 @@ func theLab(t *testing.T) *Lab {
 // moire runs the command line and returns what it prints.
 func (l *Lab) moire(args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(l.Bin, "moire"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig(), "MOIRE_RUN_DIR="+l.RunDir)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -109,13 +109,13 @@ func (l *Lab) attach(t *testing.T, node, project, network, name string, labels .
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { removeNetns(ns) })
-	args := []string{"attach", "--node", node, "--netns", path, "--project", project, "--network", network, "--name", name, "-o", "json"}
+	args := []string{"attach", "--run-dir", l.RunDir, "--node", node, "--netns", path, "--project", project, "--network", network, "--name", name, "-o", "json"}
 	for _, lb := range labels {
 		args = append(args, "--label", lb)
 	}
 	out := l.must(t, args...)
 	t.Cleanup(func() {
-		if out, err := l.moire("detach", "--node", node, project+"/"+name); err != nil {
+		if out, err := l.moire("detach", "--run-dir", l.RunDir, "--node", node, project+"/"+name); err != nil {
 			t.Errorf("detach: %v\n%s", err, out)
 		}
 	})
