@@ -143,16 +143,28 @@ func (e shrinkError) Unwrap() error { return e.error }
 // enforce grows forward, then shrinks backward. Nothing is swept before it has
 // all grown.
 func (l *loop) enforce(s *snapshot.Snapshot) error {
-	present := l.present()
-	state := State{Snapshot: effective(s, present)}
-	for _, a := range present {
-		state.Locals = append(state.Locals, a.local())
+	state := l.state(s)
+	err := l.appliers.grow(state)
+	if err != nil && l.audit() {
+		// An interface went away under our hands; the rest need not wait.
+		state = l.state(s)
+		err = l.appliers.grow(state)
 	}
-	if err := l.appliers.grow(state); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := l.appliers.shrink(state); err != nil {
 		return shrinkError{err}
 	}
 	return nil
+}
+
+// state is what the appliers get when s is in force.
+func (l *loop) state(s *snapshot.Snapshot) State {
+	present := l.present()
+	state := State{Snapshot: effective(s, present)}
+	for _, a := range present {
+		state.Locals = append(state.Locals, a.local())
+	}
+	return state
 }

@@ -117,10 +117,10 @@ func (l *loop) beginAttach(r *request) error {
 			}
 			continue
 		}
+		r.fresh = append(r.fresh, k)
 		if err := l.add(l.fresh(k, r, i)); err != nil {
 			return err
 		}
-		r.fresh = append(r.fresh, k)
 	}
 	return nil
 }

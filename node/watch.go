@@ -90,18 +90,25 @@ func (l *loop) watch() {
 	if l.now().Sub(l.audited) < auditEvery {
 		return
 	}
+	l.audit()
+}
+
+// audit looks whether all interfaces are there, and says whether some are not:
+// the next step makes them again.
+func (l *loop) audit() (missing bool) {
 	l.audited = l.now()
 	hosts, err := l.wiring.Plugged()
 	if err != nil {
 		l.log.Error("cannot list the interfaces", "error", err)
-		return
+		return false
 	}
 	for _, a := range l.sorted() {
 		if a.here() && !slices.Contains(hosts, a.Host) {
 			l.log.Warn("an interface is missing and is made again", "host", a.Host, "workload", a.Key.Workload)
-			a.stage, a.why, l.dirty = addressed, "the interface is missing", true
+			a.stage, a.why, l.dirty, missing = addressed, "the interface is missing", true, true
 		}
 	}
+	return missing
 }
 
 func (l *loop) watchNetns(a *attachment) {
