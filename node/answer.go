@@ -22,7 +22,7 @@ func (l *loop) answerAll() {
 		}
 		late := !l.now().Before(r.deadline)
 		switch here, all := l.progress(r); {
-		case all, here && !l.dirty && l.alone(), here && late:
+		case all, here && !l.dirty && (late || l.alone()):
 			l.succeed(r)
 		case late:
 			err := l.tooLate(r)
@@ -95,7 +95,7 @@ func (l *loop) tooLate(r *request) error {
 		}
 		return fmt.Errorf("%s/%s could not be attached to %s in time: %s; nothing is left attached. 'moire status' shows how the node is", k.Project, k.Workload, k.Network, why)
 	}
-	return errors.New("it could not be attached in time")
+	return fmt.Errorf("%s/%s could not be attached in time: %s; nothing is left attached", r.keys[0].Project, r.keys[0].Workload, l.failure)
 }
 
 // fail answers everybody who waits for the attachment and undoes what they

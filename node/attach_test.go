@@ -390,3 +390,38 @@ func TestEffective(t *testing.T) {
 		})
 	}
 }
+
+func TestProcessGoneBeforeWatched(t *testing.T) {
+	b := newBench(t)
+	b.gives(world(b.control, nil))
+	b.watcher = goneWatcher{}
+	a := web()
+	a.PID = os.Getpid()
+	if err := b.answered(b.attach(a)).err; err == nil {
+		t.Error("attached for a process that has ended")
+	}
+	if all, err := b.disk.load(); len(b.attached) != 0 || len(all) != 0 || err != nil {
+		t.Errorf("something is left: %v, %v", all, err)
+	}
+}
+
+type goneWatcher struct{}
+
+func (goneWatcher) watch(context.Context, int, uint64, func()) error {
+	return errors.New("process has ended")
+}
+
+func TestNotEnforcedIsNotAttached(t *testing.T) {
+	b := newBench(t)
+	b.gives(world(b.control, nil))
+	r := b.attach(web())
+	b.kernel.growErr = errors.New("map is full")
+	b.gives(world(b.control, nil))
+	b.pass(10 * time.Second)
+	if err := b.answered(r).err; err == nil || !strings.Contains(err.Error(), "map is full") {
+		t.Errorf("answer %v", err)
+	}
+	if len(b.attached) != 0 || len(b.kernel.plugs) != 0 {
+		t.Error("something is left")
+	}
+}

@@ -108,6 +108,7 @@ type loop struct {
 	failure      string // of wanted or held; for people and the control plane
 
 	away     time.Time // since when the control plane is; zero: connected
+	watched  time.Time
 	audited  time.Time
 	reported *snapshot.Report
 	lostTold time.Time
@@ -176,9 +177,11 @@ func (l *loop) run(ctx context.Context) error {
 			l.ended(a)
 		case <-l.wake:
 		case <-tick.C:
-			l.watch()
 		}
 		l.drain()
+		if l.now().Sub(l.watched) >= idleTick {
+			l.watch()
+		}
 		l.step()
 		tick.Reset(l.rhythm())
 	}

@@ -84,6 +84,7 @@ func (l *loop) resume() error {
 // watch looks for what nobody tells: namespaces that went or were replaced and
 // interfaces that are missing.
 func (l *loop) watch() {
+	l.watched = l.now()
 	for _, a := range l.sorted() {
 		l.watchNetns(a)
 	}
