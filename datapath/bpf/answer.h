@@ -15,6 +15,7 @@ inline_ int back(struct __sk_buff *skb, struct packet *p)
 	if (bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, 0, 0);
+	skb->cb[3] = 1;
 	return bpf_redirect(p->ifindex, 0);
 }
 

@@ -1,0 +1,199 @@
+package datapath
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moire.dev/moire/datapath/bpf"
+)
+
+// readEvery: at the latest after this long, Grow believes no memory and reads
+// the tables again.
+const readEvery = 10 * time.Second
+
+// Grow makes the kernel everything that the State wants, and takes nothing
+// away: rules and policy sets, then where things are, then who may use them,
+// then the interfaces. When it returns, what it brought is enforced, for
+// sessions that exist too. A second Grow with the same State writes nothing,
+// unless somebody else changed the tables: that it repairs.
+func (d *Datapath) Grow(s State) error {
+	return d.locked(func() error {
+		verify := d.same(s) || time.Since(d.lastRead) > readEvery
+		if verify {
+			if err := d.readTables(); err != nil {
+				return err
+			}
+		}
+		before := d.writes.Load()
+		w, err := d.compute(s, verify)
+		if err != nil {
+			return fmt.Errorf("datapath of node %s: %w", d.cfg.Node, err)
+		}
+		// Even after an error, sessions must see what was written.
+		err = d.growTables(w)
+		if d.writes.Load() != before {
+			if bump := d.bump(); err == nil {
+				err = bump
+			}
+		}
+		if err == nil {
+			d.state, d.want = s, w
+			d.view.Store(newView(d.cfg.Node, s, w.links, d.rules.names))
+			err = d.attachAll(w)
+		}
+		if err == nil && len(w.missing) > 0 {
+			err = fmt.Errorf("no interface %s; plug it again", strings.Join(w.missing, ", "))
+		}
+		if err != nil {
+			return fmt.Errorf("datapath of node %s: %w", d.cfg.Node, err)
+		}
+		return nil
+	})
+}
+
+func (d *Datapath) growTables(w *want) error {
+	t := d.tables
+	for _, grow := range []func() error{
+		func() error { return t.nodes.grow(w.nodes) },
+		func() error { return t.vteps.grow(w.vteps) },
+		func() error { return t.networks.grow(w.networks) },
+		func() error { return t.routes.grow(w.routes) },
+		func() error { return t.endpoints.grow(w.endpoints) },
+		func() error { return t.ifaces.grow(w.ifaces) },
+	} {
+		if err := grow(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Shrink takes away what the State no longer wants, in the opposite order.
+func (d *Datapath) Shrink(s State) error {
+	return d.locked(func() error {
+		w := d.want
+		if w == nil || !d.same(s) {
+			var err error
+			if w, err = d.compute(s, false); err != nil {
+				return fmt.Errorf("datapath of node %s: %w", d.cfg.Node, err)
+			}
+		}
+		if err := d.shrink(w); err != nil {
+			return fmt.Errorf("datapath of node %s: %w", d.cfg.Node, err)
+		}
+		return nil
+	})
+}
+
+func (d *Datapath) shrink(w *want) error {
+	t := d.tables
+	if err := d.detachOthers(w); err != nil {
+		return err
+	}
+	before := d.writes.Load()
+	var err error
+	for _, shrink := range []func() error{
+		func() error { return t.ifaces.shrink(w.ifaces) },
+		func() error { return t.endpoints.shrink(w.endpoints) },
+		func() error { return t.routes.shrink(w.routes) },
+		func() error { return t.networks.shrink(w.networks) },
+		func() error { return t.vteps.shrink(w.vteps) },
+		func() error { return d.shrinkNodes(w) },
+	} {
+		if err = shrink(); err != nil {
+			break
+		}
+	}
+	if d.writes.Load() != before {
+		if bump := d.bump(); err == nil {
+			err = bump
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if d.unused(w) {
+		grace()
+	}
+	return d.sets.prune(w.sets)
+}
+
+// unused reports whether there are sets to remove.
+func (d *Datapath) unused(w *want) bool {
+	for id := range d.sets.keys {
+		if !w.sets[id] {
+			return true
+		}
+	}
+	return false
+}
+
+// shrinkNodes empties the rows of nodes that are gone; an array has no fewer.
+func (d *Datapath) shrinkNodes(w *want) error {
+	for n, row := range d.tables.nodes.rows {
+		if _, ok := w.nodes[n]; !ok && row != (bpf.MoireNode{}) {
+			if err := d.tables.nodes.put(n, bpf.MoireNode{}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// bump makes every session look at the tables again.
+func (d *Datapath) bump() error {
+	c := d.tables.control.rows[0]
+	c.Epoch++
+	return d.setControl(c)
+}
+
+func (d *Datapath) setControl(c bpf.MoireSettings) error {
+	c.Self, c.Uplink, c.V6 = addrOf(d.cfg.Address), uint32(d.uplink.Index), uint32(flag(d.cfg.Address.Is6()))
+	return d.tables.control.put(0, c)
+}
+
+// grace waits until no program runs that began before: a global memory barrier
+// waits for an RCU grace period.
+func grace() {
+	const global = 1
+	unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
+}
+
+func (d *Datapath) readTables() error {
+	if err := d.tables.read(); err != nil {
+		return err
+	}
+	if err := d.rules.load(); err != nil {
+		return err
+	}
+	d.lastRead = time.Now()
+	return d.sets.load()
+}
+
+// same reports whether the State is the one that was applied last.
+func (d *Datapath) same(s State) bool {
+	if d.state.Snapshot == nil || len(d.state.Locals) != len(s.Locals) {
+		return false
+	}
+	if d.state.Snapshot != s.Snapshot && d.state.Snapshot.Version() != s.Snapshot.Version() {
+		return false
+	}
+	for i, l := range s.Locals {
+		o := d.state.Locals[i]
+		if l.Key != o.Key || l.VNI != o.VNI || l.MAC != o.MAC || l.Host != o.Host || len(l.Addrs) != len(o.Addrs) {
+			return false
+		}
+		for j := range l.Addrs {
+			if l.Addrs[j] != o.Addrs[j] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Writes counts the rows written and removed since Open.
+func (d *Datapath) Writes() uint64 { return d.writes.Load() }

@@ -1,0 +1,49 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cleanup removes everything of the node: interfaces first, so that nothing is
+// ever open without its program, then links, tables and their directories. The
+// BPF file system goes with the last node. It must run in the namespace of the
+// node.
+func Cleanup(runDir, node string) error {
+	if !nodeName.MatchString(node) {
+		return fmt.Errorf("clean up: %q is not a node name", node)
+	}
+	hosts, err := Plugged(node)
+	if err != nil {
+		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
+	var errs []error
+	for _, h := range hosts {
+		errs = append(errs, Unplug(h))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
+	root := filepath.Join(runDir, "bpf")
+	if err := os.RemoveAll(filepath.Join(root, node)); err != nil {
+		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
+	left, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
+	if err := unix.Unmount(root, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("clean up node %s: unmount %s: %w", node, root, err)
+	}
+	if err := os.Remove(root); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"moire.dev/moire/snapshot"
+)
+
+// DefaultConntrackMax is how many sessions a node remembers.
+const DefaultConntrackMax = 131072
+
+// Config says which node this is. It is checked before anything is touched.
+type Config struct {
+	// Node is the name of the node; it is part of the pin path.
+	Node string
+	// RunDir holds bpf/, where the pins are. Default: /run/moire.
+	RunDir string
+	// Uplink is the interface to the other nodes. Default: the one that has Address.
+	Uplink string
+	// Address of this node in the underlay: outer source of what it sends.
+	Address netip.Addr
+	// ConntrackMax bounds the sessions that are remembered; it takes effect
+	// when the tables are made. Default: DefaultConntrackMax.
+	ConntrackMax int
+	// Log for what an operator should know. Default: none.
+	Log *slog.Logger
+
+	// unpinned: nothing outlives the process. For proving.
+	unpinned bool
+}
+
+// Local is one interface that is plugged here.
+type Local struct {
+	Key   snapshot.AttachmentKey
+	VNI   snapshot.VNI
+	Addrs []netip.Addr
+	MAC   snapshot.MAC
+	// Host is the name of the node's end of the veth pair.
+	Host string
+}
+
+// State is everything that the kernel must be.
+type State struct {
+	Snapshot *snapshot.Snapshot
+	Locals   []Local
+}
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?$`)
+
+func (c Config) withDefaults() (Config, error) {
+	if !nodeName.MatchString(c.Node) {
+		return c, fmt.Errorf("datapath: %q is not a node name; use letters, digits, dots and dashes", c.Node)
+	}
+	if c.RunDir == "" {
+		c.RunDir = "/run/moire"
+	}
+	c.Address = c.Address.Unmap()
+	if !c.Address.IsValid() || c.Address.IsUnspecified() || c.Address.IsMulticast() {
+		return c, fmt.Errorf("datapath: node %s needs its underlay address, not %q", c.Node, c.Address)
+	}
+	if c.ConntrackMax <= 0 {
+		c.ConntrackMax = DefaultConntrackMax
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// dir is where the pins of the node are.
+func (c Config) dir() string { return filepath.Join(c.RunDir, "bpf", c.Node) }
+
+// overhead is what the VXLAN headers take of a packet.
+func (c Config) overhead() int {
+	if c.Address.Is4() {
+		return 50
+	}
+	return 70
+}
+
+// findUplink names the interface that has the address.
+func (c Config) findUplink() (*net.Interface, error) {
+	if c.Uplink != "" {
+		i, err := net.InterfaceByName(c.Uplink)
+		if err != nil {
+			return nil, fmt.Errorf("uplink %s of node %s: %w; name an interface that exists (ip link)", c.Uplink, c.Node, err)
+		}
+		return i, nil
+	}
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, i := range all {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // it went away meanwhile
+		}
+		for _, a := range addrs {
+			if p, ok := a.(*net.IPNet); ok && p.IP.Equal(c.Address.AsSlice()) && !strings.HasPrefix(i.Name, hostPrefix) {
+				return &i, nil
+			}
+		}
+	}
+	return nil, errors.New("no interface has the underlay address " + c.Address.String() +
+		" of node " + c.Node + "; give the node the address of one of its interfaces (ip address)")
+}

@@ -1,0 +1,100 @@
+package datapath
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"moire.dev/moire/datapath/bpf"
+)
+
+// Dump writes what is in the kernel now, read from there, in a fixed order.
+func (d *Datapath) Dump(w io.Writer) error {
+	return d.locked(func() error {
+		if err := d.readTables(); err != nil {
+			return err
+		}
+		c := d.tables.control.rows[0]
+		fmt.Fprintf(w, "datapath node=%s uplink=%s address=%s %s epoch=%d\n", d.cfg.Node, d.uplink.Name, ipOf(c.Self), d.layout, c.Epoch)
+		for _, pin := range slices.Sorted(maps.Keys(d.links)) {
+			fmt.Fprintf(w, "link %s ifindex=%d\n", pin, d.links[pin].ifindex)
+		}
+		lines(w, d.tables.ifaces.rows, func(k uint32, v bpf.MoireIface) string {
+			return fmt.Sprintf("iface %d vni=%d mac=%s mtu=%d closed=%d", k, v.Vni, net.HardwareAddr(v.Mac[:]), v.Mtu, v.Closed)
+		})
+		lines(w, d.tables.networks.rows, func(k, v uint32) string { return fmt.Sprintf("network %d mtu=%d", k, v) })
+		lines(w, d.tables.vteps.rows, func(k bpf.MoireAddr, v uint32) string {
+			return fmt.Sprintf("node %d address=%s onlink=%d", v, ipOf(k), d.tables.nodes.rows[v].Onlink)
+		})
+		lines(w, d.tables.routes.rows, func(k bpf.MoireRouteKey, v uint32) string {
+			return fmt.Sprintf("route %d/%s kind=%d", k.Vni, prefixOf(k), v)
+		})
+		lines(w, d.tables.endpoints.rows, func(k bpf.MoireAddrKey, v bpf.MoireEndpoint) string {
+			return fmt.Sprintf("endpoint %d/%s ifindex=%d node=%d identity=%d egress=%x ingress=%x mac=%s",
+				k.Vni, ipOf(k.Addr), v.Ifindex, v.Node, v.Identity, v.Egress, v.Ingress, net.HardwareAddr(v.Mac[:]))
+		})
+		d.dumpPolicy(w)
+		return d.dumpSessions(w)
+	})
+}
+
+func (d *Datapath) dumpPolicy(w io.Writer) {
+	lines(w, d.sets.classes.rows, func(k bpf.MoireRouteKey, v uint32) string {
+		return fmt.Sprintf("class set=%x %s number=%d", k.Vni, prefixOf(k), v)
+	})
+	names := d.rules.names
+	lines(w, d.sets.entries.rows, func(k bpf.MoirePolicyKey, v bpf.MoireVerdict) string {
+		s := fmt.Sprintf("policy set=%x class=%d identity=%d proto=%d port=%d bits=%d allow=%d rule=%s",
+			k.Set, k.Class, k.Identity, k.Proto, uint16(k.Port[0])<<8|uint16(k.Port[1]), k.Bits-96, v.Allow, names[v.Rule])
+		if v.Shadow != 0 {
+			s += fmt.Sprintf(" shadow-allow=%d shadow-rule=%s", v.ShadowAllow, names[v.Shadow])
+		}
+		return s
+	})
+}
+
+func (d *Datapath) dumpSessions(w io.Writer) error {
+	sessions, err := readMap[bpf.MoireSessionKey, bpf.MoireSession](d.objects.Sessions)
+	if err != nil {
+		return fmt.Errorf("read sessions: %w", err)
+	}
+	lines(w, sessions, func(k bpf.MoireSessionKey, s bpf.MoireSession) string {
+		src, dst := netip.AddrPortFrom(ipOf(k.A), ntohs(k.Aport)), netip.AddrPortFrom(ipOf(k.B), ntohs(k.Bport))
+		if s.A_first == 0 {
+			src, dst = dst, src
+		}
+		return fmt.Sprintf("session %d %s %s -> %s packets=%d/%d bytes=%d/%d rules=%s/%s flags=%x reason=%s",
+			k.Vni, protocolName(k.Proto), src, dst, s.Packets[0], s.Packets[1], s.Bytes[0], s.Bytes[1],
+			d.rules.names[s.Rule[0]], d.rules.names[s.Rule[1]], s.Flags, reasonName(uint32(s.Reason)))
+	})
+	for _, c := range d.Drops() {
+		fmt.Fprintf(w, "drops reason=%s rule=%s packets=%d\n", c.Reason, c.Rule, c.Packets)
+	}
+	fmt.Fprintf(w, "events lost=%d\n", d.Lost())
+	return nil
+}
+
+// prefixOf is the inverse of prefixKey.
+func prefixOf(k bpf.MoireRouteKey) netip.Prefix {
+	a := netip.AddrFrom16(k.Addr)
+	if k.Family>>24 == 4 {
+		a = netip.AddrFrom4([4]byte(k.Addr[:4]))
+	}
+	return netip.PrefixFrom(a, int(k.Bits)-64)
+}
+
+func lines[K, V comparable](w io.Writer, rows map[K]V, line func(K, V) string) {
+	out := make([]string, 0, len(rows))
+	for k, v := range rows {
+		out = append(out, line(k, v))
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Compare(a, b) })
+	if len(out) > 0 {
+		fmt.Fprintln(w, strings.Join(out, "\n"))
+	}
+}

@@ -1,0 +1,242 @@
+package datapath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"moire.dev/moire/snapshot"
+)
+
+const (
+	hostPrefix = "mo"
+	aliasMark  = "moire:"
+	defaultMTU = 1430 // fits both underlay families at 1500
+)
+
+// PlugConfig says what an interface of a workload must be.
+type PlugConfig struct {
+	Node string
+	Key  snapshot.AttachmentKey
+	// Host is the name of the node's end: HostName(Node, Key).
+	Host string
+	// Netns is the path of the workload's network namespace.
+	Netns string
+	// IfName is the name inside.
+	IfName string
+	MAC    snapshot.MAC
+	Addrs  []netip.Addr
+	// Prefixes of the Network: they give each address its length, and the
+	// gateways.
+	Prefixes []netip.Prefix
+	// MTU in bytes, as Datapath.MTU says. 0: 1430.
+	MTU int
+}
+
+// HostName is the name of the node's end of an interface: the same for the
+// same attachment, at most 15 bytes.
+func HostName(node string, k snapshot.AttachmentKey) string {
+	return hostPrefix + shortHash(node, k.Project, k.Workload, k.Network)
+}
+
+func (c *PlugConfig) alias() string {
+	return aliasMark + c.Node + ":" + c.Key.Project + "/" + c.Key.Workload + "/" + c.Key.Network
+}
+
+func (c *PlugConfig) check() error {
+	switch {
+	case !strings.HasPrefix(c.Host, hostPrefix) || len(c.Host) > 15:
+		return fmt.Errorf("host side name %q: must begin with %s and have at most 15 bytes", c.Host, hostPrefix)
+	case c.IfName == "" || len(c.IfName) > 15 || strings.ContainsAny(c.IfName, "/ \t\n:") || c.IfName == "lo":
+		return fmt.Errorf("interface name %q: 1 to 15 bytes, no slash, colon or space, not lo", c.IfName)
+	case len(c.alias()) > 255:
+		return fmt.Errorf("the names in %s are too long together for an interface alias (255 bytes)", c.alias())
+	case c.MAC == snapshot.MAC{} || c.MAC[0]&1 != 0:
+		return fmt.Errorf("MAC %s is not a unicast address", c.MAC)
+	case len(c.Addrs) == 0:
+		return errors.New("an interface needs at least one address")
+	}
+	for _, a := range c.Addrs {
+		if _, ok := c.prefixOf(a); !ok {
+			return fmt.Errorf("address %s is in none of the prefixes %v of the network", a, c.Prefixes)
+		}
+	}
+	return nil
+}
+
+// prefixOf is the smallest prefix of the Network that holds the address.
+func (c *PlugConfig) prefixOf(a netip.Addr) (netip.Prefix, bool) {
+	var best netip.Prefix
+	for _, p := range c.Prefixes {
+		if p.Contains(a.Unmap()) && (!best.IsValid() || p.Bits() > best.Bits()) {
+			best = p
+		}
+	}
+	return best, best.IsValid()
+}
+
+// Plug makes the interface, or repairs what is wrong with it; when all is well
+// it changes nothing. The node's end stays down, and so the workload cut off,
+// until Grow has put the program on it.
+func Plug(c PlugConfig) error {
+	if c.MTU == 0 {
+		c.MTU = defaultMTU
+	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf("plug %s: %w", c.Host, err)
+	}
+	if err := plug(&c); err != nil {
+		return fmt.Errorf("plug %s into %s as %s: %w", c.alias(), c.Netns, c.IfName, err)
+	}
+	return nil
+}
+
+func plug(c *PlugConfig) error {
+	inside, err := openNamespace(c.Netns)
+	if err != nil {
+		return err
+	}
+	defer inside.close()
+	here, err := currentNamespace()
+	if err != nil {
+		return err
+	}
+	defer here.close()
+	if inside.same(here) {
+		return errors.New("the workload must have a network namespace of its own, this is the node's")
+	}
+	nl, err := netlink.NewHandleAt(netns.NsHandle(inside.file.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("talk to the namespace: %w", err)
+	}
+	defer nl.Close()
+	if err := makePair(c, inside, nl); err != nil {
+		return err
+	}
+	return dress(c, inside, nl)
+}
+
+// makePair makes the veth pair unless the right one is there.
+func makePair(c *PlugConfig, inside *namespace, nl *netlink.Handle) error {
+	host, err := netlink.LinkByName(c.Host)
+	if err == nil {
+		if foreign := host.Attrs().Alias; foreign != "" && !strings.HasPrefix(foreign, aliasMark+c.Node+":") {
+			return fmt.Errorf("interface %s belongs to %q; remove it", c.Host, foreign)
+		}
+		peer, err := nl.LinkByName(c.IfName)
+		if err == nil && peer.Attrs().ParentIndex == host.Attrs().Index && host.Attrs().ParentIndex == peer.Attrs().Index &&
+			host.Attrs().Alias == c.alias() {
+			return repairPair(c, host, peer, nl)
+		}
+		if err := netlink.LinkDel(host); err != nil {
+			return fmt.Errorf("remove a pair that leads elsewhere: %w", err)
+		}
+	} else if !isNotFound(err) {
+		return fmt.Errorf("look for %s: %w", c.Host, err)
+	}
+	if _, err := nl.LinkByName(c.IfName); err == nil {
+		return fmt.Errorf("the namespace already has an interface %s; choose another name", c.IfName)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = c.Host, c.MTU
+	pair := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: c.IfName, PeerHardwareAddr: c.MAC[:], PeerMTU: uint32(c.MTU),
+		PeerNamespace: netlink.NsFd(int(inside.file.Fd())),
+	}
+	if err := netlink.LinkAdd(pair); err != nil {
+		return fmt.Errorf("make the pair: %w", err)
+	}
+	// Nothing of the node's own stack belongs on its end.
+	if err := writeSetting("ipv6", c.Host, "disable_ipv6", "1"); err != nil {
+		return err
+	}
+	if host, err = netlink.LinkByName(c.Host); err != nil {
+		return fmt.Errorf("look for %s: %w", c.Host, err)
+	}
+	if err := netlink.LinkSetAlias(host, c.alias()); err != nil {
+		return fmt.Errorf("mark %s as ours: %w", c.Host, err)
+	}
+	return nil
+}
+
+func repairPair(c *PlugConfig, host, peer netlink.Link, nl *netlink.Handle) error {
+	if host.Attrs().MTU != c.MTU {
+		if err := netlink.LinkSetMTU(host, c.MTU); err != nil {
+			return fmt.Errorf("set the MTU of %s: %w", c.Host, err)
+		}
+	}
+	if peer.Attrs().MTU != c.MTU {
+		if err := nl.LinkSetMTU(peer, c.MTU); err != nil {
+			return fmt.Errorf("set the MTU of %s: %w", c.IfName, err)
+		}
+	}
+	if !bytes.Equal(peer.Attrs().HardwareAddr, c.MAC[:]) {
+		if err := nl.LinkSetHardwareAddr(peer, net.HardwareAddr(c.MAC[:])); err != nil {
+			return fmt.Errorf("set the MAC of %s: %w", c.IfName, err)
+		}
+	}
+	return nil
+}
+
+func isNotFound(err error) bool {
+	var gone netlink.LinkNotFoundError
+	return errors.As(err, &gone) || errors.Is(err, unix.ENODEV)
+}
+
+// writeSetting writes net/<family>/conf/<iface>/<name> of this thread's
+// namespace when it is another. A kernel without IPv6 has none: no error.
+func writeSetting(family, iface, name, value string) error {
+	path := "/proc/sys/net/" + family + "/conf/" + iface + "/" + name
+	old, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil && strings.TrimSpace(string(old)) == value {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		return fmt.Errorf("set %s to %s: %w", path, value, err)
+	}
+	return nil
+}
+
+// Unplug removes the interface; what is gone is no error.
+func Unplug(host string) error {
+	l, err := netlink.LinkByName(host)
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("unplug %s: %w", host, err)
+	}
+	if !strings.HasPrefix(l.Attrs().Alias, aliasMark) {
+		return fmt.Errorf("unplug %s: it does not bear our mark (alias %q), so it is not ours to remove", host, l.Attrs().Alias)
+	}
+	if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("unplug %s: %w", host, err)
+	}
+	return nil
+}
+
+// Plugged lists the interfaces of the node that are there, by host side name.
+func Plugged(node string) ([]string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var out []string
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Alias, aliasMark+node+":") {
+			out = append(out, l.Attrs().Name)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,60 @@
+package datapath
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"moire.dev/moire/datapath/bpf"
+)
+
+// Reasons why packets are dropped, as in reasons.h. The names are public.
+const (
+	reasonPolicy   = 1
+	reasonFailed   = 18
+	reasonNoRoute  = 7
+	reasonForeign  = 11
+	reasonSpoofIP  = 3
+	reasonSpoofMAC = 2
+)
+
+var reasons = [...]string{
+	"", "policy", "spoofed-mac", "spoofed-ip", "spoofed-arp", "spoofed-nd", "no-neighbour", "no-route", "not-attached",
+	"no-network", "unknown-vtep", "foreign-source", "bad-packet", "unsupported", "too-big", "ct-unrelated", "ct-fragment",
+	"multicast", "failed",
+}
+
+func reasonName(n uint32) string {
+	if int(n) < len(reasons) {
+		return reasons[n]
+	}
+	return fmt.Sprintf("reason-%d", n)
+}
+
+// DropCount says how many packets were dropped for a reason and, when it is
+// policy, by a rule.
+type DropCount struct {
+	Reason  string
+	Rule    string
+	Packets uint64
+}
+
+// Drops lists the counters since the tables were made, in a fixed order.
+func (d *Datapath) Drops() []DropCount {
+	var out []DropCount
+	names := d.view.Load().rules
+	var k bpf.MoireDropKey
+	var perCPU []uint64
+	it := d.objects.Drops.Iterate()
+	for it.Next(&k, &perCPU) {
+		c := DropCount{Reason: reasonName(k.Reason), Rule: string(names[k.Rule])}
+		for _, n := range perCPU {
+			c.Packets += n
+		}
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b DropCount) int {
+		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Rule, b.Rule))
+	})
+	return out
+}

@@ -1,0 +1,153 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"moire.dev/moire/datapath/bpf"
+	"moire.dev/moire/flow/record"
+)
+
+const (
+	// readPause: the programs do not wake the reader, it looks that often.
+	readPause = 100 * time.Millisecond
+	// sweepPause is how often sessions that are over are removed.
+	sweepPause = 5 * time.Second
+	// updatePause is how often a long session is told of again.
+	updatePause = 30 * time.Second
+)
+
+// Run turns what the programs tell into records, until ctx ends: sessions that
+// started and ended, denials, and every 30 seconds the sessions that go on. It
+// also removes the sessions that are over. sink must not block for long: while
+// it does, events wait in a ring buffer of 1 MB, and what does not fit is lost
+// and counted.
+func (d *Datapath) Run(ctx context.Context, sink func(record.Record)) error {
+	reader, err := ringbuf.NewReader(d.objects.Events)
+	if err != nil {
+		return fmt.Errorf("read events of node %s: %w", d.cfg.Node, err)
+	}
+	defer reader.Close()
+	var rec ringbuf.Record
+	nextSweep, nextUpdate := time.Now().Add(sweepPause), uint64(0)
+	for ctx.Err() == nil {
+		reader.SetDeadline(time.Now().Add(readPause))
+		switch err := reader.ReadInto(&rec); {
+		case err == nil:
+			if e, ok := eventOf(rec.RawSample); ok {
+				sink(d.view.Load().recordOf(e, time.Now(), bootTime()))
+			}
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("read events of node %s: %w", d.cfg.Node, err)
+		}
+		if now := time.Now(); now.After(nextSweep) {
+			nextSweep = now.Add(sweepPause)
+			update := bootTime() >= nextUpdate
+			if update {
+				nextUpdate = bootTime() + uint64(updatePause)
+			}
+			if err := d.sweep(bootTime(), update, sink); err != nil {
+				d.cfg.Log.Warn("sweep sessions", "error", err)
+			}
+		}
+	}
+	return nil
+}
+
+// eventOf reads an event where it lies; the sample must not change while it is
+// in use.
+func eventOf(sample []byte) (*bpf.MoireEvent, bool) {
+	var e bpf.MoireEvent
+	if len(sample) < int(unsafe.Sizeof(e)) {
+		return nil, false
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e)), unsafe.Sizeof(e)), sample)
+	return &e, true
+}
+
+// bootTime is the clock of the programs: nanoseconds since boot, coarse.
+func bootTime() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &ts); err != nil {
+		return 0 // cannot happen: the clock is always there
+	}
+	return uint64(ts.Nano())
+}
+
+// sweep removes the sessions that are over at now, and tells of the ends that
+// no program told. With update it tells of those that go on, too. Names of
+// rules that neither a policy set nor a session refers to are forgotten.
+func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) error {
+	v, wall := d.view.Load(), time.Now()
+	var over []bpf.MoireSessionKey
+	rules := map[uint32]bool{}
+	err := eachRow(d.objects.Sessions, func(k bpf.MoireSessionKey, s bpf.MoireSession) {
+		e := bpf.MoireEvent{Time: now, Key: k, Session: s}
+		switch lastSeen := s.Expires - uint64(s.Timeout)*uint64(time.Second); {
+		case s.Expires < now:
+			over = append(over, k)
+			if s.Flags&flagEnded == 0 && s.Reason == 0 {
+				e.Kind, e.Time = eventEnded, lastSeen
+				sink(v.recordOf(&e, wall, now))
+			}
+			return
+		case update && s.Flags&flagEnded == 0 && s.Reason == 0 && lastSeen+uint64(updatePause) >= now &&
+			s.Created+uint64(updatePause) <= now:
+			sink(v.recordOf(&e, wall, now))
+		}
+		for i := range s.Rule {
+			rules[s.Rule[i]], rules[s.Shadow[i]] = true, true
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("read sessions: %w", err)
+	}
+	for _, k := range over {
+		if err := d.objects.Sessions.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove a session: %w", err)
+		}
+	}
+	if !update {
+		return nil
+	}
+	return d.locked(func() error { return d.forgetRules(rules) })
+}
+
+// forgetRules removes rule names that are not in use now and were not at the
+// call before.
+func (d *Datapath) forgetRules(used map[uint32]bool) error {
+	d.sets.used(used)
+	keep := map[uint32]bool{}
+	for n := range d.rules.names {
+		if used[n] || !d.idleRules[n] {
+			keep[n] = true
+		}
+	}
+	idle := map[uint32]bool{}
+	for n := range keep {
+		idle[n] = !used[n]
+	}
+	d.idleRules = idle
+	return d.rules.forget(keep)
+}
+
+// Lost counts events that did not fit into the ring buffer.
+func (d *Datapath) Lost() uint64 {
+	var perCPU []uint64
+	if err := d.objects.MoireMaps.Lost.Lookup(uint32(0), &perCPU); err != nil {
+		return 0
+	}
+	var n uint64
+	for _, c := range perCPU {
+		n += c
+	}
+	return n
+}

@@ -1,0 +1,55 @@
+package datapath
+
+import (
+	"sync/atomic"
+
+	"moire.dev/moire/datapath/bpf"
+)
+
+// tables are the maps that the agent writes and the programs read.
+type tables struct {
+	control   *table[uint32, bpf.MoireSettings]
+	ifaces    *table[uint32, bpf.MoireIface]
+	networks  *table[uint32, uint32]
+	endpoints *table[bpf.MoireAddrKey, bpf.MoireEndpoint]
+	routes    *table[bpf.MoireRouteKey, uint32]
+	nodes     *table[uint32, bpf.MoireNode]
+	vteps     *table[bpf.MoireAddr, uint32]
+}
+
+func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
+	return &tables{
+		control:   newTable[uint32, bpf.MoireSettings](m.Control, "control", writes),
+		ifaces:    newTable[uint32, bpf.MoireIface](m.Ifaces, "ifaces", writes),
+		networks:  newTable[uint32, uint32](m.Networks, "networks", writes),
+		endpoints: newTable[bpf.MoireAddrKey, bpf.MoireEndpoint](m.Endpoints, "endpoints", writes),
+		routes:    newTable[bpf.MoireRouteKey, uint32](m.Routes, "routes", writes),
+		nodes:     newTable[uint32, bpf.MoireNode](m.Nodes, "nodes", writes),
+		vteps:     newTable[bpf.MoireAddr, uint32](m.Vteps, "vteps", writes),
+	}
+}
+
+func (t *tables) read() error {
+	for _, read := range []func() error{
+		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.routes.read, t.nodes.read, t.vteps.read,
+	} {
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newRules(m *bpf.MoireMaps, writes *atomic.Uint64) (*ruleBook, error) {
+	return newRuleBook(newTable[uint32, bpf.MoireRuleName](m.Rules, "rules", writes))
+}
+
+func newSets(m *bpf.MoireMaps, rules *ruleBook, writes *atomic.Uint64) (*setBook, error) {
+	b := &setBook{
+		rules:   rules,
+		sets:    newTable[uint32, bpf.MoireSetRow](m.Sets, "sets", writes),
+		classes: newTable[bpf.MoireRouteKey, uint32](m.Classes, "classes", writes),
+		entries: newTable[bpf.MoirePolicyKey, bpf.MoireVerdict](m.Policy, "policy", writes),
+	}
+	return b, b.load()
+}

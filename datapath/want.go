@@ -1,0 +1,230 @@
+package datapath
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+
+	"moire.dev/moire/datapath/bpf"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// Kinds of route, as in tables.h.
+const (
+	routeSubnet  = 1
+	routeGateway = 2
+)
+
+// want is what the tables must hold for a State.
+type want struct {
+	ifaces    map[uint32]bpf.MoireIface
+	networks  map[uint32]uint32
+	endpoints map[bpf.MoireAddrKey]bpf.MoireEndpoint
+	routes    map[bpf.MoireRouteKey]uint32
+	vteps     map[bpf.MoireAddr]uint32
+	nodes     map[uint32]bpf.MoireNode
+	sets      map[uint32]bool
+	links     map[string]int // host name -> ifindex
+	missing   []string       // interfaces of the State that are not there
+}
+
+// place is where an address is, here.
+type place struct {
+	local   *Local
+	ifindex int
+}
+
+// compute says what the tables must hold. It interns the policy sets and the
+// rules that it refers to, which nobody uses until an endpoint refers to them.
+func (d *Datapath) compute(s State, verify bool) (*want, error) {
+	w := &want{
+		ifaces: map[uint32]bpf.MoireIface{}, networks: map[uint32]uint32{},
+		endpoints: map[bpf.MoireAddrKey]bpf.MoireEndpoint{}, routes: map[bpf.MoireRouteKey]uint32{},
+		vteps: map[bpf.MoireAddr]uint32{}, nodes: map[uint32]bpf.MoireNode{}, sets: map[uint32]bool{},
+		links: map[string]int{},
+	}
+	if err := d.learnSubnets(); err != nil {
+		return nil, err
+	}
+	here, err := d.wantLocals(w, s)
+	if err != nil {
+		return nil, err
+	}
+	for vni, n := range s.Snapshot.Networks {
+		w.networks[uint32(vni)] = uint32(d.MTU(n.MTU))
+		for _, p := range n.Prefixes {
+			w.routes[prefixKey(uint32(vni), p)] = routeSubnet
+			if gw := gatewayOf(p); p.Contains(gw) {
+				w.routes[prefixKey(uint32(vni), netip.PrefixFrom(gw, gw.BitLen()))] = routeGateway
+			}
+		}
+	}
+	numbers, err := d.wantNodes(w, s.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	sets, err := d.wantSets(w, s.Snapshot, verify)
+	if err != nil {
+		return nil, err
+	}
+	for a, e := range s.Snapshot.Endpoints {
+		if _, ok := s.Snapshot.Networks[a.VNI]; !ok {
+			continue
+		}
+		row := bpf.MoireEndpoint{Identity: uint32(e.Identity), Mac: e.MAC, Node: numbers[e.Node]}
+		if at, ok := here[a]; ok && e.Node == d.cfg.Node && at.local.Key.Project == e.Project && at.local.Key.Workload == e.Workload {
+			row.Ifindex, row.Mac = uint32(at.ifindex), at.local.MAC
+			row.Egress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Egress}]
+			row.Ingress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Ingress}]
+			delete(here, a)
+		}
+		w.endpoint(a, row)
+	}
+	// What is plugged but unknown to the snapshot is there, and closed.
+	for a, at := range here {
+		if _, elsewhere := w.endpoints[addrKey(a.VNI, a.IP)]; !elsewhere {
+			w.endpoint(a, bpf.MoireEndpoint{Ifindex: uint32(at.ifindex), Mac: at.local.MAC})
+		}
+	}
+	return w, nil
+}
+
+func (w *want) endpoint(a snapshot.Addr, row bpf.MoireEndpoint) {
+	row.Self = addrKey(a.VNI, a.IP)
+	w.endpoints[row.Self] = row
+}
+
+// wantLocals finds the interfaces and says which addresses they have.
+func (d *Datapath) wantLocals(w *want, s State) (map[snapshot.Addr]place, error) {
+	here := map[snapshot.Addr]place{}
+	for i := range s.Locals {
+		l := &s.Locals[i]
+		ifindex, err := interfaceIndex(l.Host)
+		if err != nil {
+			return nil, err
+		}
+		if ifindex == 0 {
+			w.missing = append(w.missing, l.Host)
+			continue
+		}
+		n, known := s.Snapshot.Networks[l.VNI]
+		w.ifaces[uint32(ifindex)] = bpf.MoireIface{
+			Vni: uint32(l.VNI), Mac: l.MAC, Mtu: uint32(d.MTU(n.MTU)), Closed: uint16(flag(!known)),
+		}
+		w.links[l.Host] = ifindex
+		if !known {
+			continue
+		}
+		for _, ip := range l.Addrs {
+			here[snapshot.Addr{VNI: l.VNI, IP: ip.Unmap()}] = place{l, ifindex}
+		}
+	}
+	return here, nil
+}
+
+// wantNodes numbers the other nodes by their underlay address, keeping the
+// numbers that they have.
+func (d *Datapath) wantNodes(w *want, s *snapshot.Snapshot) (map[string]uint32, error) {
+	numbers := map[string]uint32{}
+	taken := map[uint32]bool{0: true}
+	for _, n := range d.tables.vteps.rows {
+		taken[n] = true
+	}
+	next := uint32(1)
+	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
+		a := s.Nodes[name].Address.Unmap()
+		if name == d.cfg.Node || !a.IsValid() || a == d.cfg.Address || a.Is4() != d.cfg.Address.Is4() {
+			continue
+		}
+		key := addrOf(a)
+		n, ok := d.tables.vteps.rows[key]
+		if !ok {
+			n, ok = w.vteps[key]
+		}
+		for !ok && taken[next] {
+			next++
+		}
+		if !ok {
+			n, taken[next] = next, true
+		}
+		if n >= d.tables.nodes.m.MaxEntries() {
+			return nil, fmt.Errorf("more than %d nodes in one snapshot", d.tables.nodes.m.MaxEntries()-1)
+		}
+		numbers[name], w.vteps[key] = n, n
+		w.nodes[n] = bpf.MoireNode{Addr: key, Csum: headerSum(d.cfg.Address, a), Onlink: uint32(flag(d.onlink(a)))}
+	}
+	return numbers, nil
+}
+
+// wantSets interns the policy sets of the snapshot.
+func (d *Datapath) wantSets(w *want, s *snapshot.Snapshot, verify bool) (map[snapshot.PolicyKey]uint32, error) {
+	ids := map[snapshot.PolicyKey]uint32{}
+	memo := make(map[snapshot.PolicyKey]remembered, len(s.Policies))
+	for k, set := range s.Policies {
+		m := d.memo[k]
+		if !m.is(&set) {
+			m = remember(&set)
+		}
+		memo[k] = m
+		id, err := d.sets.intern(&set, m.digest, verify)
+		if err != nil {
+			return nil, fmt.Errorf("policy of identity %d in network %d, %s: %w", k.Identity, k.VNI, k.Direction, err)
+		}
+		ids[k], w.sets[id] = id, true
+	}
+	d.memo = memo
+	return ids, nil
+}
+
+// remembered saves hashing a set again that is the same value in memory:
+// snapshots are immutable and share what did not change.
+type remembered struct {
+	first     *policy.Rule
+	count     int
+	head      policy.Set // without Rules
+	isDefault policy.DefaultRule
+	digest    digest
+}
+
+func remember(s *policy.Set) remembered {
+	m := remembered{count: len(s.Rules), isDefault: s.Default, digest: digestOf(s)}
+	m.head.Isolated, m.head.AuditIsolated = s.Isolated, s.AuditIsolated
+	if len(s.Rules) > 0 {
+		m.first = &s.Rules[0]
+	}
+	return m
+}
+
+func (m *remembered) is(s *policy.Set) bool {
+	return m.digest != digest{} && m.count > 0 && len(s.Rules) == m.count && &s.Rules[0] == m.first &&
+		m.head.Isolated == s.Isolated && m.head.AuditIsolated == s.AuditIsolated && m.isDefault == s.Default
+}
+
+// learnSubnets asks which addresses are neighbours on the uplink.
+func (d *Datapath) learnSubnets() error {
+	addrs, err := d.uplink.Addrs()
+	if err != nil {
+		return fmt.Errorf("addresses of uplink %s: %w", d.uplink.Name, err)
+	}
+	d.subnets = d.subnets[:0]
+	for _, a := range addrs {
+		if p, ok := a.(*net.IPNet); ok && !p.IP.IsLinkLocalUnicast() {
+			d.subnets = append(d.subnets, p)
+		}
+	}
+	return nil
+}
+
+// onlink reports whether another node is a neighbour on the uplink; packets to
+// others follow the routes of the machine.
+func (d *Datapath) onlink(a netip.Addr) bool {
+	for _, p := range d.subnets {
+		if ones, bits := p.Mask.Size(); ones < bits && p.Contains(a.AsSlice()) {
+			return true
+		}
+	}
+	return false
+}
