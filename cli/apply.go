@@ -131,27 +131,17 @@ func (a *app) newApplying(f applyFlags) (*applying, error) {
 	if project == "" {
 		project = "default"
 	}
-	if r.docs, err = a.readDocs(f.files, f.recursive, project); err != nil {
+	if r.docs, err = a.readChecked(f.files, f.recursive, project); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// readDocs reads, checks and orders what -f names.
-func (a *app) readDocs(paths []string, recursive bool, project string) ([]*manifest.Doc, error) {
-	if len(paths) == 0 {
-		return nil, fault.Usagef("give a file, a directory or - for standard input", "-f is missing")
-	}
-	files, err := manifest.Files(paths, recursive)
-	if err != nil {
-		return nil, err
-	}
-	docs, err := manifest.Read(files, a.in)
-	if err != nil {
-		return nil, err
-	}
+// arrange puts objects into their project, refuses twins and orders the rest by
+// what they depend on. where names their source.
+func (a *app) arrange(docs []*manifest.Doc, where, project string) ([]*manifest.Doc, error) {
 	if len(docs) == 0 {
-		return nil, fault.Usagef("write at least one object", "-f: there is no object in %s", paths[0])
+		return nil, fault.Usagef("write at least one object", "-f: there is no object in %s", where)
 	}
 	seen := map[string]*manifest.Doc{}
 	for _, d := range docs {

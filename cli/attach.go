@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -173,7 +174,7 @@ func (a *app) attach(ctx context.Context, f memberFlags, netns string, pid int, 
 		a.say("warning: %s", w)
 	}
 	if format.Kind != show.AsTable {
-		return a.writeValue(format, got)
+		return writeValue(a.out, format, got)
 	}
 	for _, i := range got.Interfaces {
 		if err := a.print("%s/%s attached: %s is %s in %s", project, request.Workload, i.IfName, joinAddresses(i.Addresses), i.Network); err != nil {
@@ -191,11 +192,11 @@ func namespacePath(netns string, pid int) (string, error) {
 	case pid < 0 || netns == "" && pid == 0:
 		return "", fault.Usagef("give --netns NAME, --netns PATH or --pid PID; `ip netns list` shows the names", "the network namespace is missing")
 	case pid != 0:
-		path := "/proc/" + strconv.Itoa(pid) + "/ns/net"
-		if _, err := os.Stat(path); err != nil {
+		dir := "/proc/" + strconv.Itoa(pid)
+		if !exists(dir) {
 			return "", fault.Usagef("give the id of a process that runs", "--pid %d: there is no such process", pid)
 		}
-		return path, nil
+		return dir + "/ns/net", nil
 	case strings.Contains(netns, "/"):
 		path, err := filepath.Abs(netns)
 		if err == nil && !exists(path) {
@@ -270,7 +271,11 @@ func fromAgent(err error) error {
 }
 
 // writeValue writes any value in a format of whole objects.
-func (a *app) writeValue(format show.Format, value any) error {
+func writeValue(w io.Writer, format show.Format, value any) error {
+	if format.Kind == show.JSON {
+		// As it is, so that fields stay in the order of their struct.
+		return format.Write(w, value)
+	}
 	body, err := json.Marshal(value)
 	if err != nil {
 		return err
@@ -279,7 +284,7 @@ func (a *app) writeValue(format show.Format, value any) error {
 	if err != nil {
 		return err
 	}
-	return format.Write(a.out, decoded)
+	return format.Write(w, decoded)
 }
 
 func joinAddresses(list []netip.Addr) string {

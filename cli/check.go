@@ -130,7 +130,7 @@ func skew(date string, now time.Time) check.Result {
 
 func (a *app) showChecks(results []check.Result, format show.Format) error {
 	if format.Kind != show.AsTable {
-		return a.writeValue(format, map[string]any{"ok": !check.Bad(results), "checks": results})
+		return writeValue(a.out, format, map[string]any{"ok": !check.Bad(results), "checks": results})
 	}
 	paint := a.paint()
 	width := 0

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"moire.dev/moire/cli/fault"
+	"moire.dev/moire/cli/manifest"
 	"moire.dev/moire/cli/remote"
 	"moire.dev/moire/cli/show"
 )
@@ -167,8 +168,16 @@ func (a *app) doomed(ctx context.Context, client *remote.Client, f deleteFlags, 
 }
 
 func (a *app) doomedFiles(ctx context.Context, client *remote.Client, f deleteFlags) ([]*doomed, error) {
-	docs, err := a.readDocs(f.files, f.recursive, client.Namespace)
+	// Only their names count here, so the rest is not checked.
+	files, err := manifestFiles(f.files, f.recursive)
 	if err != nil {
+		return nil, err
+	}
+	docs, err := manifest.Read(files, a.in)
+	if err != nil {
+		return nil, err
+	}
+	if docs, err = a.arrange(docs, f.files[0], client.Namespace); err != nil {
 		return nil, err
 	}
 	slices.Reverse(docs)

@@ -169,6 +169,7 @@ type describing struct{ lines []described }
 type described struct {
 	indent     int
 	key, value string
+	bullet     bool // the first line of an element of a list
 }
 
 func (d *describing) pair(indent int, key string, value any) {
@@ -176,7 +177,7 @@ func (d *describing) pair(indent int, key string, value any) {
 	if value != nil {
 		text = show.Plain(fmt.Sprint(value))
 	}
-	d.lines = append(d.lines, described{indent, key, text})
+	d.lines = append(d.lines, described{indent: indent, key: key, value: text})
 }
 
 // words shows a map as key=value, one a line.
@@ -214,12 +215,12 @@ func (d *describing) field(indent int, name string, value any) {
 				d.field(indent+2, fmt.Sprintf("[%d]", i), e)
 				continue
 			}
-			for n, k := range sortedKeys(m) {
-				if n == 0 {
-					d.field(indent+2, "- "+k, m[k])
-					continue
-				}
+			first := len(d.lines)
+			for _, k := range sortedKeys(m) {
 				d.field(indent+4, k, m[k])
+			}
+			if len(m) > 0 {
+				d.lines[first].bullet = true
 			}
 		}
 	default:
@@ -257,6 +258,9 @@ func (d *describing) write(w io.Writer) error {
 				key += ":"
 			}
 			line := strings.Repeat(" ", l.indent) + key
+			if l.bullet {
+				line = strings.Repeat(" ", l.indent-2) + "- " + key
+			}
 			if l.value != "" {
 				line += strings.Repeat(" ", width-len(key)+2) + l.value
 			}
@@ -270,10 +274,6 @@ func (d *describing) write(w io.Writer) error {
 
 // title makes "Trust Domain" out of "trustDomain", as kubectl does.
 func title(name string) string {
-	prefix := ""
-	if rest, ok := strings.CutPrefix(name, "- "); ok {
-		prefix, name = "- ", rest
-	}
 	var b strings.Builder
 	runes := []rune(name)
 	for i, r := range runes {
@@ -287,7 +287,7 @@ func title(name string) string {
 			b.WriteRune(r)
 		}
 	}
-	return prefix + b.String()
+	return b.String()
 }
 
 func sortedKeys(m map[string]any) []string {

@@ -124,7 +124,7 @@ func (a *app) tokenCommand() *cobra.Command {
 	token := &cobra.Command{
 		Use:   "token",
 		Short: "Let nodes join",
-		Args:  cobra.NoArgs,
+		Args:  unknownCommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	var dir string

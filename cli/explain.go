@@ -124,7 +124,7 @@ func (a *app) explain(ctx context.Context, f explainFlags) error {
 		return fault.Usagef("`moire get workloads -A` shows what there is", "cannot tell: %s", answer.Error)
 	}
 	if format.Kind != show.AsTable {
-		err = a.writeValue(format, answer)
+		err = writeValue(a.out, format, answer)
 	} else {
 		var b bytes.Buffer
 		answer.Text(&b)
@@ -139,6 +139,10 @@ func (a *app) explain(ctx context.Context, f explainFlags) error {
 // explainServer asks the control plane, in the project of the source.
 func (a *app) explainServer(ctx context.Context, f explainFlags) (explain.Answer, error) {
 	var answer explain.Answer
+	// What is wrong with the question is said before a server is looked for.
+	if _, err := f.question("default"); err != nil {
+		return answer, err
+	}
 	client, err := a.client()
 	if err != nil {
 		return answer, err
@@ -181,14 +185,20 @@ func (a *app) explainFiles(f explainFlags) (explain.Answer, error) {
 	if err != nil {
 		return explain.Answer{}, err
 	}
-	intent, err := a.readIntent(f.files, f.recursive)
+	if project == "" {
+		project = "default"
+	}
+	objects, err := a.readIntent(f.files, f.recursive, project)
 	if err != nil {
 		return explain.Answer{}, err
 	}
-	query.Origin = intent.origin
-	snaps, problems := compile.Compile(compile.Offline(intent.objects...))
-	for _, p := range problems {
-		a.say("warning: %v", intent.located(p))
+	query.Origin = objects.Origin
+	snaps, problems := compile.Compile(compile.Offline(objects.All()...))
+	for i := range problems {
+		problems[i] = objects.Place(problems[i])
+		// The question is answered all the same, from what can be connected.
+		problems[i].Warning = true
 	}
+	a.tellProblems(problems)
 	return explain.Packet(query, snaps), nil
 }

@@ -237,6 +237,7 @@ func flowRow(r *record.Record, wide bool) []string {
 		byteCount(r.ForwardBytes + r.ReplyBytes),
 	}
 	if wide {
+		row[0] = r.Time.Local().Format("2006-01-02T15:04:05.000Z07:00")
 		row = append(row, string(r.Kind), r.Node, flowAddress(r.Source), flowAddress(r.Destination), r.ID)
 	}
 	for i := range row {

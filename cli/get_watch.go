@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +55,21 @@ type watching struct {
 	version string // where to go on; empty: list first
 	columns []show.Column
 	widths  []int
-	listed  bool
+	// seen is the version of each object that was shown or passed over, so
+	// that a list after a broken watch shows only what is new; nil: no list
+	// was made yet.
+	seen map[string]string
+}
+
+// fresh says whether this state of the object was not shown yet, and remembers
+// it.
+func (w *watching) fresh(m show.Meta) bool {
+	key := m.Namespace + "/" + m.Name
+	if m.ResourceVersion != "" && w.seen[key] == m.ResourceVersion {
+		return false
+	}
+	w.seen[key] = m.ResourceVersion
+	return true
 }
 
 func (w *watching) tabular() bool {
@@ -97,8 +112,10 @@ func (w *watching) once(ctx context.Context) error {
 
 // list prints what there is now, once, and remembers its version.
 func (w *watching) list(ctx context.Context) error {
-	quiet := w.flags.watchOnly || w.listed
-	w.listed = true
+	quiet := w.flags.watchOnly && w.seen == nil
+	if w.seen == nil {
+		w.seen = map[string]string{}
+	}
 	answer, err := w.client.Do(ctx, remote.Request{Path: w.target.kind.Path(w.namespace(w.target.kind), ""), Query: w.query(w.tabular()), Accept: w.accept()})
 	if err != nil {
 		return err
@@ -109,10 +126,8 @@ func (w *watching) list(ctx context.Context) error {
 			return err
 		}
 		w.version, w.columns = t.Metadata.ResourceVersion, t.Columns
-		if quiet {
-			return nil
-		}
-		return w.rows(t, !w.flags.noHeaders && len(t.Rows) > 0)
+		t.Rows = slices.DeleteFunc(t.Rows, func(r show.Row) bool { return !w.fresh(r.Object.Metadata) || quiet })
+		return w.rows(t)
 	}
 	var list struct {
 		Metadata show.Meta         `json:"metadata"`
@@ -122,10 +137,16 @@ func (w *watching) list(ctx context.Context) error {
 		return fmt.Errorf("the server's list cannot be read: %w", err)
 	}
 	w.version = list.Metadata.ResourceVersion
-	if quiet {
-		return nil
-	}
 	for _, item := range list.Items {
+		var o struct {
+			Metadata show.Meta `json:"metadata"`
+		}
+		if err := json.Unmarshal(item, &o); err != nil {
+			return fmt.Errorf("the server's list cannot be read: %w", err)
+		}
+		if !w.fresh(o.Metadata) || quiet {
+			continue
+		}
 		if err := w.object(item); err != nil {
 			return err
 		}
@@ -153,7 +174,7 @@ func (w *watching) event(e event) error {
 			return fmt.Errorf("the watch cannot be read: %w", err)
 		}
 		w.version = o.Metadata.ResourceVersion
-		if e.Type == "BOOKMARK" {
+		if e.Type == "BOOKMARK" || !w.fresh(o.Metadata) && e.Type != "DELETED" {
 			return nil
 		}
 		return w.object(e.Object)
@@ -170,19 +191,24 @@ func (w *watching) event(e event) error {
 	if e.Type == "BOOKMARK" {
 		return nil
 	}
+	t.Rows = slices.DeleteFunc(t.Rows, func(r show.Row) bool { return !w.fresh(r.Object.Metadata) && e.Type != "DELETED" })
 	if len(t.Columns) > 0 {
 		w.columns = t.Columns
 	} else {
 		t.Columns = w.columns
 	}
-	return w.rows(t, w.widths == nil && !w.flags.noHeaders)
+	return w.rows(t)
 }
 
 // rows prints rows with the column widths of the first table, so that later
 // lines stand below them.
-func (w *watching) rows(t *show.Table, header bool) error {
+func (w *watching) rows(t *show.Table) error {
+	if len(t.Rows) == 0 {
+		return nil
+	}
 	grid := t.Grid(w.layout(w.target.kind))
-	if len(grid.Rows) > 0 && w.widths == nil {
+	header := w.widths == nil && !w.flags.noHeaders
+	if w.widths == nil {
 		w.widths = grid.Widths(true)
 	}
 	return grid.WriteAt(w.app.out, w.widths, header, w.app.paint().Cell)

@@ -1,126 +1,96 @@
 package cli
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"slices"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-
+	"moire.dev/moire/api/load"
 	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/cli/fault"
 	"moire.dev/moire/cli/manifest"
-	"moire.dev/moire/snapshot/policy"
 )
 
-// intent is what files declare, typed, with the documents that it came from.
-type intent struct {
-	docs    []*manifest.Doc
-	objects []runtime.Object
-}
-
-// readIntent reads and checks files for questions without a server.
-func (a *app) readIntent(paths []string, recursive bool) (*intent, error) {
-	docs, err := a.readDocs(paths, recursive, "default")
+// readChecked reads files, checks them and orders their objects. What is wrong
+// is told with file and line before anything is sent.
+func (a *app) readChecked(paths []string, recursive bool, project string) ([]*manifest.Doc, error) {
+	files, err := manifestFiles(paths, recursive)
 	if err != nil {
 		return nil, err
 	}
-	in := &intent{docs: docs}
-	for _, d := range docs {
-		object := emptyObject(d)
-		if object == nil {
-			continue // not ours, so it decides nothing
-		}
-		body, err := d.JSON()
+	var docs []*manifest.Doc
+	bad := false
+	loader := load.Loader{Project: project}
+	for _, f := range files {
+		name, text, err := manifest.ReadFile(f, a.in)
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(body, object); err != nil {
-			return nil, fmt.Errorf("%s:%d: %s: %w", d.File, d.Line, d, err)
+		some, parseErr := manifest.Parse(name, text)
+		_, problems := loader.Bytes(name, text)
+		found := a.tellProblems(foreignAside(some, problems))
+		if parseErr != nil && !found {
+			a.tell(parseErr)
+			found = true
 		}
-		in.objects = append(in.objects, object)
+		bad = bad || found
+		docs = append(docs, some...)
 	}
-	if len(in.objects) == 0 {
-		return nil, errors.New("the files declare nothing of Moiré")
+	if bad {
+		return nil, fault.Exit(fault.Usage)
 	}
-	return in, nil
+	return a.arrange(docs, paths[0], project)
 }
 
-func emptyObject(d *manifest.Doc) runtime.Object {
-	if d.APIVersion == "v1" && d.Kind == "Namespace" {
-		return &metav1.PartialObjectMetadata{}
+// manifestFiles is manifest.Files for a flag that must be given.
+func manifestFiles(paths []string, recursive bool) ([]string, error) {
+	if len(paths) == 0 {
+		return nil, fault.Usagef("give a file, a directory or - for standard input", "-f is missing")
 	}
-	if d.APIVersion != v1alpha1.GroupVersion.String() {
-		return nil
-	}
-	switch d.Kind {
-	case "Domain":
-		return &v1alpha1.Domain{}
-	case "Network":
-		return &v1alpha1.Network{}
-	case "Workload":
-		return &v1alpha1.Workload{}
-	case "Policy":
-		return &v1alpha1.Policy{}
-	case "Node":
-		return &v1alpha1.Node{}
-	}
-	return nil
+	return manifest.Files(paths, recursive)
 }
 
-// find is the document of an object; project is empty for kinds without one.
-func (in *intent) find(kind, project, name string) *manifest.Doc {
-	for _, d := range in.docs {
-		if d.Kind == kind && d.Namespace == project && d.Name == name {
-			return d
-		}
-	}
-	return nil
+// foreignAside leaves out the objection to kinds that are not ours: the server
+// may know them.
+func foreignAside(docs []*manifest.Doc, problems []v1alpha1.Problem) []v1alpha1.Problem {
+	return slices.DeleteFunc(problems, func(p v1alpha1.Problem) bool {
+		return p.Code == v1alpha1.CodeUnknownKind && slices.ContainsFunc(docs, func(d *manifest.Doc) bool {
+			return d.APIVersion != v1alpha1.GroupVersion.String() && d.File == p.File && d.LineOf("kind") == p.Line
+		})
+	})
 }
 
-// origin says where a rule is written; see policy.RuleID.
-func (in *intent) origin(id policy.RuleID) (file string, line int) {
-	part := strings.Split(string(id), "/")
-	switch {
-	case part[0] == "policy" && len(part) == 5:
-		d := in.find("Policy", part[1], part[2])
-		if d == nil {
-			return "", 0
+// tellProblems prints problems and says whether one of them is an error.
+func (a *app) tellProblems(problems []v1alpha1.Problem) (bad bool) {
+	for _, p := range problems {
+		if p.Warning {
+			a.say("warning: %s", p.Error())
+			continue
 		}
-		return d.File, d.LineOf(ruleField(d, part[3], part[4]))
-	case part[0] == "default" && len(part) == 4:
-		d := in.find("Network", part[1], part[2])
-		if d == nil {
-			return "", 0
-		}
-		return d.File, d.LineOf("spec.default")
+		bad = true
+		a.say("error: %s", p.Error())
 	}
-	return "", 0
+	return bad
 }
 
-// ruleField is the path of the rule with that name or index.
-func ruleField(d *manifest.Doc, direction, rule string) string {
-	spec, _ := d.Object["spec"].(map[string]any)
-	rules, _ := spec[direction].([]any)
-	for i, r := range rules {
-		if m, ok := r.(map[string]any); ok && m["name"] == rule {
-			return "spec." + direction + "[" + strconv.Itoa(i) + "]"
-		}
+// readIntent reads files for questions without a server.
+func (a *app) readIntent(paths []string, recursive bool, project string) (*load.Objects, error) {
+	if slices.Contains(paths, manifest.Stdin) {
+		return nil, fault.Usagef("save it to a file", "-f -: standard input cannot be asked")
 	}
-	return "spec." + direction + "[" + rule + "]"
-}
-
-// located is the problem with file and line of the object that it is about.
-func (in *intent) located(p v1alpha1.Problem) v1alpha1.Problem {
-	kind, name, _ := strings.Cut(p.Object, " ")
-	project, name, found := strings.Cut(name, "/")
-	if !found {
-		project, name = "", project
+	files, err := manifestFiles(paths, recursive)
+	if err != nil {
+		return nil, err
 	}
-	if d := in.find(kind, project, name); d != nil && p.File == "" {
-		p.File, p.Line = d.File, d.LineOf(p.Field)
+	// Only to see which kinds are foreign; load says what is wrong.
+	docs, parseErr := manifest.Read(files, a.in)
+	objects, problems := load.Loader{Project: project}.Files(files...)
+	switch bad := a.tellProblems(foreignAside(docs, problems)); {
+	case bad:
+		return nil, fault.Exit(fault.Usage)
+	case parseErr != nil:
+		return nil, parseErr
+	case len(objects.Items) == 0:
+		return nil, fault.Usagef("give the files that declare Domains, Namespaces, Networks, Workloads and Policies", "-f: there is nothing of Moiré in %s", fmt.Sprint(paths))
 	}
-	return p
+	return objects, nil
 }

@@ -136,15 +136,7 @@ func (a *app) statusText(nodes []v1alpha1.Node, format show.Format, now time.Tim
 	var b strings.Builder
 	lines := statusLines(nodes)
 	if format.Kind != show.AsTable {
-		body, err := json.Marshal(map[string]any{"nodes": lines})
-		if err != nil {
-			return "", err
-		}
-		value, err := show.Decode(body)
-		if err != nil {
-			return "", err
-		}
-		err = format.Write(&b, value)
+		err := writeValue(&b, format, map[string]any{"nodes": lines})
 		return b.String(), err
 	}
 	if len(lines) == 0 {

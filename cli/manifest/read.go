@@ -21,8 +21,8 @@ const Stdin = "-"
 
 // Limits of what is read: far above real use, far below what hurts.
 const (
-	maxFile  = 64 << 20 // bytes
-	maxNodes = 4 << 20  // values of one file after aliases are followed
+	maxFile  = 16 << 20 // bytes
+	maxNodes = 1 << 20  // values of one file after aliases are followed
 	maxDepth = 64
 )
 
@@ -89,7 +89,7 @@ func filesIn(dir string, recursive bool) ([]string, error) {
 func Read(files []string, stdin io.Reader) ([]*Doc, error) {
 	var docs []*Doc
 	for _, f := range files {
-		text, name, err := readFile(f, stdin)
+		name, text, err := ReadFile(f, stdin)
 		if err != nil {
 			return nil, err
 		}
@@ -102,24 +102,25 @@ func Read(files []string, stdin io.Reader) ([]*Doc, error) {
 	return docs, nil
 }
 
-func readFile(path string, stdin io.Reader) (text []byte, name string, err error) {
+// ReadFile reads one file; name is what it is called in messages.
+func ReadFile(path string, stdin io.Reader) (name string, text []byte, err error) {
 	r, name := stdin, "stdin"
 	if path != Stdin {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, "", fault.Usagef("make the file readable", "-f: %v", err)
+			return "", nil, fault.Usagef("make the file readable", "-f: %v", err)
 		}
 		defer f.Close()
 		r, name = f, path
 	}
 	text, err = io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
-		return nil, "", fault.Usagef("make the file readable", "-f %s: %v", name, err)
+		return "", nil, fault.Usagef("make the file readable", "-f %s: %v", name, err)
 	}
 	if len(text) > maxFile {
-		return nil, "", fault.Usagef("split the file", "-f %s: larger than %d MiB", name, maxFile>>20)
+		return "", nil, fault.Usagef("split the file", "-f %s: larger than %d MiB", name, maxFile>>20)
 	}
-	return text, name, nil
+	return name, text, nil
 }
 
 // Parse reads the documents of one file. Lists become their items; empty
