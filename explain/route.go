@@ -20,6 +20,9 @@ func (w *walk) route() bool {
 	if !w.dstAddr.IsValid() {
 		return w.lost(w.apart(n))
 	}
+	if w.dstAddr.Is6() != src.Addr.IP.Is6() {
+		return w.lost(fmt.Sprintf("%s/%s has no address of the family of %s", src.Project, src.Workload, w.dstAddr))
+	}
 	known := w.endpoints(func(e snapshot.Endpoint) bool { return e.Addr == snapshot.Addr{VNI: src.Addr.VNI, IP: w.dstAddr} })
 	// The source's own node decides where the packet goes.
 	if s := w.snaps[src.Node]; s != nil {

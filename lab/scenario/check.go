@@ -1,0 +1,117 @@
+package scenario
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"moire.dev/moire/snapshot/policy"
+)
+
+func parseCheck(w []string) (Check, error) {
+	var c Check
+	if w[0] == "problem" {
+		if len(w) != 4 {
+			return c, fmt.Errorf("write problem CODE KIND [PROJECT/]NAME")
+		}
+		c.Problem, c.Object = w[1], w[2]+" "+w[3]
+		return c, nil
+	}
+	if len(w) < 5 {
+		return c, fmt.Errorf("write FROM -> TO PROTOCOL[/PORT] allow|deny|unattached")
+	}
+	c.From, c.To, c.Verdict = w[0], w[2], w[4]
+	var port string
+	c.Protocol, port, _ = strings.Cut(w[3], "/")
+	if !slices.Contains([]string{"tcp", "udp", "sctp", "icmp"}, c.Protocol) {
+		return c, fmt.Errorf("%q is no protocol; write tcp, udp, sctp or icmp", c.Protocol)
+	}
+	if c.Protocol != "icmp" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return c, fmt.Errorf("%q is no port", port)
+		}
+		c.Port = uint16(n)
+	}
+	if !slices.Contains([]string{Allow, Deny, Unattached}, c.Verdict) {
+		return c, fmt.Errorf("%q is no verdict; write allow, deny or unattached", c.Verdict)
+	}
+	for _, o := range w[5:] {
+		if err := c.option(o); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func (c *Check) option(o string) error {
+	key, value, _ := strings.Cut(o, "=")
+	switch key {
+	case "rule":
+		c.Rule = policy.RuleID(value)
+	case "egress":
+		c.Egress = policy.RuleID(value)
+	case "ingress":
+		c.Ingress = policy.RuleID(value)
+	case "network":
+		c.Network = value
+	case "ipv6":
+		c.IPv6 = true
+	case "shadow":
+		verdict, rule, _ := strings.Cut(value, ":")
+		if verdict != Allow && verdict != Deny {
+			return fmt.Errorf("%q is no shadow verdict; write shadow=allow or shadow=deny", value)
+		}
+		c.Shadow, c.ShadowRule = verdict, policy.RuleID(rule)
+	default:
+		return fmt.Errorf("%q is no option of a check", o)
+	}
+	return nil
+}
+
+// Seen is what a Runner observed, for Compare.
+type Seen struct {
+	Verdict string // Allow, Deny or Unattached
+	// Rule that decided a denial. On allow Egress and Ingress count.
+	Rule, Egress, Ingress policy.RuleID
+	Shadow                string // "", Allow or Deny
+	ShadowRule            policy.RuleID
+}
+
+// Compare says how what was seen differs from what was expected; nil when it
+// does not.
+func (c *Check) Compare(s Seen) error {
+	var wrong []string
+	differs := func(what string, got, want any) {
+		wrong = append(wrong, fmt.Sprintf("%s is %v, want %v", what, got, want))
+	}
+	if s.Verdict != c.Verdict {
+		differs("verdict", s.Verdict, c.Verdict)
+	}
+	if c.Rule != "" {
+		got := []policy.RuleID{s.Rule}
+		if s.Verdict == Allow {
+			got = []policy.RuleID{s.Egress, s.Ingress}
+		}
+		if !slices.Contains(got, c.Rule) {
+			differs("rule", got, c.Rule)
+		}
+	}
+	if c.Egress != "" && s.Egress != c.Egress {
+		differs("egress rule", s.Egress, c.Egress)
+	}
+	if c.Ingress != "" && s.Ingress != c.Ingress {
+		differs("ingress rule", s.Ingress, c.Ingress)
+	}
+	if s.Shadow != c.Shadow {
+		differs("shadow verdict", strconv.Quote(s.Shadow), strconv.Quote(c.Shadow))
+	}
+	if c.ShadowRule != "" && s.ShadowRule != c.ShadowRule {
+		differs("shadow rule", s.ShadowRule, c.ShadowRule)
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return fmt.Errorf("line %d: %s: %s", c.Line, c.Text, strings.Join(wrong, "; "))
+}

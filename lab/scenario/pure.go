@@ -1,0 +1,130 @@
+package scenario
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/compile"
+	"moire.dev/moire/explain"
+	"moire.dev/moire/snapshot"
+)
+
+// Order says in which order Pure hands the objects over. The answers must be
+// the same in all.
+type Order int
+
+// Orders.
+const (
+	InOrder  Order = iota
+	Reversed       // the last object first
+	Split          // one object at a time, compiling after each
+	Squashed       // all steps at once: a new Compiler for every check
+)
+
+// Orders lists all of them.
+var Orders = []Order{InOrder, Reversed, Split, Squashed}
+
+// String is the name of the order.
+func (o Order) String() string {
+	return [...]string{"in order", "reversed", "split", "squashed"}[o]
+}
+
+// Pure is stage 1: compile and explain, nothing else.
+type Pure struct {
+	order    Order
+	compiler *compile.Compiler
+	objects  map[string]runtime.Object
+	ids      []string // in the order of their first coming
+	snaps    map[string]*snapshot.Snapshot
+	problems []v1alpha1.Problem
+}
+
+// NewPure returns a Pure without any objects.
+func NewPure(order Order) *Pure {
+	return &Pure{order: order, compiler: compile.NewCompiler(), objects: map[string]runtime.Object{}}
+}
+
+// Apply implements Runner.
+func (p *Pure) Apply(put, del []runtime.Object) error {
+	for _, o := range del {
+		delete(p.objects, ID(o))
+		p.ids = slices.DeleteFunc(p.ids, func(id string) bool { return id == ID(o) })
+	}
+	for _, o := range put {
+		id := ID(o)
+		if _, known := p.objects[id]; !known {
+			p.ids = append(p.ids, id)
+		}
+		p.objects[id] = o
+		if p.order == Split {
+			p.compile()
+		}
+	}
+	p.compile()
+	return nil
+}
+
+// Move implements Runner.
+func (p *Pure) Move(w *v1alpha1.Workload) error { return p.Apply([]runtime.Object{w}, nil) }
+
+func (p *Pure) compile() {
+	ids := slices.Clone(p.ids)
+	if p.order == Reversed {
+		slices.Reverse(ids)
+	}
+	objects := make([]runtime.Object, len(ids))
+	for i, id := range ids {
+		objects[i] = p.objects[id]
+	}
+	if p.order == Squashed {
+		p.compiler = compile.NewCompiler()
+	}
+	p.snaps, p.problems = p.compiler.Compile(compile.Offline(objects...))
+}
+
+// Check implements Runner.
+func (p *Pure) Check(c *Check) error {
+	if c.Problem != "" {
+		if !slices.ContainsFunc(p.problems, func(x v1alpha1.Problem) bool { return x.Code == c.Problem && x.Object == c.Object }) {
+			return fmt.Errorf("line %d: %s: there is no such Problem among %v", c.Line, c.Text, p.problems)
+		}
+		return nil
+	}
+	a := explain.Packet(explain.Query{From: c.From, To: c.To, Network: c.Network, Protocol: c.Protocol, Port: c.Port, IPv6: c.IPv6}, p.snaps)
+	seen := Seen{Verdict: Deny, Rule: a.Rule, Egress: a.EgressRule, Ingress: a.IngressRule}
+	switch {
+	case a.Error != "":
+		seen.Verdict = Unattached
+	case a.Allow:
+		seen.Verdict = Allow
+	}
+	if a.Shadow != nil {
+		seen.Shadow, seen.ShadowRule = Deny, a.Shadow.Rule
+		if a.Shadow.Allow {
+			seen.Shadow = Allow
+		}
+	}
+	if err := c.Compare(seen); err != nil {
+		var why bytes.Buffer
+		a.Text(&why)
+		return fmt.Errorf("%w\n%s", err, why.String())
+	}
+	return nil
+}
+
+// Problems of the last compile.
+func (p *Pure) Problems() []v1alpha1.Problem { return p.problems }
+
+// Dump is the text of all snapshots.
+func (p *Pure) Dump() string {
+	var b bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(p.snaps)) {
+		p.snaps[name].Dump(&b)
+	}
+	return b.String()
+}
