@@ -24,20 +24,25 @@ import (
 // control plane, whatever address they dialled.
 const ServerName = "control.moire"
 
-// What a connection may do before it has shown a certificate.
-const (
-	strangerBytes = 64 << 10         // read from it in all, TLS included
-	strangerTime  = 20 * time.Second // until it is closed
-	strangerJoins = 3                // calls of Join
-	maxStrangers  = 512              // connections at one time
-	// maxPerAddress leaves room for others when one address takes all it can.
-	maxPerAddress = 256
-)
+// limits of connections that have not shown a certificate.
+type limits struct {
+	bytes int64         // read from one in all, TLS included
+	time  time.Duration // until it is closed
+	joins int32         // calls of Join on one
+	total int           // at one time
+	// perAddress leaves room for others when one address takes all it can.
+	perAddress int
+}
+
+func defaultLimits() limits {
+	return limits{bytes: 64 << 10, time: 20 * time.Second, joins: 3, total: 512, perAddress: 256}
+}
 
 // guard is the TLS of the server: a certificate, when there is one, must be of
 // our CA, and who has none gets next to nothing.
 type guard struct {
-	ca Authority
+	ca  Authority
+	max limits
 
 	mu        sync.Mutex
 	strangers map[netip.Addr]int
@@ -45,7 +50,7 @@ type guard struct {
 }
 
 func newGuard(ca Authority) *guard {
-	return &guard{ca: ca, strangers: map[netip.Addr]int{}}
+	return &guard{ca: ca, max: defaultLimits(), strangers: map[netip.Addr]int{}}
 }
 
 // connection is what is known of the other end of a connection.
@@ -57,7 +62,7 @@ type connection struct {
 // ServerHandshake implements credentials.TransportCredentials.
 func (g *guard) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	s := &stranger{Conn: raw, guard: g}
-	s.left.Store(strangerBytes)
+	s.left.Store(g.max.bytes)
 	if a, err := netip.ParseAddrPort(raw.RemoteAddr().String()); err == nil {
 		s.addr = a.Addr().Unmap()
 	}
@@ -78,7 +83,7 @@ func (g *guard) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 	if len(state.VerifiedChains) > 0 {
 		s.known()
 	} else {
-		s.expire(strangerTime)
+		s.expire(g.max.time)
 	}
 	return conn, connection{
 		TLSInfo: credentials.TLSInfo{State: state, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}},
@@ -114,7 +119,7 @@ func pool(roots [][]byte) *x509.CertPool {
 func (g *guard) enter(a netip.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.total >= maxStrangers || g.strangers[a] >= maxPerAddress {
+	if g.total >= g.max.total || g.strangers[a] >= g.max.perAddress {
 		return false
 	}
 	g.total++
@@ -138,8 +143,8 @@ func (g *guard) tap(ctx context.Context, call *tap.Info) (context.Context, error
 		return ctx, err
 	}
 	if call.FullMethodName == wire.Discovery_Join_FullMethodName {
-		if c.joins.Add(1) > strangerJoins {
-			return ctx, status.Errorf(codes.ResourceExhausted, "more than %d calls of Join on one connection", strangerJoins)
+		if c.joins.Add(1) > g.max.joins {
+			return ctx, status.Errorf(codes.ResourceExhausted, "more than %d calls of Join on one connection", g.max.joins)
 		}
 		return ctx, nil
 	}
@@ -201,7 +206,7 @@ func (s *stranger) Read(b []byte) (int, error) {
 		return s.Conn.Read(b)
 	}
 	if left == 0 {
-		return 0, fmt.Errorf("more than %d bytes from a connection without a certificate", strangerBytes)
+		return 0, fmt.Errorf("more than %d bytes from a connection without a certificate", s.guard.max.bytes)
 	}
 	n, err := s.Conn.Read(b[:min(int64(len(b)), left)])
 	s.left.CompareAndSwap(left, left-int64(n))

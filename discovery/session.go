@@ -97,7 +97,7 @@ func (c *Client) listen(stream wire.Discovery_WatchClient) error {
 		if d == nil && err == nil {
 			continue
 		}
-		receipt := &wire.Ack{Version: m.GetVersion()}
+		receipt := &wire.Ack{Version: m.GetVersion(), Receipt: true}
 		var next *snapshot.Snapshot
 		if err == nil {
 			next, err = c.apply(d)

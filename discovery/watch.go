@@ -261,7 +261,12 @@ func (w *watch) hear(m *wire.FromNode) error {
 		if a.GetVersion() == "" || len(a.GetVersion()) > wire.MaxVersion {
 			return status.Error(codes.InvalidArgument, "an acknowledgement of no version")
 		}
-		w.ack(snapshot.Version(a.GetVersion()), a.GetApplied(), shorten(a.GetError()))
+		v, errText := snapshot.Version(a.GetVersion()), shorten(a.GetError())
+		if a.GetReceipt() {
+			w.receipt(v, errText)
+		} else {
+			w.applied(v, a.GetApplied(), errText)
+		}
 	}
 	return nil
 }
@@ -277,30 +282,36 @@ func (w *watch) report(in *wire.Report) {
 	w.server.cfg.Sink.Report(w.member.node, r)
 }
 
-// ack takes an acknowledgement: of the flight, whether it arrived, and later
-// of any version, whether it is in the kernel.
-func (w *watch) ack(v snapshot.Version, applied bool, errText string) {
-	switch {
-	case w.flight != nil && !applied && v == w.flight.wanted.Version():
-		f := w.flight
-		if errText == "" {
-			w.land(nil)
-			w.base = f.wanted.snap
-			w.acked(f.wanted)
-			return
-		}
-		w.log.Warn("a node refused a delta", "version", v, "reset", f.reset, "error", errText)
-		if f.reset {
-			w.land(f.wanted) // the same again would not help
-		} else {
-			w.land(nil)
-		}
-		w.base, w.hello = nil, ""
-		w.update(func(n *NodeState) { n.Error = errText })
-	case errText != "":
+// receipt: the flight arrived, or could not be taken.
+func (w *watch) receipt(v snapshot.Version, errText string) {
+	f := w.flight
+	if f == nil || v != f.wanted.Version() {
+		w.log.Warn("a node answered a delta that is not on its way", "version", v)
+		return
+	}
+	if errText == "" {
+		w.land(nil)
+		w.base = f.wanted.snap
+		w.acked(f.wanted)
+		return
+	}
+	w.log.Warn("a node refused a delta", "version", v, "reset", f.reset, "error", errText)
+	if f.reset {
+		w.land(f.wanted) // the same again would not help
+	} else {
+		w.land(nil) // once more, as a whole
+	}
+	w.base, w.hello = nil, ""
+	w.update(func(n *NodeState) { n.Error = errText })
+	w.server.cfg.Sink.Acked(w.member.node, v, false, errText)
+}
+
+// applied: a version is in the node's kernel, or why not.
+func (w *watch) applied(v snapshot.Version, applied bool, errText string) {
+	if errText != "" {
 		w.log.Warn("a node cannot apply a version", "version", v, "error", errText)
 		w.update(func(n *NodeState) { n.Error = errText })
-	case applied:
+	} else if applied {
 		w.update(func(n *NodeState) { n.Applied, n.Error = v, "" })
 	}
 	w.server.cfg.Sink.Acked(w.member.node, v, applied, errText)

@@ -23,6 +23,9 @@ const (
 	maxTokens = 1000
 	// maxNote bounds a note in bytes.
 	maxNote = 256
+	// keepEnded is how long a token is remembered after its end, to tell whoever
+	// still uses it.
+	keepEnded = 24 * time.Hour
 
 	idBytes     = 5  // 8 characters
 	secretBytes = 20 // 32 characters, 160 bits
@@ -129,7 +132,7 @@ func (ca *CA) Tokens() ([]Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = ca.alive(all)
+	all = since(ca.cfg.Now(), all)
 	for i := range all {
 		all[i].Hash = nil
 	}
@@ -148,9 +151,9 @@ func (ca *CA) RevokeToken(id string) error {
 	})
 }
 
-func (ca *CA) alive(all []Token) []Token {
-	now := ca.cfg.Now()
-	return slices.DeleteFunc(all, func(t Token) bool { return !now.Before(t.Expires) })
+// since leaves out the tokens that ended before the moment.
+func since(moment time.Time, all []Token) []Token {
+	return slices.DeleteFunc(all, func(t Token) bool { return !moment.Before(t.Expires) })
 }
 
 func (ca *CA) changeTokens(change func([]Token) ([]Token, error)) error {
@@ -163,7 +166,7 @@ func (ca *CA) changeTokens(change func([]Token) ([]Token, error)) error {
 	if err != nil {
 		return err
 	}
-	all, err = change(ca.alive(all))
+	all, err = change(since(ca.cfg.Now().Add(-keepEnded), all))
 	if err != nil {
 		return err
 	}

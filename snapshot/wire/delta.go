@@ -69,11 +69,12 @@ func kind(r *Row) string {
 	return string(r.ProtoReflect().WhichOneof(r.ProtoReflect().Descriptor().Oneofs().Get(0)).Name())
 }
 
-// Joiner puts the messages of a Delta together again. The zero value is ready;
-// it starts anew after a whole Delta and after an error.
+// Joiner puts the messages of a Delta together again. Messages of another
+// Delta before the first is whole mean that the sender gave the first up.
 type Joiner struct {
 	node  string
 	delta *snapshot.Delta
+	err   error // what was wrong; the rest of the Delta is passed over
 	rows  int
 	bytes int
 }
@@ -81,55 +82,53 @@ type Joiner struct {
 // NewJoiner is for the deltas of one node.
 func NewJoiner(node string) *Joiner { return &Joiner{node: node} }
 
-// Add takes the next message. It returns the whole Delta when this was its
-// last one, else nil.
+// Add takes the next message. With the last one of a Delta it returns the
+// whole Delta or what is wrong with it, before that nothing.
 func (j *Joiner) Add(m *Delta) (*snapshot.Delta, error) {
-	d, err := j.add(m)
-	if err != nil || d != nil {
-		*j = Joiner{node: j.node}
-	}
-	return d, err
-}
-
-func (j *Joiner) add(m *Delta) (*snapshot.Delta, error) {
-	if m == nil {
-		return nil, errors.New("delta: no message")
-	}
-	c := check{row: "delta"}
-	version := snapshot.Version(c.text("version", m.GetVersion(), MaxVersion))
-	switch {
-	case c.err != nil:
-		return nil, c.err
-	case version == "":
-		return nil, errors.New("delta: field version: empty")
-	case m.GetReset_() && len(m.GetDelete()) > 0:
-		return nil, fmt.Errorf("delta %s: a reset deletes nothing", version)
-	}
-	if j.delta == nil {
-		j.delta = &snapshot.Delta{
+	version := snapshot.Version(m.GetVersion())
+	if j.delta == nil || j.delta.Version != version || j.delta.Reset != m.GetReset_() {
+		*j = Joiner{node: j.node, delta: &snapshot.Delta{
 			Version: version, Reset: m.GetReset_(),
 			Put: snapshot.Snapshot{Node: j.node}, Delete: snapshot.Snapshot{Node: j.node},
+		}}
+	}
+	if j.err == nil {
+		if err := j.add(m); err != nil {
+			j.err = fmt.Errorf("delta %.64q: %w", version, err)
+			// What was gathered is of no use, and may be large.
+			j.delta.Put, j.delta.Delete = snapshot.Snapshot{}, snapshot.Snapshot{}
 		}
-	}
-	if j.delta.Version != version || j.delta.Reset != m.GetReset_() {
-		return nil, fmt.Errorf("delta %s: not whole when delta %s began", j.delta.Version, version)
-	}
-	j.rows += len(m.GetPut()) + len(m.GetDelete())
-	j.bytes += proto.Size(m)
-	if j.rows > MaxRows || j.bytes > MaxDelta {
-		return nil, fmt.Errorf("delta %s: larger than %d rows or %d bytes", version, MaxRows, MaxDelta)
-	}
-	if err := addRows(&j.delta.Delete, "delete row", m.GetDelete(), true); err != nil {
-		return nil, fmt.Errorf("delta %s: %w", version, err)
-	}
-	if err := addRows(&j.delta.Put, "put row", m.GetPut(), false); err != nil {
-		return nil, fmt.Errorf("delta %s: %w", version, err)
 	}
 	if m.GetMore() {
 		return nil, nil
 	}
-	if err := overlap(&j.delta.Put, &j.delta.Delete); err != nil {
+	d, err := j.delta, j.err
+	*j = Joiner{node: j.node}
+	if err != nil {
+		return nil, err
+	}
+	if err := overlap(&d.Put, &d.Delete); err != nil {
 		return nil, fmt.Errorf("delta %s: %w", version, err)
 	}
-	return j.delta, nil
+	return d, nil
+}
+
+func (j *Joiner) add(m *Delta) error {
+	c := check{row: "message"}
+	if c.text("version", m.GetVersion(), MaxVersion) == "" {
+		c.failf("version", "empty")
+		return c.err
+	}
+	if m.GetReset_() && len(m.GetDelete()) > 0 {
+		return errors.New("a reset that deletes rows")
+	}
+	j.rows += len(m.GetPut()) + len(m.GetDelete())
+	j.bytes += proto.Size(m)
+	if j.rows > MaxRows || j.bytes > MaxDelta {
+		return fmt.Errorf("more than %d rows or %d bytes", MaxRows, MaxDelta)
+	}
+	if err := addRows(&j.delta.Delete, "delete row", m.GetDelete(), true); err != nil {
+		return err
+	}
+	return addRows(&j.delta.Put, "put row", m.GetPut(), false)
 }

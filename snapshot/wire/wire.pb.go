@@ -299,6 +299,7 @@ type Ack struct {
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	Applied       bool                   `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Receipt       bool                   `protobuf:"varint,4,opt,name=receipt,proto3" json:"receipt,omitempty"` // answers the delta that came last; else it is about the kernel
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +353,13 @@ func (x *Ack) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Ack) GetReceipt() bool {
+	if x != nil {
+		return x.Receipt
+	}
+	return false
 }
 
 type Delta struct {
@@ -1802,7 +1810,7 @@ func (x *RecordBatch) GetLost() uint64 {
 
 type ShipAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Received      uint64                 `protobuf:"varint,1,opt,name=received,proto3" json:"received,omitempty"`
+	Received      uint64                 `protobuf:"varint,1,opt,name=received,proto3" json:"received,omitempty"` // batches on this stream so far
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1865,11 +1873,12 @@ const file_wire_proto_rawDesc = "" +
 	"\x03ack\x18\x02 \x01(\v2\x12.moire.wire.v1.AckR\x03ack\x12-\n" +
 	"\x06report\x18\x03 \x01(\v2\x15.moire.wire.v1.ReportR\x06report\"!\n" +
 	"\x05Hello\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\"O\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"i\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\bR\aapplied\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x9d\x01\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x18\n" +
+	"\areceipt\x18\x04 \x01(\bR\areceipt\"\x9d\x01\n" +
 	"\x05Delta\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05reset\x18\x02 \x01(\bR\x05reset\x12$\n" +
