@@ -58,7 +58,7 @@ func (l *loop) succeed(r *request) {
 			}
 		}
 		n := l.newest().Networks[a.VNI]
-		out.Interfaces = append(out.Interfaces, a.inside(n))
+		out.Interfaces = append(out.Interfaces, a.inside(n, l.wiring.MTU(n.MTU)))
 		if a.stage != ready {
 			out.Warnings = append(out.Warnings, l.warning(a))
 		}

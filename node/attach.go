@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"moire.dev/moire/datapath"
 	"moire.dev/moire/ipam"
 	"moire.dev/moire/node/local"
 	"moire.dev/moire/snapshot"
@@ -143,7 +144,7 @@ func (l *loop) again(old *attachment, r *request, inode uint64) error {
 func (l *loop) fresh(k snapshot.AttachmentKey, r *request, nth int) *attachment {
 	a := &attachment{
 		Key: k, Account: r.attach.Account, Labels: claims(r.attach.Labels),
-		Netns: r.attach.Netns, IfName: nthIfName(r.attach.IfName, nth), Host: l.cfg.hostName(k),
+		Netns: r.attach.Netns, IfName: nthIfName(r.attach.IfName, nth), Host: datapath.HostName(l.cfg.Name, k),
 		PID: r.attach.PID, Born: r.born, Persist: r.attach.Persist, Since: l.now().UTC(),
 		stage: pending, why: "waits for the control plane",
 	}

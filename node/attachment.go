@@ -74,23 +74,24 @@ func (a *attachment) local() Local {
 	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host}
 }
 
-// describe is what people see; n may be the zero Network.
-func (a *attachment) describe(n snapshot.Network) local.Attachment {
+// describe is what people see; n may be the zero Network. mtu is of the
+// interface, in bytes.
+func (a *attachment) describe(n snapshot.Network, mtu int) local.Attachment {
 	labels := make(map[string]string, len(a.Labels))
 	for _, l := range a.Labels {
 		labels[l.Key] = l.Value
 	}
 	return local.Attachment{
-		Interface: a.inside(n),
+		Interface: a.inside(n, mtu),
 		Project:   a.Key.Project, Workload: a.Key.Workload, Account: a.Account, Labels: labels,
 		Netns: a.Netns, Host: a.Host, PID: a.PID, Persist: a.Persist, Since: a.Since,
 		State: string(a.stage), Why: a.why,
 	}
 }
 
-func (a *attachment) inside(n snapshot.Network) local.Interface {
+func (a *attachment) inside(n snapshot.Network, mtu int) local.Interface {
 	i := local.Interface{
-		Network: a.Key.Network, IfName: a.IfName, VNI: uint32(a.VNI), MAC: a.MAC.String(), MTU: n.MTU,
+		Network: a.Key.Network, IfName: a.IfName, VNI: uint32(a.VNI), MAC: a.MAC.String(), MTU: mtu,
 		Addresses: slices.Clone(a.Addrs), Prefixes: slices.Clone(n.Prefixes), Gateways: gateways(n),
 	}
 	if i.Addresses == nil {

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,8 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"moire.dev/moire/snapshot"
 )
 
 // Defaults.
@@ -106,14 +102,6 @@ func (c Config) named() (Config, error) {
 }
 
 func (c *Config) socket() string { return filepath.Join(c.RunDir, c.Name+".sock") }
-
-// hostName is what the node's end of an interface is called: always the same
-// for the same attachment, 14 characters, and unlike any other with the odds
-// of 48 bits.
-func (c *Config) hostName(k snapshot.AttachmentKey) string {
-	sum := sha256.Sum256([]byte(c.Name + "\x00" + k.Project + "\x00" + k.Workload + "\x00" + k.Network))
-	return "mo" + hex.EncodeToString(sum[:6])
-}
 
 // netnsFile is where `moire run` shows the namespace of a Workload.
 func (c *Config) netnsFile(project, workload string) string {

@@ -71,6 +71,13 @@ func (k *fakeKernel) Plugged() ([]string, error) {
 	return out, nil
 }
 
+func (k *fakeKernel) MTU(want int) int {
+	if want == 0 {
+		return 1450
+	}
+	return want
+}
+
 type ack struct {
 	v       snapshot.Version
 	applied bool
@@ -214,6 +221,10 @@ func web() local.Attach {
 // world is a snapshot of node n1 with Network shop/front and, for each own
 // attachment in the last report, what compile would say of it.
 func world(c *fakeControl, edit func(*snapshot.Snapshot)) *snapshot.Snapshot {
+	return worldOf(c.last(), edit)
+}
+
+func worldOf(r snapshot.Report, edit func(*snapshot.Snapshot)) *snapshot.Snapshot {
 	vni := snapshot.VNI(100)
 	s := &snapshot.Snapshot{
 		Node:  "n1",
@@ -235,7 +246,7 @@ func world(c *fakeControl, edit func(*snapshot.Snapshot)) *snapshot.Snapshot {
 	for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
 		s.Policies[snapshot.PolicyKey{VNI: vni, Identity: webIdentity, Direction: d}] = policy.Set{Default: policy.DefaultRule{ID: "default/shop/front/open", Allow: true}}
 	}
-	for _, a := range c.last().Attachments {
+	for _, a := range r.Attachments {
 		s.Grants[a.AttachmentKey] = snapshot.Grant{AttachmentKey: a.AttachmentKey, VNI: vni, Identity: webIdentity}
 		for _, ip := range a.Addresses {
 			addr := snapshot.Addr{VNI: vni, IP: ip}

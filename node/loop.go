@@ -41,6 +41,9 @@ type wiring interface {
 	Unplug(host string) error
 	// Plugged lists the node's ends that are there.
 	Plugged() ([]string, error)
+	// MTU is what an interface gets, in bytes, when want is wanted; 0 wants as
+	// much as the underlay allows.
+	MTU(want int) int
 }
 
 // controlPlane is what the loop needs of it.

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"moire.dev/moire/snapshot"
 )
 
 func TestProcesses(t *testing.T) {
@@ -94,9 +92,6 @@ func TestConfig(t *testing.T) {
 	c, err := Config{Name: "n1", Address: snapshotAddr}.WithDefaults()
 	if err != nil || c.Dir != "/var/lib/moire/node/n1" || c.socket() != "/run/moire/n1.sock" || c.Wait != DefaultWait {
 		t.Errorf("%+v, %v", c, err)
-	}
-	if host := c.hostName(webKey); len(host) != 14 || host == c.hostName(snapshot.AttachmentKey{Project: "shop", Workload: "web", Network: "back"}) {
-		t.Errorf("host name %s", host)
 	}
 	for _, bad := range []Config{{Name: "a/b", Address: snapshotAddr}, {Name: "n1", Address: snapshotAddr, Token: "x"}} {
 		if _, err := bad.WithDefaults(); err == nil {

@@ -25,7 +25,8 @@ func (l *loop) show() {
 		Networks: len(s.Networks), Endpoints: len(s.Endpoints), Attachments: len(l.attached),
 	}}
 	for _, a := range l.sorted() {
-		v.attachments = append(v.attachments, a.describe(s.Networks[a.VNI]))
+		n := s.Networks[a.VNI]
+		v.attachments = append(v.attachments, a.describe(n, l.wiring.MTU(n.MTU)))
 	}
 	l.view.Store(v)
 }

@@ -1,0 +1,69 @@
+// Command moire-node is the agent of one node: see the room node.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = ""
+
+// Exit codes beside 0.
+const (
+	failed   = 1
+	badUsage = 2
+)
+
+// errUsage marks what is wrong with the command line.
+var errUsage = errors.New("see --help")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "moire-node:", err)
+		stop()
+		if errors.Is(err, errUsage) {
+			os.Exit(badUsage)
+		}
+		os.Exit(failed)
+	}
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "moire-node",
+		Short:         "The agent of a Moiré node: attaches Workloads and makes the kernel match the snapshot",
+		Version:       versionText(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
+	c.AddCommand(runCommand(), cleanupCommand(), checkCommand(), dumpCommand(), consentCommand())
+	return c
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "dev"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return s.Value[:12]
+		}
+	}
+	return "dev"
+}

@@ -1,0 +1,167 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"moire.dev/moire/discovery"
+	"moire.dev/moire/flow/record"
+	"moire.dev/moire/snapshot"
+)
+
+// joinFile is <run dir>/join.json: how a control plane on this machine invites
+// its node.
+type joinFile struct {
+	Servers []string `json:"servers"`
+	Token   string   `json:"token"`
+	CAHash  string   `json:"caHash"`
+}
+
+// link is the way to the control plane: it joins until that worked, then keeps
+// connected. Before, the last report waits and acknowledgements go nowhere.
+type link struct {
+	cfg     Config
+	log     *slog.Logger
+	handler discovery.Handler
+	ready   <-chan struct{}           // last may be asked
+	last    func() *snapshot.Snapshot // what this node has; nil: nothing
+
+	mu     sync.Mutex
+	client *discovery.Client
+	report *snapshot.Report
+	err    error
+}
+
+func (l *link) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-l.ready:
+	}
+	pause := 100 * time.Millisecond
+	for {
+		client, err := l.join(ctx)
+		if err == nil {
+			return client.Run(ctx)
+		}
+		l.mu.Lock()
+		again := l.err != nil && l.err.Error() == err.Error()
+		l.err = err
+		l.mu.Unlock()
+		if !again && ctx.Err() == nil {
+			l.log.Warn("cannot join yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+// join makes the client, once this node has its certificate.
+func (l *link) join(ctx context.Context) (*discovery.Client, error) {
+	j := joinFile{Servers: l.cfg.Servers, Token: l.cfg.Token, CAHash: l.cfg.CAHash}
+	if len(j.Servers) == 0 {
+		var err error
+		if j, err = readJoinFile(filepath.Join(l.cfg.RunDir, "join.json")); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := discovery.Join(ctx, discovery.JoinConfig{
+		Servers: j.Servers, Token: j.Token, CAHash: j.CAHash,
+		Node: l.cfg.Name, Address: l.cfg.Address, Dir: l.cfg.Dir,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c, err := discovery.NewClient(discovery.ClientConfig{
+		Servers: j.Servers, Dir: l.cfg.Dir, Node: l.cfg.Name, Handler: l.handler, Log: l.log, Last: l.last(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.client, l.err = c, nil
+	if l.report != nil {
+		c.Report(*l.report)
+	}
+	return c, nil
+}
+
+func readJoinFile(path string) (joinFile, error) {
+	var j joinFile
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, fmt.Errorf("there is no %s, which a control plane on this machine would write; start it, or pass --server, --token and --ca-hash", path)
+	}
+	if err != nil {
+		return j, err
+	}
+	if err := json.Unmarshal(b, &j); err != nil {
+		return j, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(j.Servers) == 0 {
+		return j, fmt.Errorf("%s names no servers", path)
+	}
+	return j, nil
+}
+
+// Report takes over the latest report.
+func (l *link) Report(r snapshot.Report) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.report = &r
+	if l.client != nil {
+		l.client.Report(r)
+	}
+}
+
+// Ack tells what became of a version.
+func (l *link) Ack(v snapshot.Version, applied bool, errText string) {
+	if c := l.get(); c != nil {
+		c.Ack(v, applied, errText)
+	}
+}
+
+// Connected says whether the control plane hears us now.
+func (l *link) Connected() bool {
+	c := l.get()
+	return c != nil && c.Connected()
+}
+
+// ship sends records.
+func (l *link) ship(rs []record.Record, lost uint64) error {
+	if c := l.get(); c != nil {
+		return c.Ship(rs, lost)
+	}
+	return errors.New("this node has not joined yet")
+}
+
+// trouble says why this node could not join, if so.
+func (l *link) trouble() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		return ""
+	}
+	return l.err.Error()
+}
+
+func (l *link) get() *discovery.Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.client
+}
