@@ -103,6 +103,7 @@ func (s *Store) build(ctx context.Context, l net.Listener, files keyFiles, db *d
 	if err != nil {
 		return nil, fmt.Errorf("store: configure the API server: %w", err)
 	}
+	generic.EffectiveVersion = servedVersion{generic.EffectiveVersion}
 	longRunning := generic.LongRunningFunc
 	generic.LongRunningFunc = func(r *http.Request, info *request.RequestInfo) bool {
 		return longRunning(r, info) || s.world.longRunning(r, info)

@@ -1,0 +1,140 @@
+package store
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// person makes a service account in a namespace and returns a kubeconfig with
+// its token.
+func person(t *testing.T, ns, name string) string {
+	t.Helper()
+	kubectl(t, "", "create", "serviceaccount", name, "-n", ns)
+	token := strings.TrimSpace(kubectl(t, "", "create", "token", name, "-n", ns))
+	c, err := clientcmd.LoadFromFile(shared.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.AuthInfos = map[string]*clientcmdapi.AuthInfo{"admin": {Token: token}}
+	path := filepath.Join(t.TempDir(), name)
+	if err := clientcmd.WriteToFile(*c, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func account(ns, name string) string { return "--serviceaccount=" + ns + ":" + name }
+
+const policyAdmin = `
+apiVersion: moire.dev/v1alpha1
+kind: Policy
+metadata: {name: guard}
+spec: {tier: admin, ingress: [{action: deny}]}
+`
+
+func namespaceWith(name, domain string) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {moire.dev/domain: %q}}\n", name, domain)
+}
+
+// TestTenants: two projects of two Domains, a tenant admin and a viewer of one,
+// an admin of one Domain, an admin of all.
+func TestTenants(t *testing.T) {
+	for _, d := range []string{"acme", "beta"} {
+		kubectl(t, fmt.Sprintf("apiVersion: moire.dev/v1alpha1\nkind: Domain\nmetadata: {name: %s}\n", d), "apply", "-f", "-")
+		kubectl(t, namespaceWith(d+"-shop", d), "apply", "-f", "-")
+		kubectl(t, networkWeb, "create", "-n", d+"-shop", "-f", "-")
+		shared.world.report(d+"-shop", "ran", "Running", "n1")
+	}
+	kubectl(t, "", "create", "namespace", "people")
+	tenant := person(t, "people", "tenant")
+	viewer := person(t, "people", "viewer")
+	oneDomain := person(t, "people", "one-domain")
+	allDomains := person(t, "people", "all-domains")
+	kubectl(t, "", "create", "rolebinding", "tenant", "-n", "acme-shop", "--clusterrole=moire-tenant-admin", account("people", "tenant"))
+	kubectl(t, "", "create", "rolebinding", "viewer", "-n", "acme-shop", "--clusterrole=moire-tenant-viewer", account("people", "viewer"))
+	kubectl(t, "", "create", "clusterrolebinding", "all-domains", "--clusterrole=moire-domain-admin", account("people", "all-domains"))
+	kubectl(t, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: acme-admin}
+rules:
+- {apiGroups: [moire.dev], resources: [domains], resourceNames: [acme], verbs: [get, manage]}
+- {apiGroups: [""], resources: [namespaces], verbs: [get, create, patch, update, delete]}
+- {apiGroups: [""], resources: [namespaces/finalize, namespaces/status], verbs: [get, update, patch]}
+- {apiGroups: [moire.dev], resources: [policies], verbs: ["*"]}
+`, "apply", "-f", "-")
+	kubectl(t, "", "create", "clusterrolebinding", "acme-admin", "--clusterrole=acme-admin", account("people", "one-domain"))
+
+	for _, c := range []struct {
+		who, name, stdin, args string
+		want                   string // "" is success, otherwise a part of the error
+	}{
+		{tenant, "reads own", "", "get networks -n acme-shop", ""},
+		{tenant, "reads what ran", "", "get workload ran -n acme-shop", ""},
+		{tenant, "reads own flows", "", "get --raw /apis/moire.dev/v1alpha1/namespaces/acme-shop/flows", ""},
+		{tenant, "watches own", "", "get workloads -n acme-shop -w --request-timeout=1s", ""},
+		{tenant, "writes own", policyWeb, "create -n acme-shop -f -", ""},
+		{tenant, "deletes own", "", "delete policy web -n acme-shop", ""},
+		{tenant, "lets others in", "", "create rolebinding more -n acme-shop --clusterrole=moire-tenant-viewer --user=x", ""},
+		{tenant, "gives no more than it has", "", "create rolebinding most -n acme-shop --clusterrole=cluster-admin --user=x", "attempting to grant RBAC permissions not currently held"},
+		{tenant, "reads no others", "", "get networks -n beta-shop", "Forbidden"},
+		{tenant, "reads no other by name", "", "get network web -n beta-shop", "Forbidden"},
+		{tenant, "sees not what ran elsewhere", "", "get workload ran -n beta-shop", "Forbidden"},
+		{tenant, "lists not what ran elsewhere", "", "get workloads -A", "Forbidden"},
+		{tenant, "watches no others", "", "get --raw /apis/moire.dev/v1alpha1/workloads?watch=1&timeoutSeconds=1", "orbidden"},
+		{tenant, "reads no flows of others", "", "get --raw /apis/moire.dev/v1alpha1/namespaces/beta-shop/flows", "orbidden"},
+		{tenant, "reads no flows of all", "", "get --raw /apis/moire.dev/v1alpha1/flows", "orbidden"},
+		{tenant, "sees no nodes", "", "get nodes.moire.dev", "Forbidden"},
+		{tenant, "writes no status", "", "patch network web -n acme-shop --subresource=status --type=merge -p {\"status\":{\"vni\":7}}", "Forbidden"},
+		{tenant, "makes no project", "", "create namespace more", "Forbidden"},
+		{tenant, "does not move to another Domain", "", "label namespace acme-shop --overwrite moire.dev/domain=beta", "Forbidden"},
+		{tenant, "writes no admin tier", policyAdmin, "create -n acme-shop -f -",
+			`spec.tier: a Policy of tier admin holds for the whole Domain "acme", and system:serviceaccount:people:tenant may not manage it; use tier project, or ask somebody who has the verb manage on domains/acme in group moire.dev`},
+		{viewer, "reads", "", "get networks,policies,workloads -n acme-shop", ""},
+		{viewer, "writes nothing", policyWeb, "create -n acme-shop -f -", "Forbidden"},
+
+		{oneDomain, "makes a project of the Domain", namespaceWith("acme-new", "acme"), "create -f -", ""},
+		{oneDomain, "makes no project of another", namespaceWith("beta-new", "beta"), "create -f -",
+			`label moire.dev/domain: Domain "beta" does not exist or system:serviceaccount:people:one-domain may not manage it; leave the label out, or ask somebody who has the verb manage on domains/beta in group moire.dev`},
+		{oneDomain, "makes no project of an unknown one", namespaceWith("no-new", "nowhere"), "create -f -", `Domain "nowhere" does not exist or`},
+		{oneDomain, "takes no project of another", "", "label namespace beta-shop --overwrite moire.dev/domain=acme",
+			`the project belongs to Domain "beta", which system:serviceaccount:people:one-domain may not manage`},
+		{oneDomain, "frees no project of another", "", "label namespace beta-shop moire.dev/domain-", `belongs to Domain "beta"`},
+		{oneDomain, "gives no project away", "", "label namespace acme-new --overwrite moire.dev/domain=beta", `Domain "beta" does not exist or`},
+		{oneDomain, "labels no project of another", "", "label namespace beta-shop a=b", `belongs to Domain "beta"`},
+		{oneDomain, "deletes no project of another", "", "delete namespace beta-shop", `belongs to Domain "beta"`},
+		{oneDomain, "labels not through status", "", "patch namespace beta-shop --subresource=status --type=merge -p {\"metadata\":{\"labels\":{\"moire.dev/domain\":\"acme\"}}}", `belongs to Domain "beta"`},
+		{oneDomain, "labels not through finalize", `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"beta-shop","labels":{"moire.dev/domain":"acme"}},"spec":{"finalizers":["kubernetes"]}}`,
+			"replace --raw /api/v1/namespaces/beta-shop/finalize -f -", `belongs to Domain "beta"`},
+		{oneDomain, "writes the admin tier", policyAdmin, "create -n acme-shop -f -", ""},
+		{oneDomain, "writes no admin tier elsewhere", policyAdmin, "create -n beta-shop -f -", `holds for the whole Domain "beta"`},
+		{oneDomain, "writes no admin tier for all", policyAdmin, "create -n moire-system -f -", `a Policy of tier admin holds for every Domain, and system:serviceaccount:people:one-domain may not manage every Domain`},
+		{oneDomain, "writes no admin tier without Domain", policyAdmin, "create -n people -f -", `holds for a whole Domain, but project people belongs to none`},
+		{tenant, "deletes no admin tier", "", "delete policy guard -n acme-shop", `spec.tier: a Policy of tier admin holds for the whole Domain "acme"`},
+		{tenant, "weakens no admin tier", "", "patch policy guard -n acme-shop --type=merge -p {\"spec\":{\"tier\":\"project\"}}", `spec.tier: a Policy of tier admin`},
+		{tenant, "deletes not all either", "", "delete --raw /apis/moire.dev/v1alpha1/namespaces/acme-shop/policies", `spec.tier: a Policy of tier admin`},
+		{oneDomain, "deletes the admin tier", "", "delete policy guard -n acme-shop", ""},
+		{oneDomain, "frees its project", "", "label namespace acme-new moire.dev/domain-", ""},
+
+		{allDomains, "writes the admin tier for all", policyAdmin, "create -n moire-system -f -", ""},
+		{allDomains, "makes projects", namespaceWith("beta-more", "beta"), "create -f -", ""},
+		{allDomains, "makes projects of Domains to come", namespaceWith("later", "later"), "create -f -", ""},
+		{allDomains, "reads nodes", "", "get nodes.moire.dev", ""},
+	} {
+		t.Run(filepath.Base(c.who)+" "+c.name, func(t *testing.T) {
+			out, errs, err := kubectlWith(t, c.who, c.stdin, strings.Fields(c.args)...)
+			switch {
+			case c.want == "" && err != nil && !strings.Contains(errs, "Client.Timeout"):
+				t.Errorf("kubectl %s: %v\n%s%s", c.args, err, out, errs)
+			case c.want != "" && (err == nil || !strings.Contains(errs, c.want)):
+				t.Errorf("kubectl %s: %v\n%s%s\nwant an error with: %s", c.args, err, out, errs, c.want)
+			}
+		})
+	}
+	kubectl(t, "", "delete", "policy", "guard", "-n", "moire-system")
+}
