@@ -150,4 +150,3 @@ func TestJoinTriesTheNextServer(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
-

@@ -43,25 +43,37 @@ func (ca *CA) nodeOf(cert *x509.Certificate) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	if err = ca.verify(cert); err != nil {
+		// Another process may have replaced the issuing certificate.
+		if rerr := ca.readIssuing(); rerr != nil {
+			return "", fmt.Errorf("node %s: %w", node, rerr)
+		}
+		err = ca.verify(cert)
+	}
+	if err != nil {
+		return "", fmt.Errorf("node %s: %w", node, err)
+	}
+	return node, nil
+}
+
+// verify the chain up to a root. The caller holds mu.
+func (ca *CA) verify(cert *x509.Certificate) error {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, r := range ca.roots {
 		roots.AddCert(r)
 	}
-	ca.mu.Lock()
 	for _, c := range ca.issuing {
 		between.AddCert(c)
 	}
-	ca.mu.Unlock()
-	_, err = cert.Verify(x509.VerifyOptions{
+	_, err := cert.Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: between,
 		CurrentTime:   ca.cfg.Now(),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	if err != nil {
-		return "", fmt.Errorf("node %s: %w", node, err)
-	}
-	return node, nil
+	return err
 }
 
 // onlyURI reads the one name of a certificate from its bytes: the parsed form
