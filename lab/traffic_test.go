@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -172,4 +173,12 @@ func (d *denied) end(t *testing.T) {
 	if d.err != nil || d.n == 0 {
 		t.Errorf("after %d denied probes: %v", d.n, d.err)
 	}
+}
+
+// sh runs lines of shell in the namespace of the calling thread.
+func sh(lines string) error {
+	if out, err := exec.Command("sh", "-ec", lines).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
