@@ -53,7 +53,7 @@ func (d *Datapath) attach(pin, host string, ifindex int, p *ebpf.Program) error 
 		d.forgetLink(pin)
 	}
 	path := filepath.Join(d.linkDir(), pin)
-	if !d.cfg.unpinned {
+	if !d.cfg.Ephemeral {
 		if l, err := link.LoadPinnedLink(path, nil); err == nil {
 			if onInterface(l, ifindex) {
 				if err := l.Update(p); err != nil {
@@ -73,7 +73,7 @@ func (d *Datapath) attach(pin, host string, ifindex int, p *ebpf.Program) error 
 	if err != nil {
 		return fmt.Errorf("attach the program of %s: %w", pin, err)
 	}
-	if !d.cfg.unpinned {
+	if !d.cfg.Ephemeral {
 		if err := l.Pin(path); err != nil {
 			l.Close()
 			return fmt.Errorf("pin the program of %s: %w", pin, err)
@@ -110,7 +110,7 @@ func (d *Datapath) detachOthers(w *want) error {
 	for pin := range d.links {
 		pins[pin] = true
 	}
-	if !d.cfg.unpinned {
+	if !d.cfg.Ephemeral {
 		entries, err := os.ReadDir(d.linkDir())
 		if err != nil {
 			return fmt.Errorf("list pins: %w", err)
@@ -130,7 +130,7 @@ func (d *Datapath) detachOthers(w *want) error {
 		d.forgetLink(pin)
 		d.writes.Add(1)
 	}
-	if d.cfg.unpinned {
+	if d.cfg.Ephemeral {
 		return nil
 	}
 	return d.dropOldLayouts()

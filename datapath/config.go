@@ -31,9 +31,8 @@ type Config struct {
 	ConntrackMax int
 	// Log for what an operator should know. Default: none.
 	Log *slog.Logger
-
-	// unpinned: nothing outlives the process. For proving.
-	unpinned bool
+	// Ephemeral: nothing is pinned, all is gone with the process. For proving.
+	Ephemeral bool
 }
 
 // Local is one interface that is plugged here.

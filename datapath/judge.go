@@ -33,6 +33,10 @@ type Judgement struct {
 	Allow bool
 	// Rule that decided, and the ingress rule when that was asked here too.
 	Rule, IngressRule string
+	// Shadow is the rule that would decide if what is audited were enforced,
+	// and ShadowAllow what it would say; empty when that is no different.
+	Shadow      string
+	ShadowAllow bool
 	// Drop is the reason when it was not a rule.
 	Drop string
 	// Packet as it leaves the program.
@@ -92,10 +96,22 @@ func (d *Datapath) Forget() error {
 		if d.judge == nil {
 			return nil
 		}
-		err := d.judge.Close()
-		d.judge = nil
-		return err
+		return errors.Join(empty[bpf.MoireSessionKey, bpf.MoireSession](d.judge.Sessions),
+			empty[bpf.MoireFragmentKey, bpf.MoirePorts](d.judge.Fragments))
 	})
+}
+
+func empty[K comparable, V any](m *ebpf.Map) error {
+	rows, err := readMap[K, V](m)
+	if err != nil {
+		return err
+	}
+	for k := range rows {
+		if err := m.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *Datapath) loadJudge() (*judgeObjects, error) {
@@ -143,6 +159,7 @@ func (d *Datapath) run(p *ebpf.Program, ifindex uint32, packet []byte) (Judgemen
 	if out.Cb[0]&0xffff0000 == judgementMark {
 		reason = out.Cb[0] & 0xffff
 		j.Rule, j.IngressRule = string(d.rules.names[out.Cb[1]]), string(d.rules.names[out.Cb[2]])
+		j.Shadow, j.ShadowAllow = string(d.rules.names[out.Cb[4]&0x7fffffff]), out.Cb[4]>>31 != 0
 	}
 	if j.Rule == "" || reason == reasonPolicy && j.IngressRule != "" {
 		j.Rule = j.IngressRule

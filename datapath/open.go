@@ -99,7 +99,7 @@ func (d *Datapath) load() error {
 	d.layout = layoutOf(spec)
 	spec.Maps["sessions"].MaxEntries = uint32(d.cfg.ConntrackMax)
 	var options ebpf.CollectionOptions
-	if !d.cfg.unpinned {
+	if !d.cfg.Ephemeral {
 		options.Maps.PinPath, err = d.prepare()
 		if err != nil {
 			return err

@@ -14,7 +14,7 @@ inline_ int back(struct __sk_buff *skb, struct packet *p)
 	__builtin_memcpy(mac + 6, router_mac, 6);
 	if (bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
 		return drop(skb, p, R_FAILED);
-	judgement(skb, 0, 0, 0);
+	judgement(skb, 0, 0);
 	skb->cb[3] = 1;
 	return bpf_redirect(p->ifindex, 0);
 }
@@ -110,6 +110,6 @@ step int too_big(struct __sk_buff *skb, struct packet *p)
 	if (r)
 		return ACT_DROP;
 	r = back(skb, p);
-	judgement(skb, R_TOO_BIG, 0, 0);
+	judgement(skb, R_TOO_BIG, 0);
 	return r;
 }

@@ -74,12 +74,22 @@ step int denied(struct packet *p, u32 reason, u32 rule, const struct session *s)
 	return tell(EVENT_DENIED, reason, count, &p->key, s);
 }
 
-// judgement leaves what was decided where BPF_PROG_RUN can read it.
-inline_ void judgement(struct __sk_buff *skb, u32 reason, u32 egress, u32 ingress)
+// judgement leaves what was decided where BPF_PROG_RUN can read it; s says by
+// which rules, if any.
+inline_ void judgement(struct __sk_buff *skb, u32 reason, const struct session *s)
 {
+	u32 egress = 0, ingress = 0, shadow = 0;
+
+	if (s) {
+		u32 i = s->shadow[0] ? 0 : 1;
+		egress = s->rule[0];
+		ingress = s->rule[1];
+		shadow = s->shadow[i] | (u32)s->shadow_allow[i] << 31;
+	}
 	skb->cb[0] = reason | 0x4d6f0000;
 	skb->cb[1] = egress;
 	skb->cb[2] = ingress;
+	skb->cb[4] = shadow;
 }
 
 // drop for another reason than a rule.
@@ -94,6 +104,6 @@ step int drop(struct __sk_buff *skb, struct packet *p, u32 reason)
 		s->hop[0].node = p->node;
 		denied(p, reason, 0, s);
 	}
-	judgement(skb, reason, 0, 0);
+	judgement(skb, reason, 0);
 	return ACT_DROP;
 }

@@ -60,7 +60,7 @@ inline_ int owns(struct packet *p, const union addr *a)
 
 inline_ int send_answer(struct __sk_buff *skb, struct packet *p)
 {
-	judgement(skb, 0, 0, 0);
+	judgement(skb, 0, 0);
 	skb->cb[3] = 1;
 	return bpf_redirect(p->ifindex ? p->ifindex : skb->ifindex, 0);
 }

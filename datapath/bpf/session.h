@@ -17,7 +17,7 @@ inline_ int is_multicast(const struct packet *p)
 step int refused(struct __sk_buff *skb, struct packet *p, const struct session *s)
 {
 	denied(p, R_POLICY, decisive(s), s);
-	judgement(skb, R_POLICY, s->rule[0], s->rule[1]);
+	judgement(skb, R_POLICY, s);
 	return ACT_DROP;
 }
 
@@ -29,7 +29,7 @@ step int related(struct __sk_buff *skb, struct packet *p, struct endpoint *dst)
 
 	if (!s || s->reason || s->expires < bpf_ktime_get_coarse_ns() || !same(&p->inner_src, &p->dst))
 		return drop(skb, p, R_CT_UNRELATED);
-	judgement(skb, 0, s->rule[0], s->rule[1]);
+	judgement(skb, 0, s);
 	set_hop(&to, dst);
 	return forward(skb, p, &to);
 }
@@ -79,7 +79,7 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 		s->expires = now + s->timeout * SECOND;
 		return refused(skb, p, s);
 	}
-	judgement(skb, 0, s->rule[0], s->rule[1]);
+	judgement(skb, 0, s);
 	account(skb, p, s, side, now);
 	return forward(skb, p, &s->hop[1 - side]);
 }
@@ -130,7 +130,7 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		return refused(skb, p, t);
 	if (open_session(skb, p, t, now))
 		return drop(skb, p, R_FAILED);
-	judgement(skb, 0, t->rule[0], t->rule[1]);
+	judgement(skb, 0, t);
 	return forward(skb, p, &t->hop[1]);
 }
 
