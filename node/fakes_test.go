@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -20,7 +22,25 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets the test binary be an agent, to be killed.
+func TestMain(m *testing.M) {
+	if config := os.Getenv("MOIRE_TEST_AGENT"); config != "" {
+		os.Exit(agentMain(config))
+	}
+	if config := os.Getenv("MOIRE_TEST_CLEANUP"); config != "" {
+		var cfg Config
+		err := json.Unmarshal([]byte(config), &cfg)
+		if err == nil {
+			err = Cleanup(cfg, true)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fakeKernel is an applier and the wiring.
 type fakeKernel struct {
