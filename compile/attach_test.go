@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
 )
 
@@ -266,4 +267,19 @@ func TestRemovedNode(t *testing.T) {
 	if endpoint(snaps["n1"], "10.0.0.9").Workload != "" || snaps["n2"] != nil || len(snaps["n1"].Nodes) != 1 {
 		t.Error("the removed node is still there")
 	}
+}
+
+// TestUnreadableRange: who cannot read what is reserved gives out nothing.
+func TestUnreadableRange(t *testing.T) {
+	w := shop()
+	w.Networks[Key{"shop", "main"}].Spec.Reserved = []string{"10.0.0.2-10.0.0.9x"}
+	w.attach("n1", "shop", "web", "main", 1)
+	w.allocate(NewCompiler())
+	w.block("n1", "shop", "main", "10.0.0.0/28")
+	snaps, problems := w.compile()
+	b := snaps["n1"].Blocks[snapshot.BlockKey{VNI: 1, CIDR: netip.MustParsePrefix("10.0.0.0/28")}]
+	if len(b.Excluded) != 1 || b.Excluded[0].First != b.CIDR.Addr() {
+		t.Errorf("excluded %v", b.Excluded)
+	}
+	wantCodes(t, codes(problems), v1alpha1.CodeRange, codeExhausted)
 }

@@ -108,6 +108,11 @@ func (d *draft) networkProblems() {
 		return
 	}
 	name := networkName(d.f.key)
+	for _, p := range v1alpha1.ValidateNetwork(d.f.network) {
+		if !p.Warning {
+			d.problem(p)
+		}
+	}
 	if d.f.project.domain == "" {
 		d.problem(noDomain(name, d.f.key.Project, "nothing in the Network is connected"))
 	}

@@ -104,8 +104,7 @@ func (a ranges) size(v6 bool) int64 {
 	return total.Int64()
 }
 
-// space is what a Network says of its addresses, parsed. Ranges that do not
-// parse are left out: validation has refused them before.
+// space is what a Network says of its addresses, parsed.
 type space struct {
 	prefixes []netip.Prefix // sorted
 	inside   ranges         // all addresses of the prefixes
@@ -132,23 +131,33 @@ func spaceOf(spec *v1alpha1.NetworkSpec) space {
 		s.gateways = append(s.gateways, Gateway(p))
 	}
 	slices.SortFunc(s.prefixes, netip.Prefix.Compare)
-	s.inside, s.special, s.reserved = union(inside), union(special), parseRanges(spec.Reserved)
+	allocation, ok1 := parseRanges(spec.Allocation)
+	reserved, ok2 := parseRanges(spec.Reserved)
+	static, ok3 := parseRanges(spec.Static)
+	s.inside, s.special, s.reserved = union(inside), union(special), reserved
+	if !ok1 || !ok2 || !ok3 {
+		return s // who cannot read what is reserved gives out nothing
+	}
 	s.dynamic = s.inside
 	if len(spec.Allocation) > 0 {
-		s.dynamic = s.dynamic.and(parseRanges(spec.Allocation))
+		s.dynamic = s.dynamic.and(allocation)
 	}
-	s.dynamic = s.dynamic.minus(s.special).minus(s.reserved).minus(parseRanges(spec.Static))
+	s.dynamic = s.dynamic.minus(s.special).minus(s.reserved).minus(static)
 	return s
 }
 
-func parseRanges(texts []string) ranges {
-	var out []v1alpha1.Range
+func parseRanges(texts []string) (out ranges, ok bool) {
+	ok = true
+	var all []v1alpha1.Range
 	for _, text := range texts {
-		if r, err := v1alpha1.ParseRange(text); err == nil {
-			out = append(out, r)
+		r, err := v1alpha1.ParseRange(text)
+		if err != nil {
+			ok = false
+			continue
 		}
+		all = append(all, r)
 	}
-	return union(out)
+	return union(all), ok
 }
 
 // Gateway is the address that the fabric itself answers for: the first host

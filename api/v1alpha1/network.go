@@ -43,6 +43,7 @@ type NetworkSpec struct {
 	// or "first-last". Default: everything in Prefixes.
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=100
+	// +kubebuilder:validation:XValidation:rule="self.all(r, isCIDR(r) || isIP(r) || (size(r.split('-')) == 2 && r.split('-').all(a, isIP(a))))",message="each range must be a CIDR, an address or first-last, such as 10.0.0.10-10.0.0.20"
 	// +listType=atomic
 	// +optional
 	Allocation []string `json:"allocation,omitempty"`
@@ -50,6 +51,7 @@ type NetworkSpec struct {
 	// and are never handed out: a CIDR, an address or "first-last".
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=100
+	// +kubebuilder:validation:XValidation:rule="self.all(r, isCIDR(r) || isIP(r) || (size(r.split('-')) == 2 && r.split('-').all(a, isIP(a))))",message="each range must be a CIDR, an address or first-last, such as 10.0.0.10-10.0.0.20"
 	// +listType=atomic
 	// +optional
 	Reserved []string `json:"reserved,omitempty"`
@@ -57,6 +59,7 @@ type NetworkSpec struct {
 	// address or "first-last".
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=100
+	// +kubebuilder:validation:XValidation:rule="self.all(r, isCIDR(r) || isIP(r) || (size(r.split('-')) == 2 && r.split('-').all(a, isIP(a))))",message="each range must be a CIDR, an address or first-last, such as 10.0.0.10-10.0.0.20"
 	// +listType=atomic
 	// +optional
 	Static []string `json:"static,omitempty"`

@@ -56,6 +56,7 @@ type Interface struct {
 	// +kubebuilder:validation:MaxItems=2
 	// +kubebuilder:validation:items:MaxLength=45
 	// +kubebuilder:validation:XValidation:rule="self.all(a, isIP(a))",message="each address must be an IP address without a prefix length, such as 10.0.0.5"
+	// +kubebuilder:validation:XValidation:rule="size(self) < 2 || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()",message="an interface has at most one IPv4 and one IPv6 address"
 	// +listType=atomic
 	// +optional
 	Addresses []string `json:"addresses,omitempty"`
