@@ -84,16 +84,9 @@ func (a *app) apply(ctx context.Context, f applyFlags) error {
 		return err
 	}
 	r.dryServer = f.dryRun == "server"
-	var errs []error
-	for _, d := range r.docs {
-		err := r.one(ctx, d)
-		if err == nil {
-			continue
-		}
-		errs = append(errs, a.tell(r.atLine(d, err)))
-		if stop(err) {
-			break
-		}
+	errs, err := r.all(ctx)
+	if err != nil {
+		return err
 	}
 	if err := r.writeResults(); err != nil {
 		return err
@@ -208,49 +201,56 @@ func rank(d *manifest.Doc) int {
 	return 2
 }
 
+// outcome is what applying one object did.
+type outcome struct {
+	display string // such as network.moire.dev
+	word    string // created, configured or unchanged
+	value   any    // the object as it is now
+	err     error
+}
+
 // one applies one object and says what that did.
-func (r *applying) one(ctx context.Context, d *manifest.Doc) error {
+func (r *applying) one(ctx context.Context, d *manifest.Doc) outcome {
 	if r.client == nil {
-		return r.result(localDisplay(d), d, "checked (client dry run)", d.Object)
+		return outcome{display: localDisplay(d), word: "checked (client dry run)", value: d.Object}
 	}
 	kind, err := r.client.FindKind(ctx, d.APIVersion, d.Kind)
 	if err != nil {
-		return err
+		return outcome{err: err}
 	}
 	before, err := r.client.Do(ctx, remote.Request{Path: kind.Path(d.Namespace, d.Name)})
 	if err != nil && !remote.IsNotFound(err) {
-		return err
+		return outcome{err: err}
 	}
 	after, err := r.patch(ctx, kind, d)
 	if err != nil {
-		return err
+		return outcome{err: err}
 	}
-	word := "configured"
+	o := outcome{display: kind.Display(), word: "configured"}
 	switch {
 	case before == nil:
-		word = "created"
+		o.word = "created"
 	case same(before.Body, after.Body, r.dryServer):
-		word = "unchanged"
+		o.word = "unchanged"
 	}
 	if r.dryServer {
-		word += " (server dry run)"
+		o.word += " (server dry run)"
 	}
-	value, err := show.Decode(after.Body)
-	if err != nil {
-		return err
+	if r.format.Kind == show.JSON || r.format.Kind == show.YAML {
+		o.value, o.err = show.Decode(after.Body)
 	}
-	return r.result(kind.Display(), d, word, value)
+	return o
 }
 
-func (r *applying) result(display string, d *manifest.Doc, word string, value any) error {
+func (r *applying) result(d *manifest.Doc, o outcome) error {
 	switch r.format.Kind {
 	case show.AsTable:
-		return r.app.print("%s/%s %s", display, d.Name, word)
+		return r.app.print("%s/%s %s", o.display, d.Name, o.word)
 	case show.Name:
-		return r.app.print("%s/%s", display, d.Name)
+		return r.app.print("%s/%s", o.display, d.Name)
 	}
-	show.HideManagedFields(value)
-	r.results = append(r.results, value)
+	show.HideManagedFields(o.value)
+	r.results = append(r.results, o.value)
 	return nil
 }
 
@@ -264,16 +264,16 @@ func (r *applying) writeResults() error {
 	return r.format.Write(r.app.out, map[string]any{"apiVersion": "v1", "kind": "List", "items": r.results})
 }
 
-// same says whether apply changed nothing. The server keeps the
-// resourceVersion of an object that does not change; a dry run keeps it
-// always, so there the contents are compared.
+// same says whether apply changed nothing that people wrote. Equal versions are
+// the quick answer; otherwise contents are compared, because a dry run keeps
+// the version and the server may count who owns a field as a change.
 func same(before, after []byte, dry bool) bool {
-	if !dry {
-		var b, a struct {
-			Metadata show.Meta `json:"metadata"`
-		}
-		return json.Unmarshal(before, &b) == nil && json.Unmarshal(after, &a) == nil &&
-			b.Metadata.ResourceVersion != "" && b.Metadata.ResourceVersion == a.Metadata.ResourceVersion
+	var v struct{ before, after versioned }
+	if json.Unmarshal(before, &v.before) != nil || json.Unmarshal(after, &v.after) != nil {
+		return false
+	}
+	if !dry && v.before.Metadata.ResourceVersion == v.after.Metadata.ResourceVersion {
+		return true
 	}
 	b, err := show.Decode(before)
 	if err != nil {
@@ -286,6 +286,10 @@ func same(before, after []byte, dry bool) bool {
 	strip(b)
 	strip(a)
 	return reflect.DeepEqual(a, b)
+}
+
+type versioned struct {
+	Metadata show.Meta `json:"metadata"`
 }
 
 func localDisplay(d *manifest.Doc) string {

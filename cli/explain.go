@@ -136,7 +136,8 @@ func (a *app) explain(ctx context.Context, f explainFlags) error {
 	return err
 }
 
-// explainServer asks the control plane, in the project of the source.
+// explainServer asks the control plane, in the project of the source or, where
+// that is an address, of the destination.
 func (a *app) explainServer(ctx context.Context, f explainFlags) (explain.Answer, error) {
 	var answer explain.Answer
 	// What is wrong with the question is said before a server is looked for.
@@ -152,8 +153,14 @@ func (a *app) explainServer(ctx context.Context, f explainFlags) (explain.Answer
 		return answer, err
 	}
 	project := client.Namespace
-	if owner, _, found := strings.Cut(f.from, "/"); found {
-		project = owner
+	for _, end := range []string{f.from, f.to} {
+		if owner, _, found := strings.Cut(end, "/"); found {
+			project = owner
+			break
+		}
+		if _, err := netip.ParseAddr(end); err != nil {
+			break // a Workload of the project
+		}
 	}
 	v := url.Values{"from": {query.From}, "to": {query.To}, "proto": {query.Protocol}}
 	if query.Port != 0 {

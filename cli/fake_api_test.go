@@ -210,7 +210,6 @@ func (f *fakeAPI) serveFixed(w http.ResponseWriter, r *http.Request) bool {
 	defer f.mu.Unlock()
 	switch path := r.URL.Path; {
 	case path == "/version":
-		w.Header().Set("Moire-Version", "v0.1.0")
 		io.WriteString(w, `{"gitVersion":"v1.37.2","platform":"linux/amd64"}`)
 	case path == "/readyz":
 		io.WriteString(w, "ok")
@@ -220,7 +219,7 @@ func (f *fakeAPI) serveFixed(w http.ResponseWriter, r *http.Request) bool {
 		io.WriteString(w, `{"items":[{"metadata":{"name":"rbac.authorization.k8s.io"},"versions":[{"version":"v1","resources":[
 			{"resource":"rolebindings","singularResource":"rolebinding","scope":"Namespaced","responseKind":{"kind":"RoleBinding"}}]}]}]}`)
 	case strings.HasSuffix(path, "/flows"):
-		w.Header().Set("Moire-Records-Lost", "7")
+		w.Header().Set("X-Moire-Records-Lost", "7")
 		io.WriteString(w, f.virtual["flows"])
 	case strings.HasSuffix(path, "/explain"):
 		io.WriteString(w, strings.ReplaceAll(f.virtual["explain"], "$QUERY", r.URL.Path+" "+r.URL.Query().Encode()))

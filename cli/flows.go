@@ -119,7 +119,7 @@ func (a *app) flows(ctx context.Context, f flowsFlags) error {
 	}
 	defer body.Close()
 	p := &flowPrinter{app: a, format: format, follow: f.follow, header: !f.noHeaders}
-	p.losses(header.Get("Moire-Records-Lost"))
+	p.losses(header.Get("X-Moire-Records-Lost"))
 	err = p.read(body)
 	if ctx.Err() != nil {
 		return p.flush() // interrupted: what there was has been shown
@@ -130,19 +130,19 @@ func (a *app) flows(ctx context.Context, f flowsFlags) error {
 // flowPrinter prints records as they come when following, aligned at the end
 // otherwise.
 type flowPrinter struct {
-	app     *app
-	format  show.Format
-	follow  bool
-	header  bool
-	grid    show.Grid
-	count   int
-	lastSaw uint64
+	app    *app
+	format show.Format
+	follow bool
+	header bool
+	grid   show.Grid
+	count  int
 }
 
 // flowLine is one line of the answer: a record, or a note on losses.
 type flowLine struct {
 	record.Record
-	Lost *uint64 `json:"lost"`
+	// Missed counts records that were overwritten before they could be sent.
+	Missed uint64 `json:"missed"`
 }
 
 func (p *flowPrinter) read(r io.Reader) error {
@@ -159,10 +159,8 @@ func (p *flowPrinter) read(r io.Reader) error {
 		if err := json.Unmarshal(raw, &line); err != nil {
 			return fmt.Errorf("the server sent a record that cannot be read: %w", err)
 		}
-		if line.Lost != nil {
-			p.losses(strconv.FormatUint(*line.Lost, 10))
-		}
-		if line.ID == "" && line.Kind == "" {
+		if line.Missed > 0 {
+			p.app.say("warning: %d records came faster than they could be sent, and are missing here; narrow the question", line.Missed)
 			continue
 		}
 		if err := p.one(&line.Record, raw); err != nil {
@@ -171,14 +169,11 @@ func (p *flowPrinter) read(r io.Reader) error {
 	}
 }
 
-// losses tells about records that nobody will see, when there are more.
+// losses tells about records that nobody will see.
 func (p *flowPrinter) losses(text string) {
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || n <= p.lastSaw {
-		return
+	if n, err := strconv.ParseUint(text, 10, 64); err == nil && n > 0 {
+		p.app.say("warning: %d records were lost, because they came faster than they could be kept; the list has gaps", n)
 	}
-	p.lastSaw = n
-	p.app.say("warning: %d records were lost, because they came faster than they could be kept; the list has gaps", n)
 }
 
 func (p *flowPrinter) one(r *record.Record, raw []byte) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,6 +27,8 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 	getenv   func(string) string
+	// telling makes lines on err whole.
+	telling sync.Mutex
 
 	kubeconfig string
 	context    string
@@ -176,6 +179,8 @@ func (a *app) client() (*remote.Client, error) {
 
 // say prints a line for people on standard error.
 func (a *app) say(format string, args ...any) {
+	a.telling.Lock()
+	defer a.telling.Unlock()
 	fmt.Fprintln(a.err, show.Plain(fmt.Sprintf(format, args...)))
 }
 

@@ -54,12 +54,12 @@ func (a *app) version(ctx context.Context, clientOnly bool, output string) error
 		return err
 	}
 	if server, ok := versions["server"].(map[string]any); ok {
-		return a.print("Server Version: %v (API server %v)", server["version"], server["apiServer"])
+		return a.print("Server Version: %v (%v)", server["version"], server["platform"])
 	}
 	return failed
 }
 
-// serverVersion asks for the version of moired and of the API server in it.
+// serverVersion asks for the version of the API server in moired.
 func (a *app) serverVersion(ctx context.Context) (map[string]any, error) {
 	client, err := a.client()
 	if err != nil {
@@ -76,11 +76,7 @@ func (a *app) serverVersion(ctx context.Context) (map[string]any, error) {
 	if err := json.Unmarshal(answer.Body, &v); err != nil {
 		return nil, fmt.Errorf("the version of the server cannot be read: %w", err)
 	}
-	version := answer.Header.Get("Moire-Version")
-	if version == "" {
-		version = "unknown"
-	}
-	return map[string]any{"version": version, "apiServer": v.GitVersion, "platform": v.Platform, "address": client.Server}, nil
+	return map[string]any{"version": v.GitVersion, "platform": v.Platform, "address": client.Server}, nil
 }
 
 func (a *app) completionCommand() *cobra.Command {

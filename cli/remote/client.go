@@ -17,7 +17,7 @@ import (
 // maxBody bounds what one answer may hold, in bytes.
 const maxBody = 1 << 30
 
-// Client sends requests to one API server as one user.
+// Client sends requests to one API server as one user. Safe for concurrent use.
 type Client struct {
 	// Server is the base URL, such as https://127.0.0.1:7443.
 	Server string
@@ -25,13 +25,14 @@ type Client struct {
 	Namespace string
 	// Origin says where the configuration came from, for error texts.
 	Origin string
-	// Warn receives the warnings of the server; nil drops them.
+	// Warn receives the warnings of the server, possibly several at once; nil
+	// drops them.
 	Warn func(text string)
 
 	http    *http.Client
 	timeout time.Duration
 	agent   string
-	found   *catalog
+	found   catalog
 }
 
 // Request is one HTTP request. Path starts with a slash.

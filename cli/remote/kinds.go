@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"moire.dev/moire/cli/fault"
 )
@@ -124,25 +125,31 @@ func (c *Client) FindKind(ctx context.Context, apiVersion, kind string) (Kind, e
 }
 
 // catalog is what discovery found.
-type catalog struct{ kinds []Kind }
+type catalog struct {
+	mu    sync.Mutex
+	done  bool
+	kinds []Kind
+}
 
 // discover asks for every kind of the server, once.
 func (c *Client) discover(ctx context.Context) ([]Kind, error) {
-	if c.found != nil {
+	c.found.mu.Lock()
+	defer c.found.mu.Unlock()
+	if c.found.done {
 		return c.found.kinds, nil
 	}
-	var found catalog
+	c.found.kinds = nil
 	for _, path := range []string{"/api", "/apis"} {
 		answer, err := c.Do(ctx, Request{Path: path, Accept: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
 		if err != nil {
 			return nil, err
 		}
-		if err := found.add(answer.Body); err != nil {
+		if err := c.found.add(answer.Body); err != nil {
 			return nil, fmt.Errorf("discovery at %s%s: %w", c.Server, path, err)
 		}
 	}
-	c.found = &found
-	return found.kinds, nil
+	c.found.done = true
+	return c.found.kinds, nil
 }
 
 func (f *catalog) add(body []byte) error {
