@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,7 @@ type upFlags struct {
 	node        string
 	address     string
 	listen      string
+	discovery   string
 	limit       time.Duration
 }
 
@@ -49,6 +51,7 @@ what up leaves in the kernel.`,
 	fl.StringVar(&f.node, "node-name", "", "name of the node (default: the host name)")
 	fl.StringVar(&f.address, "address", "", "underlay address of this machine; given, other nodes can join through it (default: that of the default route, and only this machine)")
 	fl.StringVar(&f.listen, "api-listen", "127.0.0.1:7443", "host:port of the API server")
+	fl.StringVar(&f.discovery, "discovery-listen", "", "host:port for other nodes (default: port 7444 of --address, or of loopback)")
 	fl.DurationVar(&f.limit, "timeout", 2*time.Minute, "how long the start may take")
 	return c
 }
@@ -111,8 +114,10 @@ func (u *upping) prepare() error {
 			return fault.Usagef("write an IP address such as 192.0.2.7", "--address: %v", err)
 		}
 	}
-	if _, _, err := net.SplitHostPort(f.listen); err != nil {
-		return fault.Usagef("write it like 127.0.0.1:7443", "--api-listen: %v", err)
+	for flag, listen := range map[string]string{"--api-listen": f.listen, "--discovery-listen": f.discovery} {
+		if _, _, err := net.SplitHostPort(listen); err != nil && listen != "" {
+			return fault.Usagef("write it like 127.0.0.1:7443", "%s: %v", flag, err)
+		}
 	}
 	about, notes, err := supervise.ReadNotes(filepath.Join(f.runDir, notesFile))
 	if err != nil {
@@ -169,8 +174,15 @@ func (u *upping) program(name, sign string, grace time.Duration, args ...string)
 
 func (u *upping) control() (*program, error) {
 	args := []string{"--dir", filepath.Join(u.flags.dir, "control"), "--run-dir", u.flags.runDir, "--api-listen", u.flags.listen}
+	discovery := u.flags.discovery
 	if u.flags.address != "" {
-		args = append(args, "--advertise", u.flags.address, "--discovery-listen", net.JoinHostPort(u.flags.address, "7444"))
+		args = append(args, "--advertise", u.flags.address)
+		if discovery == "" {
+			discovery = net.JoinHostPort(u.flags.address, strconv.Itoa(discoveryPort))
+		}
+	}
+	if discovery != "" {
+		args = append(args, "--discovery-listen", discovery)
 	}
 	return u.program("moired", filepath.Join(u.flags.runDir, "join.json"), 20*time.Second, args...)
 }
