@@ -1,0 +1,133 @@
+// Command moired is the control plane: `moired --help` says how to run it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"moire.dev/moire/control"
+)
+
+// Exit codes: 0 ok, 1 failed, 2 wrong usage.
+const (
+	failed = 1
+	usage  = 2
+)
+
+// usageError is a mistake of the caller.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	err := root().ExecuteContext(ctx)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "moired:", err)
+	if _, wrong := err.(usageError); wrong {
+		os.Exit(usage)
+	}
+	os.Exit(failed)
+}
+
+func root() *cobra.Command {
+	var cfg control.Config
+	level := "info"
+	cmd := &cobra.Command{
+		Use:   "moired",
+		Short: "Run the control plane of Moiré",
+		Long: `moired runs the control plane: an API server with its database, discovery for
+the nodes, and everything between. It stops on SIGINT or SIGTERM; nodes go on
+with what they have.
+
+Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.`,
+		Example: `  moired                                             # this machine only
+  moired --advertise 192.0.2.10 --discovery-listen 0.0.0.0:7444 --api-listen 0.0.0.0:7443
+  moired token create                                # lets nodes join`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q; see moired --help", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var l slog.Level
+			if err := l.UnmarshalText([]byte(level)); err != nil {
+				return usageError{fmt.Errorf("--log-level %q is not debug, info, warn or error", level)}
+			}
+			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+			slog.SetDefault(cfg.Log)
+			c, err := control.New(cfg)
+			if err != nil {
+				return usageError{err}
+			}
+			return c.Run(cmd.Context())
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{fmt.Errorf("%w; see moired --help", err)} })
+	cmd.PersistentFlags().StringVar(&cfg.Dir, "dir", control.DefaultDir, "directory for state: keys, certificates, database")
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&cfg.APIListen, "api-listen", control.DefaultAPIListen, "host:port of the API; port 0 picks a free one")
+	f.StringVar(&cfg.DiscoveryListen, "discovery-listen", control.DefaultDiscoveryListen, "host:port for nodes; the default serves this machine only")
+	f.StringSliceVar(&cfg.AdvertiseAddresses, "advertise", nil, "addresses or names under which nodes and users reach this machine (default: those that are listened on)")
+	f.StringSliceVar(&cfg.EtcdServers, "etcd-servers", nil, "URLs of an external etcd (default: one inside this process)")
+	f.StringVar(&cfg.EtcdCA, "etcd-ca", "", "PEM file with the CA of the external etcd")
+	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "PEM file with our certificate for the external etcd")
+	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "PEM file with our key for the external etcd")
+	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "where the administrator's kubeconfig is written (default <run-dir>/kubeconfig)")
+	f.StringVar(&cfg.RunDir, "run-dir", control.DefaultRunDir, "directory for kubeconfig and join.json")
+	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
+	cmd.AddCommand(tokenCommand(&cfg.Dir), hashCommand(&cfg.Dir))
+	return cmd
+}
+
+func hashCommand(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ca-hash",
+		Short: "Print the hash of the root certificate that nodes must expect",
+		Args:  none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			hash, err := control.CAHash(*dir)
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), hash)
+			}
+			return err
+		},
+	}
+}
+
+// none refuses arguments.
+func none(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "dev"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			v += " (" + s.Value[:12] + ")"
+		}
+	}
+	return v
+}

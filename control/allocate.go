@@ -1,0 +1,324 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/compile"
+	"moire.dev/moire/ipam"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// networks reads and writes Networks through the API: the last word on VNIs
+// and blocks is the object itself, not what we heard of it.
+type networks interface {
+	get(ctx context.Context, k compile.Key) (*v1alpha1.Network, error)
+	// putStatus fails with a conflict when the object changed since get.
+	putStatus(ctx context.Context, n *v1alpha1.Network) error
+}
+
+// apiNetworks is networks over the API server.
+type apiNetworks struct{ clients }
+
+func (a apiNetworks) get(ctx context.Context, k compile.Key) (*v1alpha1.Network, error) {
+	n := &v1alpha1.Network{}
+	return n, a.moire.Get().Namespace(k.Project).Resource("networks").Name(k.Name).Do(ctx).Into(n)
+}
+
+func (a apiNetworks) putStatus(ctx context.Context, n *v1alpha1.Network) error {
+	return a.moire.Put().Namespace(n.Namespace).Resource("networks").Name(n.Name).SubResource("status").Body(n).Do(ctx).Error()
+}
+
+// order is what one compile wants allocated and written.
+type order struct {
+	in         *compile.Input
+	needs      compile.Needs
+	networks   map[compile.Key]condition
+	domains    map[string]condition
+	generation uint64
+}
+
+// allocator fulfils orders, one after the other, the latest first. Everything
+// that it does is a compare-and-swap, so two of them do no harm; the lease
+// only saves work.
+type allocator struct {
+	keeper   *keeper
+	networks networks
+	domains  func(ctx context.Context, name string, want condition) error
+	log      *slog.Logger
+
+	mu   sync.Mutex
+	next *order
+	bell chan struct{}
+}
+
+func newAllocator(k *keeper, n networks, domains func(context.Context, string, condition) error, log *slog.Logger) *allocator {
+	return &allocator{keeper: k, networks: n, domains: domains, log: log, bell: make(chan struct{}, 1)}
+}
+
+// offer replaces the order that waits.
+func (a *allocator) offer(o *order) {
+	a.mu.Lock()
+	a.next = o
+	a.mu.Unlock()
+	select {
+	case a.bell <- struct{}{}:
+	default:
+	}
+}
+
+func (a *allocator) take() *order {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.next
+}
+
+// run fulfils orders until ctx ends. A failed order is tried again after a
+// second unless a newer one came.
+func (a *allocator) run(ctx context.Context) {
+	var done *order
+	for {
+		o := a.take()
+		if o != nil && o != done {
+			err := a.fulfil(ctx, o)
+			if err == nil {
+				done = o
+				continue
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			a.log.Warn("cannot allocate; trying again", "error", err)
+			if !sleep(ctx, time.Second) {
+				return
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.bell:
+		}
+	}
+}
+
+// fulfil does everything that it can and returns what went wrong.
+func (a *allocator) fulfil(ctx context.Context, o *order) error {
+	errs := []error{a.numbers(ctx, o)}
+	type work struct {
+		vni    bool
+		blocks []compile.BlockNeed
+	}
+	all := map[compile.Key]*work{}
+	of := func(k compile.Key) *work {
+		if all[k] == nil {
+			all[k] = &work{}
+		}
+		return all[k]
+	}
+	for _, k := range o.needs.VNIs {
+		of(k).vni = true
+	}
+	for _, b := range o.needs.Blocks {
+		of(b.Network).blocks = append(of(b.Network).blocks, b)
+	}
+	for k := range o.networks {
+		of(k)
+	}
+	for _, k := range slices.SortedFunc(keys(all), compareKeys) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		w := all[k]
+		want, judged := o.networks[k]
+		errs = append(errs, a.network(ctx, o.in, k, w.vni, w.blocks, want, judged))
+	}
+	for _, name := range slices.Sorted(keys(o.domains)) {
+		errs = append(errs, a.domains(ctx, name, o.domains[name]))
+	}
+	return errors.Join(errs...)
+}
+
+// numbers allocates what no object holds: identities and node numbers.
+func (a *allocator) numbers(ctx context.Context, o *order) error {
+	var errs []error
+	nodes, identities := map[string]uint16{}, map[compile.IdentityKey]policy.Identity{}
+	for _, node := range o.needs.NodeNumbers {
+		n, err := a.keeper.nodes.Get(ctx, node)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		nodes[node] = uint16(n)
+	}
+	flush := func() {
+		if len(nodes) == 0 && len(identities) == 0 {
+			return
+		}
+		a.keeper.note(func(all *allocations) {
+			for node, n := range nodes {
+				all.nodes[node] = n
+			}
+			for k, n := range identities {
+				all.identities[k] = n
+			}
+		})
+		clear(nodes)
+		clear(identities)
+	}
+	last := time.Now()
+	for _, id := range o.needs.Identities {
+		if ctx.Err() != nil {
+			break
+		}
+		k := compile.KeyOf(id)
+		n, err := a.keeper.identities.Get(ctx, string(k))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		identities[k] = policy.Identity(n)
+		if time.Since(last) > 100*time.Millisecond { // many: let the first ones through
+			flush()
+			last = time.Now()
+		}
+	}
+	flush()
+	return errors.Join(errs...)
+}
+
+// network writes what is wanted of one Network, in one change.
+func (a *allocator) network(ctx context.Context, in *compile.Input, k compile.Key, vni bool, blocks []compile.BlockNeed, want condition, judged bool) error {
+	for range 10 {
+		n, err := a.networks.get(ctx, k)
+		if apierrors.IsNotFound(err) {
+			return nil // deleted meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("control: read Network %s: %w", k, err)
+		}
+		changed := false
+		if vni && n.Status.VNI == 0 && n.DeletionTimestamp == nil {
+			number, err := a.keeper.vnis.Get(ctx, vniOwner(n))
+			if err != nil {
+				return err
+			}
+			n.Status.VNI, changed = int32(number), true
+		}
+		for _, b := range blocks {
+			added, err := addBlock(in, n, b)
+			if errors.Is(err, ipam.ErrExhausted) {
+				a.log.Warn("a Network is out of addresses", "network", k.String(), "error", err)
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("control: block for Network %s: %w", k, err)
+			}
+			changed = changed || added
+		}
+		if judged && setCondition(&n.Status.Conditions, want, n.Generation) {
+			changed = true
+		}
+		if !changed {
+			return nil
+		}
+		err = a.networks.putStatus(ctx, n)
+		if err == nil || apierrors.IsNotFound(err) {
+			return nil
+		}
+		if !apierrors.IsConflict(err) {
+			return fmt.Errorf("control: write status of Network %s: %w", k, err)
+		}
+	}
+	return fmt.Errorf("control: Network %s keeps changing; trying again", k)
+}
+
+// vniOwner is one life of a Network: a new object of the same name is another.
+func vniOwner(n *v1alpha1.Network) string {
+	return fmt.Sprintf("%s/%s %s", n.Namespace, n.Name, n.UID)
+}
+
+// addBlock gives the node one more block, unless it got one since the need
+// was found.
+func addBlock(in *compile.Input, n *v1alpha1.Network, need compile.BlockNeed) (bool, error) {
+	count := func(blocks []v1alpha1.Block) (c int) {
+		for _, b := range blocks {
+			if p, err := netip.ParsePrefix(b.CIDR); err == nil && b.Node == need.Node && p.Addr().Is4() != need.IPv6 {
+				c++
+			}
+		}
+		return c
+	}
+	seen := in.Networks[need.Network]
+	if seen == nil || count(n.Status.Blocks) > count(seen.Status.Blocks) {
+		return false, nil
+	}
+	var taken []netip.Prefix
+	for _, b := range n.Status.Blocks {
+		p, err := netip.ParsePrefix(b.CIDR)
+		if err != nil {
+			return false, fmt.Errorf("status.blocks holds %q, which is not a CIDR; correct the status", b.CIDR)
+		}
+		taken = append(taken, p)
+	}
+	block, err := ipam.Carve(spaceOf(in, n), taken, need.IPv6)
+	if err != nil {
+		return false, err
+	}
+	n.Status.Blocks = append(n.Status.Blocks, v1alpha1.Block{CIDR: block.String(), Node: need.Node})
+	slices.SortFunc(n.Status.Blocks, func(a, b v1alpha1.Block) int {
+		return cmp.Or(comparePrefixes(a.CIDR, b.CIDR), cmp.Compare(a.Node, b.Node))
+	})
+	return true, nil
+}
+
+func comparePrefixes(a, b string) int {
+	p, errP := netip.ParsePrefix(a)
+	q, errQ := netip.ParsePrefix(b)
+	if errP != nil || errQ != nil {
+		return cmp.Compare(a, b)
+	}
+	return p.Compare(q)
+}
+
+// spaceOf is what a Network declares of its addresses; those that declared
+// Workloads name count as reserved.
+func spaceOf(in *compile.Input, n *v1alpha1.Network) ipam.Space {
+	var s ipam.Space
+	for _, text := range n.Spec.Prefixes {
+		if p, err := v1alpha1.ParsePrefix(text); err == nil {
+			s.Prefixes = append(s.Prefixes, p)
+		}
+	}
+	parse := func(texts []string) (out []snapshot.Range) {
+		for _, text := range texts {
+			if r, err := v1alpha1.ParseRange(text); err == nil {
+				out = append(out, snapshot.Range{First: r.First, Last: r.Last})
+			}
+		}
+		return out
+	}
+	s.Allocation, s.Reserved, s.Static = parse(n.Spec.Allocation), parse(n.Spec.Reserved), parse(n.Spec.Static)
+	for k, w := range in.Workloads {
+		if k.Project != n.Namespace {
+			continue
+		}
+		for _, i := range w.Spec.Interfaces {
+			if i.Network == n.Name {
+				s.Reserved = append(s.Reserved, parse(i.Addresses)...)
+			}
+		}
+	}
+	return s
+}

@@ -1,0 +1,280 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"moire.dev/moire/discovery"
+	"moire.dev/moire/flow"
+	"moire.dev/moire/identity"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/store"
+)
+
+// Control is moired. Make it with New, start it with Run.
+type Control struct {
+	cfg     Config
+	log     *slog.Logger
+	ready   chan struct{}
+	started atomic.Bool
+	// life ends when Run returns; handlers that stream listen to it.
+	life context.Context
+	end  context.CancelFunc
+
+	store     *store.Store
+	archive   *flow.Archive
+	loop      *loop
+	discovery atomic.Pointer[discovery.Server]
+	clients   atomic.Pointer[clients]
+	leading   atomic.Bool
+
+	// Made at the start of Run, before anybody reads them.
+	ca     *identity.CA
+	world  *world
+	keeper *keeper
+}
+
+// New checks cfg and returns a Control that does nothing yet.
+func New(cfg Config) (*Control, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Control{cfg: cfg, log: cfg.Log, ready: make(chan struct{}), archive: flow.NewArchive(0, 0)}
+	c.life, c.end = context.WithCancel(context.Background())
+	c.loop = newLoop(cfg.Log, time.Now, c.publish)
+	c.store, err = store.New(store.Config{
+		Dir: cfg.Dir, Listen: cfg.APIListen, Names: cfg.names(), KubeconfigPath: cfg.Kubeconfig,
+		EtcdServers: cfg.EtcdServers, EtcdCA: cfg.EtcdCA, EtcdCert: cfg.EtcdCert, EtcdKey: cfg.EtcdKey,
+		Log: cfg.Log,
+		Virtual: []store.Virtual{
+			{Resource: "flows", Namespaced: true, Handler: flowsHandler{archive: c.archive, now: time.Now, life: c.life}},
+			{Resource: "explain", Namespaced: true, Handler: explainHandler{c.loop}},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	return c, nil
+}
+
+// Ready is closed when the API works, nodes can join and the first snapshots
+// are published or held for nodes that are expected back.
+func (c *Control) Ready() <-chan struct{} { return c.ready }
+
+// Leading reports whether this process allocates.
+func (c *Control) Leading() bool { return c.leading.Load() }
+
+// Discovery is where nodes connect; it waits until that is known.
+func (c *Control) Discovery(ctx context.Context) (string, error) {
+	select {
+	case <-c.ready:
+		return c.discovery.Load().Addr(), nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// Kubeconfig is where the administrator's kubeconfig is.
+func (c *Control) Kubeconfig() string { return c.cfg.Kubeconfig }
+
+func (c *Control) publish(node string, s *snapshot.Snapshot) {
+	if d := c.discovery.Load(); d != nil {
+		d.Publish(node, s)
+	}
+}
+
+func (c *Control) nodeStates() []discovery.NodeState {
+	if d := c.discovery.Load(); d != nil {
+		return d.Nodes()
+	}
+	return nil
+}
+
+// Run starts everything and returns when all has stopped: nil after ctx ended,
+// otherwise the reason. A Control runs once.
+func (c *Control) Run(ctx context.Context) error {
+	if !c.started.CompareAndSwap(false, true) {
+		return errors.New("control: Run was called twice; make a new Control")
+	}
+	defer c.end()
+	if err := c.prepare(ctx); err != nil {
+		return err
+	}
+	// The store stops last: the others write their last words into it.
+	storing, stopStore := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStore()
+	working, stopWork := context.WithCancelCause(ctx)
+	defer stopWork(nil)
+	stored := make(chan error, 1)
+	go func() {
+		err := c.store.Run(storing)
+		stopWork(err)
+		stored <- err
+	}()
+	err := c.work(working)
+	c.end() // streams end, so that the server can
+	stopStore()
+	if storeErr := <-stored; storeErr != nil {
+		return fmt.Errorf("control: %w", storeErr)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// prepare makes what must be there before anything starts.
+func (c *Control) prepare(ctx context.Context) error {
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{{c.cfg.Dir, 0o700}, {c.cfg.RunDir, 0o755}} {
+		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+			return fmt.Errorf("control: %w; choose other directories with --dir and --run-dir, or run as root", err)
+		}
+	}
+	for _, l := range []struct{ flag, listen, what string }{
+		{"--api-listen", c.cfg.APIListen, "the API"}, {"--discovery-listen", c.cfg.DiscoveryListen, "discovery"},
+	} {
+		if err := tryListen(ctx, l.listen); err != nil {
+			return fmt.Errorf("control: %s cannot listen on %s: %w; stop what uses it, or choose another address with %s", l.what, l.listen, err, l.flag)
+		}
+	}
+	self, err := instance(c.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if c.ca, err = openCA(c.cfg.Dir, c.cfg.names()); err != nil {
+		return err
+	}
+	c.world = newWorld(self, time.Now, c.loop.wake)
+	c.keeper = newKeeper(c.store.Rows(), self, c.world, c.log, time.Now, c.loop.wake)
+	c.loop.world, c.loop.keeper = c.world, c.keeper
+	c.store.SetWorld(newShown(c.loop, c.nodeStates))
+	return nil
+}
+
+func tryListen(ctx context.Context, address string) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// work is everything that needs the store. It returns when all has stopped.
+func (c *Control) work(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.store.Ready():
+	}
+	cfg := c.store.RESTConfig()
+	api, err := newClients(cfg)
+	if err != nil {
+		return err
+	}
+	if c.loop.intent, err = newIntent(api, c.loop.wake); err != nil {
+		return fmt.Errorf("control: watch the intent: %w", err)
+	}
+	c.clients.Store(&api)
+	c.loop.allocator = newAllocator(c.keeper, apiNetworks{api}, api.writeDomain, c.log)
+	server, err := discovery.NewServer(discovery.ServerConfig{Listen: c.cfg.DiscoveryListen, CA: c.ca, Sink: sink{c}, Log: c.log})
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	c.discovery.Store(server)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { c.loop.intent.run(ctx); return nil })
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error {
+		if err := c.whole(ctx); err != nil {
+			return err
+		}
+		return c.running(ctx, g, server)
+	})
+	err = g.Wait()
+	if err == nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// whole waits until nothing is missing: every intent object, every row.
+func (c *Control) whole(ctx context.Context) error {
+	for {
+		err := c.keeper.load(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		c.log.Warn("cannot read the saved state; trying again", "error", err)
+		if !sleep(ctx, time.Second) {
+			return nil
+		}
+	}
+	for !c.loop.intent.synced() {
+		if !sleep(ctx, 20*time.Millisecond) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// running starts what needs the whole state.
+func (c *Control) running(ctx context.Context, g *errgroup.Group, server *discovery.Server) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	g.Go(func() error { c.loop.run(ctx); return nil })
+	g.Go(func() error { return c.keeper.run(ctx) })
+	g.Go(func() error {
+		return lead(ctx, c.store.RESTConfig(), c.world.self, &c.leading, c.log, c.allocate)
+	})
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-server.Ready():
+	}
+	for c.loop.current.Load() == nil {
+		if !sleep(ctx, 5*time.Millisecond) {
+			return nil
+		}
+	}
+	addr, err := net.ResolveTCPAddr("tcp", server.Addr())
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	write := func() error { return writeJoin(c.ca, c.cfg.RunDir, c.cfg.servers(addr)) }
+	if err := write(); err != nil {
+		return err
+	}
+	close(c.ready)
+	c.log.Info("ready", "kubeconfig", c.cfg.Kubeconfig, "discovery", server.Addr())
+	return keepJoin(ctx, write)
+}
+
+// allocate is the work of the process that has the lease.
+func (c *Control) allocate(ctx context.Context) {
+	if err := c.keeper.loadAllocations(ctx); err != nil && ctx.Err() == nil {
+		c.log.Warn("cannot read what is allocated; going on with what is known", "error", err)
+	}
+	r := &retirer{keeper: c.keeper, networks: c.loop.allocator.networks, facts: c.loop.current.Load, log: c.log, now: time.Now}
+	var wg sync.WaitGroup
+	wg.Go(func() { c.loop.allocator.run(ctx) })
+	wg.Go(func() { r.run(ctx) })
+	wg.Wait()
+}

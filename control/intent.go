@@ -1,0 +1,172 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/compile"
+)
+
+// intent is what people declared, as the API server says it.
+type intent struct {
+	domains, networks, workloads, policies, nodes, projects *shelf
+}
+
+// shelf holds the objects of one kind. Objects on it are never changed.
+type shelf struct {
+	informer cache.SharedIndexInformer
+	// changed since it was read last.
+	changed atomic.Bool
+}
+
+// clients of the two groups that we read.
+type clients struct {
+	moire *rest.RESTClient
+	core  *rest.RESTClient
+}
+
+func newClients(cfg *rest.Config) (clients, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(v1alpha1.GroupVersion,
+		&v1alpha1.Domain{}, &v1alpha1.DomainList{}, &v1alpha1.Network{}, &v1alpha1.NetworkList{},
+		&v1alpha1.Workload{}, &v1alpha1.WorkloadList{}, &v1alpha1.Policy{}, &v1alpha1.PolicyList{},
+		&v1alpha1.Node{}, &v1alpha1.NodeList{})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{})
+	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
+	client := func(gv schema.GroupVersion, path string) (*rest.RESTClient, error) {
+		c := rest.CopyConfig(cfg)
+		c.GroupVersion, c.APIPath, c.NegotiatedSerializer = &gv, path, codecs
+		c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+		c.QPS = -1 // our own server; it has its own limits
+		return rest.RESTClientFor(c)
+	}
+	moire, err := client(v1alpha1.GroupVersion, "/apis")
+	if err != nil {
+		return clients{}, fmt.Errorf("control: client of moire.dev: %w", err)
+	}
+	core, err := client(corev1.SchemeGroupVersion, "/api")
+	if err != nil {
+		return clients{}, fmt.Errorf("control: client of namespaces: %w", err)
+	}
+	return clients{moire: moire, core: core}, nil
+}
+
+// newIntent prepares the shelves; wake is called after every change.
+func newIntent(c clients, wake func()) (*intent, error) {
+	var errs []error
+	shelve := func(client *rest.RESTClient, resource string, example runtime.Object) *shelf {
+		s := &shelf{informer: cache.NewSharedIndexInformer(
+			cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()), example, 0, nil)}
+		s.changed.Store(true)
+		note := func() { s.changed.Store(true); wake() }
+		_, err := s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { note() }, UpdateFunc: func(_, _ any) { note() }, DeleteFunc: func(any) { note() },
+		})
+		errs = append(errs, err, s.informer.SetTransform(slim))
+		return s
+	}
+	i := &intent{
+		domains:   shelve(c.moire, "domains", &v1alpha1.Domain{}),
+		networks:  shelve(c.moire, "networks", &v1alpha1.Network{}),
+		workloads: shelve(c.moire, "workloads", &v1alpha1.Workload{}),
+		policies:  shelve(c.moire, "policies", &v1alpha1.Policy{}),
+		nodes:     shelve(c.moire, "nodes", &v1alpha1.Node{}),
+		projects:  shelve(c.core, "namespaces", &corev1.Namespace{}),
+	}
+	return i, errors.Join(errs...)
+}
+
+// slim drops what nobody here reads.
+func slim(o any) (any, error) {
+	if m, err := meta.Accessor(o); err == nil {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
+
+func (i *intent) shelves() []*shelf {
+	return []*shelf{i.domains, i.networks, i.workloads, i.policies, i.nodes, i.projects}
+}
+
+// run watches until ctx ends.
+func (i *intent) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, s := range i.shelves() {
+		wg.Go(func() { s.informer.RunWithContext(ctx) })
+	}
+	wg.Wait()
+}
+
+// synced: everything that existed at the start is on the shelves.
+func (i *intent) synced() bool {
+	for _, s := range i.shelves() {
+		if !s.informer.HasSynced() {
+			return false
+		}
+	}
+	return true
+}
+
+// read puts the intent into next. Maps of kinds in which nothing changed are
+// those of last. It reports whether anything changed.
+func (i *intent) read(last, next *compile.Input) bool {
+	changed := false
+	read := func(s *shelf, keep, anew func()) {
+		if s.changed.Swap(false) {
+			changed = true
+			anew()
+			return
+		}
+		keep()
+	}
+	read(i.domains, func() { next.Domains = last.Domains }, func() {
+		next.Domains = map[string]*v1alpha1.Domain{}
+		each(i.domains, func(d *v1alpha1.Domain) { next.Domains[d.Name] = d })
+	})
+	read(i.nodes, func() { next.Nodes = last.Nodes }, func() {
+		next.Nodes = map[string]*v1alpha1.Node{}
+		each(i.nodes, func(n *v1alpha1.Node) { next.Nodes[n.Name] = n })
+	})
+	read(i.projects, func() { next.Projects = last.Projects }, func() {
+		next.Projects = map[string]string{}
+		each(i.projects, func(n *corev1.Namespace) {
+			if d := n.Labels[v1alpha1.DomainLabel]; d != "" {
+				next.Projects[n.Name] = d
+			}
+		})
+	})
+	read(i.networks, func() { next.Networks = last.Networks }, func() { next.Networks = keyed[*v1alpha1.Network](i.networks) })
+	read(i.workloads, func() { next.Workloads = last.Workloads }, func() { next.Workloads = keyed[*v1alpha1.Workload](i.workloads) })
+	read(i.policies, func() { next.Policies = last.Policies }, func() { next.Policies = keyed[*v1alpha1.Policy](i.policies) })
+	return changed
+}
+
+func each[T any](s *shelf, do func(T)) {
+	for _, o := range s.informer.GetStore().List() {
+		if t, ok := o.(T); ok {
+			do(t)
+		}
+	}
+}
+
+func keyed[T metav1.Object](s *shelf) map[compile.Key]T {
+	out := map[compile.Key]T{}
+	each(s, func(o T) { out[compile.Key{Project: o.GetNamespace(), Name: o.GetName()}] = o })
+	return out
+}

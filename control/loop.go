@@ -1,0 +1,235 @@
+package control
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/compile"
+	"moire.dev/moire/snapshot"
+)
+
+const (
+	// debounce gathers changes that come together.
+	debounce = 10 * time.Millisecond
+	// comeBack is how long, after a start, we wait for nodes that were
+	// connected before: what they attached last may not be saved. They try at
+	// least every 5 s.
+	comeBack = 7 * time.Second
+)
+
+// facts is everything known at one moment and what follows from it.
+type facts struct {
+	in       *compile.Input
+	snaps    map[string]*snapshot.Snapshot
+	problems map[string]v1alpha1.Problem // the first of each object
+	nodes    map[string]nodeWorld
+}
+
+// loop owns the facts: it alone reads intent and world, compiles and publishes.
+type loop struct {
+	intent    *intent
+	world     *world
+	keeper    *keeper
+	allocator *allocator
+	publish   func(node string, s *snapshot.Snapshot)
+	log       *slog.Logger
+	now       func() time.Time
+	bell      chan struct{}
+
+	current atomic.Pointer[facts]
+	// told is closed and replaced when current is.
+	told atomic.Pointer[chan struct{}]
+
+	// Below: only of the goroutine of run.
+	compiler   *compile.Compiler
+	published  map[string]bool
+	waitFor    map[string]bool // nodes that were connected before the start
+	waitUntil  time.Time
+	last       seenCounts
+	complained map[v1alpha1.Problem]bool
+}
+
+// seenCounts is what the last pass was made from.
+type seenCounts struct {
+	facts, signs uint64
+	alloc        *allocations
+	any          bool
+}
+
+func newLoop(log *slog.Logger, now func() time.Time, publish func(string, *snapshot.Snapshot)) *loop {
+	l := &loop{log: log, now: now, publish: publish, bell: make(chan struct{}, 1),
+		compiler: compile.NewCompiler(), published: map[string]bool{}, complained: map[v1alpha1.Problem]bool{}}
+	told := make(chan struct{})
+	l.told.Store(&told)
+	return l
+}
+
+// wake asks for a pass soon.
+func (l *loop) wake() {
+	select {
+	case l.bell <- struct{}{}:
+	default:
+	}
+}
+
+// Changed returns a channel that is closed at the next change of the facts.
+func (l *loop) Changed() <-chan struct{} { return *l.told.Load() }
+
+// run makes passes until ctx ends. It must be called only when intent is
+// synced and the rows are loaded.
+func (l *loop) run(ctx context.Context) {
+	l.expect()
+	for {
+		l.pass()
+		if ctx.Err() != nil {
+			return
+		}
+		var late <-chan time.Time
+		var timer *time.Timer
+		if len(l.waitFor) > 0 {
+			timer = time.NewTimer(max(l.waitUntil.Sub(l.now()), debounce))
+			late = timer.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-l.bell:
+		case <-late:
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+		if !sleep(ctx, debounce) {
+			return
+		}
+	}
+}
+
+// expect notes which nodes were connected when the rows were written.
+func (l *loop) expect() {
+	nodes, _, _ := l.world.all()
+	l.waitFor = map[string]bool{}
+	for name, n := range nodes {
+		if n.owner == l.world.self && n.report != nil && l.keeper.wasConnected(name) {
+			l.waitFor[name] = true
+		}
+	}
+	l.waitUntil = l.now().Add(comeBack)
+}
+
+// holding reports whether nodes that may know more than we do are still to
+// come.
+func (l *loop) holding(nodes map[string]nodeWorld, in *compile.Input) bool {
+	for name := range l.waitFor {
+		if n := nodes[name]; n.fresh || n.connected() && !n.here || in.Nodes[name] == nil {
+			delete(l.waitFor, name)
+		}
+	}
+	if len(l.waitFor) > 0 && !l.now().Before(l.waitUntil) {
+		for name := range l.waitFor {
+			l.log.Info("a node that was connected before has not come back; going on with what it said last", "node", name)
+		}
+		clear(l.waitFor)
+	}
+	return len(l.waitFor) > 0
+}
+
+// pass looks at everything once and does what follows from it.
+func (l *loop) pass() {
+	old := l.current.Load()
+	if old == nil {
+		old = &facts{in: &compile.Input{}}
+	}
+	next := &facts{in: &compile.Input{}, snaps: old.snaps, problems: old.problems}
+	intentChanged := l.intent.read(old.in, next.in)
+	nodes, factCount, signCount := l.world.all()
+	alloc := l.keeper.allocations()
+	next.nodes = nodes
+	next.in.NodeNumbers, next.in.Identities = alloc.nodes, alloc.identities
+	next.in.Reports = reports(nodes)
+	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, any: true}
+	if !intentChanged && seen == l.last {
+		return
+	}
+	recompile := intentChanged || seen.facts != l.last.facts || seen.alloc != l.last.alloc || !l.last.any
+	l.last = seen
+	if recompile {
+		l.compile(old, next)
+	}
+	l.current.Store(next)
+	told := make(chan struct{})
+	close(*l.told.Swap(&told))
+}
+
+func reports(nodes map[string]nodeWorld) map[string]*snapshot.Report {
+	out := make(map[string]*snapshot.Report, len(nodes))
+	for name, n := range nodes {
+		if n.report != nil {
+			out[name] = n.report
+		}
+	}
+	return out
+}
+
+// compile turns the facts into snapshots, orders what is missing and publishes.
+func (l *loop) compile(old, next *facts) {
+	l.forgetDeleted(old, next)
+	needs := l.compiler.NeedsOf(next.in)
+	snaps, problems := l.compiler.Compile(next.in)
+	next.snaps, next.problems = snaps, first(problems)
+	l.complain(problems)
+	o := &order{in: next.in, needs: needs}
+	o.networks, o.domains = conditions(next.in, next.problems)
+	l.allocator.offer(o)
+	if l.holding(next.nodes, next.in) {
+		l.last.any = false // look again, also when nothing changes
+		return
+	}
+	for name, s := range snaps {
+		l.publish(name, s)
+		l.published[name] = true
+	}
+	for name := range l.published {
+		if snaps[name] == nil {
+			l.publish(name, nil)
+			delete(l.published, name)
+		}
+	}
+}
+
+// forgetDeleted drops what nodes said whose objects are gone.
+func (l *loop) forgetDeleted(old, next *facts) {
+	if maps.Equal(old.in.Nodes, next.in.Nodes) && len(old.nodes) == len(next.nodes) {
+		return
+	}
+	declared := make(map[string]bool, len(next.in.Nodes))
+	for name := range next.in.Nodes {
+		declared[name] = true
+	}
+	l.keeper.setDeclared(declared)
+	for name := range next.nodes {
+		if declared[name] {
+			continue
+		}
+		delete(next.in.Reports, name)
+		l.world.forget(name)
+		if old.in.Nodes[name] != nil || l.current.Load() == nil {
+			l.keeper.drop(name)
+		}
+	}
+}
+
+// complain logs each problem once.
+func (l *loop) complain(problems []v1alpha1.Problem) {
+	now := make(map[v1alpha1.Problem]bool, len(problems))
+	for _, p := range problems {
+		now[p] = true
+		if !l.complained[p] {
+			l.log.Warn("the intent has a problem", "problem", p.Error())
+		}
+	}
+	l.complained = now
+}
