@@ -121,13 +121,24 @@ func (l *loop) undo(r *request, why error) {
 	}
 }
 
-// finish answers once.
+// finish ends the wait; the answer goes out at the end of the step, when what
+// it says is in force and everybody can see it.
 func (l *loop) finish(r *request, an answer) {
 	l.waiting = slices.DeleteFunc(l.waiting, func(o *request) bool { return o == r })
-	select {
-	case r.answer <- an:
-	default:
+	l.answers = append(l.answers, func() {
+		select {
+		case r.answer <- an:
+		default: // it has one
+		}
+	})
+}
+
+// sendAnswers sends what was finished.
+func (l *loop) sendAnswers() {
+	for _, send := range l.answers {
+		send()
 	}
+	l.answers = nil
 }
 
 // refuseAll ends every wait when the agent stops. What is half attached is
@@ -136,4 +147,5 @@ func (l *loop) refuseAll() {
 	for _, r := range slices.Clone(l.waiting) {
 		l.finish(r, answer{err: errStopping})
 	}
+	l.sendAnswers()
 }

@@ -87,7 +87,7 @@ func (l *loop) begin(r *request) {
 	default:
 		err = l.consent(r.consent)
 	}
-	r.answer <- answer{err: err}
+	l.finish(r, answer{err: err})
 }
 
 func (l *loop) beginAttach(r *request) error {

@@ -98,6 +98,7 @@ type loop struct {
 	since    time.Time
 	attached map[snapshot.AttachmentKey]*attachment
 	waiting  []*request
+	answers  []func() // to be sent at the end of the step
 
 	// wanted is what the control plane said last and was not refused; good is
 	// what was enforced last. They differ while wanted cannot be enforced.
@@ -227,6 +228,7 @@ func (l *loop) step() {
 	}
 	l.answerAll()
 	l.show()
+	l.sendAnswers()
 }
 
 // connection notes since when the control plane is away.
