@@ -33,11 +33,16 @@ func Cleanup(runDir, node string) error {
 		return fmt.Errorf("clean up node %s: %w", node, err)
 	}
 	left, err := os.ReadDir(root)
-	if errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
+	for _, e := range left {
+		if e.IsDir() { // another node; the kernel itself only puts files here
+			return nil
+		}
 	}
 	if err := unix.Unmount(root, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("clean up node %s: unmount %s: %w", node, root, err)

@@ -279,7 +279,7 @@ func (w *world) dump() {
 	for name, n := range w.nodes {
 		var b strings.Builder
 		if err := n.Dump(&b); err != nil {
-			w.t.Log(err)
+			w.t.Log(name, err) // closed by the test
 		}
 		w.t.Logf("node %s:\n%s", name, b.String())
 	}

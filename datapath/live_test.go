@@ -1,0 +1,429 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moire.dev/moire/flow/record"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// pair is a small world: web on node a, db on node a, far on node b.
+func small(t *testing.T) *world {
+	w := newWorld(t)
+	w.underlay("192.168.77.", "fd77::")
+	w.node("a", "moire-dp-a", "192.168.77.1")
+	w.node("b", "moire-dp-b", "192.168.77.2")
+	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
+	w.workload("a", "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")
+	w.workload("a", "acme", "db", 100, 12, "10.1.0.3", "fd10:1::3")
+	w.workload("b", "acme", "far", 100, 13, "10.1.0.4", "fd10:1::4")
+	w.apply()
+	t.Cleanup(w.dump)
+	return w
+}
+
+// echoServer answers TCP and UDP on port 7 of a namespace, byte for byte.
+func echoServer(t *testing.T, ns, addr string) {
+	t.Helper()
+	inNetns(t, ns, func() error {
+		l, err := net.Listen("tcp", net.JoinHostPort(addr, "7"))
+		if err != nil {
+			return err
+		}
+		p, err := net.ListenPacket("udp", net.JoinHostPort(addr, "7"))
+		if err != nil {
+			return err
+		}
+		done := make(chan bool, 2)
+		t.Cleanup(func() { l.Close(); p.Close(); <-done; <-done })
+		go func() {
+			defer func() { done <- true }()
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() { // ends with the client
+					defer c.Close()
+					b := make([]byte, 65536)
+					for {
+						n, err := c.Read(b)
+						if err != nil {
+							return
+						}
+						if _, err := c.Write(b[:n]); err != nil {
+							return
+						}
+					}
+				}()
+			}
+		}()
+		go func() {
+			defer func() { done <- true }()
+			b := make([]byte, 65536)
+			for {
+				n, from, err := p.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				p.WriteTo(b[:n], from)
+			}
+		}()
+		return nil
+	})
+}
+
+// dial connects from a namespace to port 7.
+func dial(t *testing.T, ns, network, addr string) net.Conn {
+	t.Helper()
+	var c net.Conn
+	inNetns(t, ns, func() (err error) {
+		c, err = (&net.Dialer{Timeout: 3 * time.Second}).Dial(network, net.JoinHostPort(addr, "7"))
+		return err
+	})
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// echoed sends and waits for the answer.
+func echoed(c net.Conn, wait time.Duration) bool {
+	b := []byte(time.Now().String())
+	if _, err := c.Write(b); err != nil {
+		return false
+	}
+	c.SetReadDeadline(time.Now().Add(wait))
+	_, err := c.Read(make([]byte, 65536))
+	return err == nil
+}
+
+func (w *world) decide(id policy.Identity, d policy.Direction, set policy.Set) {
+	w.policies[snapshot.PolicyKey{VNI: 100, Identity: id, Direction: d}] = set
+}
+
+var nothing = policy.Set{Isolated: "isolated/acme/x", Default: policy.DefaultRule{ID: "default/acme/net/open", Allow: true}}
+
+// TestPolicyChange: sessions that exist are judged again, in both directions,
+// and when the old verdict returns they go on.
+func TestPolicyChange(t *testing.T) {
+	w := small(t)
+	w.nodes["a"].record()
+	for name, addr := range map[string]string{"db": "10.1.0.3", "far": "10.1.0.4"} {
+		echoServer(t, "moire-dp-acme-"+name, addr)
+	}
+	for _, c := range []struct {
+		dst, network string
+		id           policy.Identity
+		direction    policy.Direction
+	}{
+		{"10.1.0.3", "tcp", 11, policy.Egress}, {"10.1.0.3", "tcp", 12, policy.Ingress}, {"10.1.0.3", "udp", 11, policy.Egress},
+		{"10.1.0.4", "tcp", 11, policy.Egress}, {"10.1.0.4", "tcp", 13, policy.Ingress}, {"10.1.0.4", "udp", 13, policy.Ingress},
+	} {
+		name := fmt.Sprint(c.network, c.dst, c.id)
+		conn := dial(t, "moire-dp-acme-web", c.network, c.dst)
+		if !echoed(conn, time.Second) {
+			t.Fatal(name, "does not work at first")
+		}
+		w.decide(c.id, c.direction, nothing)
+		w.apply()
+		if echoed(conn, 300*time.Millisecond) {
+			t.Error(name, "goes on although it is denied now")
+		}
+		w.decide(c.id, c.direction, open("acme"))
+		w.apply()
+		if !echoed(conn, 5*time.Second) && !echoed(conn, 5*time.Second) {
+			t.Error(name, "does not go on although it is allowed again")
+		}
+		// The other direction of other sessions is not meant.
+		w.decide(12, policy.Egress, nothing)
+		w.apply()
+		if !echoed(conn, time.Second) {
+			t.Error(name, "replies of an allowed session are cut off")
+		}
+		w.decide(12, policy.Egress, open("acme"))
+		w.apply()
+	}
+	r := w.nodes["a"].find("denied", func(r record.Record) bool { return r.Kind == record.Denied })
+	if r.Rule != "isolated/acme/x" || r.Tier != "project" || r.Source.Workload != "web" || r.Drop != "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestReplace: a policy is replaced again and again by one that allows the
+// same, under traffic: nothing is lost; what both deny never passes.
+func TestReplace(t *testing.T) {
+	w := small(t)
+	echoServer(t, "moire-dp-acme-db", "10.1.0.3")
+	echoServer(t, "moire-dp-acme-far", "10.1.0.4")
+	rule := func(i int) policy.Set {
+		return policy.Set{Isolated: "isolated/acme/x", Rules: []policy.Rule{{
+			ID: policy.RuleID(fmt.Sprintf("policy/acme/v%d/egress/0", i)), Tier: policy.Project, Action: policy.Allow,
+			Peers: []policy.Peer{{Anyone: true, CIDR: netip.MustParsePrefix("10.1.0.0/29")}},
+			Ports: []policy.PortRange{{Protocol: policy.UDP, First: 7, Last: uint16(7 + i%5)}},
+		}}}
+	}
+	w.decide(11, policy.Egress, rule(0))
+	w.apply()
+	stop, done := make(chan bool), make(chan error, 2)
+	for _, dst := range []string{"10.1.0.3", "10.1.0.4"} {
+		c := dial(t, "moire-dp-acme-web", "udp", dst)
+		go func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					done <- nil
+					return
+				default:
+				}
+				if !echoed(c, 2*time.Second) {
+					done <- fmt.Errorf("packet %d to %s was lost", n, dst)
+					return
+				}
+			}
+		}()
+	}
+	denied := 0
+	for i := range 1000 {
+		w.decide(11, policy.Egress, rule(i+1))
+		n := w.nodes["a"]
+		s := State{Snapshot: w.snapshot("a"), Locals: n.locals}
+		if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 0 {
+			if _, err := shell("ip netns exec moire-dp-acme-web ping -c 1 -W 1 10.1.0.3"); err != nil {
+				denied++
+			}
+		}
+	}
+	close(stop)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if denied != 10 {
+		t.Errorf("what all policies deny passed %d times of 10", 10-denied)
+	}
+	a := w.nodes["a"]
+	if len(a.sets.keys) > 4 || len(a.tables.endpoints.rows) != 6 {
+		t.Errorf("%d sets are left", len(a.sets.keys))
+	}
+}
+
+// TestRestart: the agent goes and comes back, traffic does not notice.
+func TestRestart(t *testing.T) {
+	w := small(t)
+	echoServer(t, "moire-dp-acme-db", "10.1.0.3")
+	echoServer(t, "moire-dp-acme-far", "10.1.0.4")
+	near, far := dial(t, "moire-dp-acme-web", "udp", "10.1.0.3"), dial(t, "moire-dp-acme-web", "udp", "10.1.0.4")
+	stop, done := make(chan bool), make(chan string, 2)
+	for _, c := range []net.Conn{near, far} {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					done <- ""
+					return
+				default:
+				}
+				if !echoed(c, 2*time.Second) {
+					done <- "lost a packet to " + c.RemoteAddr().String()
+					return
+				}
+			}
+		}()
+	}
+	for range 10 {
+		for _, n := range w.nodes {
+			if err := n.Close(); err != nil {
+				t.Fatal(err)
+			}
+			n.open()
+		}
+		before := w.nodes["a"].Writes()
+		w.apply()
+		if got := w.nodes["a"].Writes() - before; got != 0 {
+			t.Errorf("a restart rewrote %d rows", got)
+		}
+	}
+	close(stop)
+	for range 2 {
+		if lost := <-done; lost != "" {
+			t.Error(lost)
+		}
+	}
+}
+
+// TestLifecycle: plugging twice changes nothing, unplugging is noticed, cleanup
+// leaves nothing.
+func TestLifecycle(t *testing.T) {
+	w := small(t)
+	n := w.nodes["a"]
+	web := n.locals[0]
+	describe := func() string {
+		return sh(t, "ip -n moire-dp-acme-web -d addr show net0 | grep -v -e valid_lft; ip -n moire-dp-acme-web route; ip -n moire-dp-acme-web -6 route; ip -n moire-dp-a -d link show %s", web.Host)
+	}
+	plug := func() {
+		inNetns(t, n.ns, func() error {
+			return Plug(PlugConfig{Node: "a", Key: web.Key, Host: web.Host, Netns: "/run/netns/moire-dp-acme-web", IfName: "net0", MAC: web.MAC, Addrs: web.Addrs,
+				Prefixes: w.networks[100].Prefixes, MTU: n.MTU(0)})
+		})
+	}
+	before := describe()
+	plug()
+	if after := describe(); after != before {
+		t.Errorf("plugging again changed\n%s\nto\n%s", before, after)
+	}
+	sh(t, "ip -n moire-dp-acme-web addr flush dev net0 scope global && ip -n moire-dp-acme-web addr add 10.9.9.9/8 dev net0 && ip -n moire-dp-acme-web link set net0 mtu 9000")
+	plug()
+	sh(t, "ip netns exec moire-dp-acme-web ping -c 1 -W 1 10.1.0.4")
+	if out := sh(t, "ip -n moire-dp-acme-web addr"); strings.Contains(out, "10.9.9.9") || !strings.Contains(out, "mtu 1450") {
+		t.Errorf("not repaired:\n%s", out)
+	}
+	inNetns(t, n.ns, func() error {
+		hosts, err := Plugged("a")
+		if err != nil || len(hosts) != 2 {
+			t.Errorf("plugged %v %v", hosts, err)
+		}
+		if err := Unplug("up0"); err == nil {
+			t.Error("unplugged an interface that is not ours")
+		}
+		return errors.Join(Unplug(web.Host), Unplug(web.Host))
+	})
+	if err := n.Grow(State{Snapshot: w.snapshot("a"), Locals: n.locals}); err == nil || !strings.Contains(err.Error(), web.Host) {
+		t.Errorf("a missing interface: %v", err)
+	}
+	n.locals = n.locals[1:]
+	w.apply()
+	if got := sh(t, "ls %s/bpf/a/links", n.runDir); strings.Contains(got, web.Host) {
+		t.Errorf("left a pin: %s", got)
+	}
+	n.Close()
+	inNetns(t, n.ns, func() error { return Cleanup(n.runDir, "a") })
+	if _, err := os.Stat(n.runDir + "/bpf"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left %s/bpf: %v", n.runDir, err)
+	}
+	if out := sh(t, "ip -n moire-dp-a -o link"); strings.Contains(out, ": mo") {
+		t.Errorf("left interfaces:\n%s", out)
+	}
+}
+
+// TestForeignVXLAN: the other end is a Linux vxlan device, without any static
+// entry but where to flood to.
+func TestForeignVXLAN(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("underlay-v6=%v", v6), func(t *testing.T) { testForeignVXLAN(t, v6) })
+	}
+}
+
+func testForeignVXLAN(t *testing.T, v6 bool) {
+	w := newWorld(t)
+	w.underlay("192.168.77.", "fd77::")
+	us, them := "192.168.77.1", "192.168.77.2"
+	if v6 {
+		us, them = "fd77::1", "fd77::2"
+	}
+	w.node("a", "moire-dp-a", us)
+	w.external["tor"] = netip.MustParseAddr(them)
+	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
+	ns := w.workload("a", "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")
+	foreign := []netip.Addr{netip.MustParseAddr("10.1.0.9"), netip.MustParseAddr("fd10:1::9")}
+	w.endpoint("tor", "acme", "server", 100, 12, snapshot.MAC{2, 0, 0, 0, 9, 9}, foreign)
+	w.apply()
+	sh(t, `ip -n moire-dp-b link add vx0 address 02:00:00:00:09:09 type vxlan id 100 dstport 4789 remote %s local %s dev up0 udp6zerocsumrx &&
+			ip -n moire-dp-b addr add 10.1.0.9/24 dev vx0 && ip -n moire-dp-b addr add fd10:1::9/64 dev vx0 nodad && ip -n moire-dp-b link set vx0 mtu %d up`, us, them, w.nodes["a"].MTU(0))
+	for _, dst := range []string{"10.1.0.9", "fd10:1::9"} {
+		sh(t, "ip netns exec %s ping -c 3 -i 0.2 -W 1 %s", ns, dst)
+		sh(t, "ip netns exec moire-dp-b iperf3 -s -1 -D -B %s && sleep 0.3", dst)
+		t.Log(dst, sh(t, "ip netns exec %s iperf3 -c %s -t 1 -f g | grep receiver", ns, dst))
+	}
+	for _, dst := range []string{"10.1.0.2", "fd10:1::2"} {
+		sh(t, "ip -n moire-dp-b neigh flush dev vx0; ip netns exec moire-dp-b ping -c 3 -i 0.2 -W 1 %s", dst)
+		sh(t, "ip netns exec %s iperf3 -s -1 -D -B %s && sleep 0.3", ns, dst)
+		t.Log(dst, sh(t, "ip netns exec moire-dp-b iperf3 -c %s -t 1 -f g | grep receiver", dst))
+	}
+	w.dump()
+}
+
+// TestPathMTU: a sender whose interface was set too large learns the size.
+func TestPathMTU(t *testing.T) {
+	w := small(t)
+	sh(t, "ip -n moire-dp-acme-web link set net0 mtu 9000; ip -n moire-dp-a link set %s mtu 9000", w.nodes["a"].locals[0].Host)
+	echoServer(t, "moire-dp-acme-far", "10.1.0.4")
+	for _, dst := range []string{"10.1.0.4", "fd10:1::4"} {
+		sh(t, "ip netns exec moire-dp-acme-far iperf3 -s -1 -D -B %s && sleep 0.3", dst)
+		t.Log(dst, sh(t, "ip netns exec moire-dp-acme-web iperf3 -c %s -t 1 -f g | grep receiver", dst))
+		shell("ip netns exec moire-dp-acme-web ping -c 1 -W 1 -M do -s 4000 %s", dst)
+		sh(t, "ip netns exec moire-dp-acme-web ping -c 2 -i 0.2 -W 1 -s 4000 %s", dst)
+	}
+	if out := sh(t, "ip -n moire-dp-acme-web route get 10.1.0.4; ip -n moire-dp-acme-web route get fd10:1::4"); strings.Count(out, "mtu 1450") != 2 {
+		t.Errorf("no path MTU learned:\n%s", out)
+	}
+	c := dial(t, "moire-dp-acme-web", "tcp", "10.1.0.4")
+	if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAttack: frames from a workload, over the wire, that must come nowhere.
+func TestAttack(t *testing.T) {
+	w := small(t)
+	a := w.nodes["a"]
+	a.record()
+	before := a.Drops()
+	frames := attacks()
+	inNetns(t, "moire-dp-acme-web", func() error {
+		i, err := net.InterfaceByName("net0")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, f := range frames {
+			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, reason := range []string{"spoofed-mac", "spoofed-ip", "spoofed-arp", "no-route"} {
+		r := a.find(reason, func(r record.Record) bool { return r.Kind == record.Denied && r.Drop == reason })
+		if r.Source.Workload != "web" || r.Verdict != record.Deny {
+			t.Errorf("%s: %+v", reason, r)
+		}
+	}
+	if after := a.Drops(); len(after) < len(before)+4 {
+		t.Errorf("drops before %v, after %v", before, after)
+	}
+}
+
+// attacks are frames of web (10.1.0.2, 02:..:01).
+func attacks() [][]byte {
+	frame := func(src, dst byte, srcIP, dstIP [4]byte, port uint16, size int) []byte {
+		f := []byte{2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 0, src, 8, 0, 0x45, 0, 0, byte(28 + size), 0, 0, 0x40, 0, 64, 17, 0, 0}
+		f = append(append(f, srcIP[:]...), dstIP[:]...)
+		f = append(f, 0x30, 0x39, byte(port>>8), byte(port), 0, byte(8+size), 0, 0)
+		return append(f, make([]byte, size)...)
+	}
+	web, db, node := [4]byte{10, 1, 0, 2}, [4]byte{10, 1, 0, 3}, [4]byte{192, 168, 77, 2}
+	arp := []byte{255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 1, 10, 1, 0, 3, 0, 0, 0, 0, 0, 0, 10, 1, 0, 4}
+	return [][]byte{
+		frame(9, 2, web, db, 7, 10),      // another's MAC
+		frame(1, 2, db, db, 7, 10),       // another's address
+		frame(1, 2, web, node, 4789, 60), // VXLAN to a node
+		arp,                              // "10.1.0.3 is me"
+	}
+}
