@@ -212,10 +212,15 @@ func (l *loop) tryAdvance(a *attachment) error {
 			return err
 		}
 	}
-	if a.stage == addressed {
-		return l.plug(a, s)
+	if a.stage != addressed {
+		return nil
 	}
-	return nil
+	if l.plugs == plugsPerStep {
+		l.backlog = true
+		return nil
+	}
+	l.plugs++
+	return l.plug(a, s)
 }
 
 // address gives the attachment the addresses that its Grant wants, if it does

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -423,5 +424,29 @@ func TestNotEnforcedIsNotAttached(t *testing.T) {
 	}
 	if len(b.attached) != 0 || len(b.kernel.plugs) != 0 {
 		t.Error("something is left")
+	}
+}
+
+func TestManyAtOnceTakeTurns(t *testing.T) {
+	b := newBench(t)
+	b.gives(world(b.control, nil))
+	const many = 3 * plugsPerStep
+	for i := range many {
+		a := web()
+		a.Workload = fmt.Sprintf("web%d", i)
+		a.Networks = []string{"front"}
+		b.begin(&request{ctx: t.Context(), attach: &a, answer: make(chan answer, 1)})
+	}
+	b.step()
+	wide := func(s *snapshot.Snapshot) {
+		k := snapshot.BlockKey{VNI: 100, CIDR: netip.MustParsePrefix("10.0.0.128/25")}
+		s.Blocks[k] = snapshot.Block{BlockKey: k}
+	}
+	b.gives(world(b.control, wide))
+	for n := plugsPerStep; n <= many; n += plugsPerStep {
+		if len(b.kernel.plugs) != n || b.backlog != (n < many) || len(b.kernel.locals()) != n {
+			t.Fatalf("%d interfaces, want %d; backlog %v", len(b.kernel.plugs), n, b.backlog)
+		}
+		b.step()
 	}
 }

@@ -69,6 +69,10 @@ const (
 	lastRetry  = 30 * time.Second
 	lostEvery  = 10 * time.Second // how often lost records alone make a report
 	staleGrant = 1500 * time.Millisecond
+	// To make an interface takes tens of milliseconds: what waits behind many
+	// of them, such as a snapshot, has its turn after a few.
+	plugsPerStep    = 8
+	requestsPerStep = 32
 )
 
 // loop owns the state of the node. Everything that is not marked as shared is
@@ -99,6 +103,8 @@ type loop struct {
 	attached map[snapshot.AttachmentKey]*attachment
 	waiting  []*request
 	answers  []func() // to be sent at the end of the step
+	plugs    int      // interfaces made in this step
+	backlog  bool     // more of them wait
 
 	// wanted is what the control plane said last and was not refused; good is
 	// what was enforced last. They differ while wanted cannot be enforced.
@@ -193,7 +199,7 @@ func (l *loop) run(ctx context.Context) error {
 
 // drain takes what came meanwhile, so that many requests share one step.
 func (l *loop) drain() {
-	for range 256 {
+	for range requestsPerStep {
 		select {
 		case r := <-l.requests:
 			l.begin(r)
@@ -206,6 +212,9 @@ func (l *loop) drain() {
 }
 
 func (l *loop) rhythm() time.Duration {
+	if l.backlog {
+		return 0
+	}
 	if len(l.waiting) > 0 {
 		return busyTick
 	}
@@ -218,6 +227,7 @@ func (l *loop) step() {
 	if s := l.inbox.Swap(nil); s != nil {
 		l.receive(s)
 	}
+	l.plugs, l.backlog = 0, false
 	for _, a := range l.sorted() {
 		l.advance(a)
 	}

@@ -94,7 +94,7 @@ func checkCommand() *cobra.Command {
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
 			for _, k := range node.Check() {
 				if k.OK {
-					fmt.Fprintf(w, "ok\t%s\t%s\n", k.Name, k.Why)
+					fmt.Fprintf(w, "ok\t%s\n", k.Name)
 					continue
 				}
 				bad++
