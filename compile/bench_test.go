@@ -3,7 +3,9 @@ package compile
 import (
 	"fmt"
 	"runtime"
+	"syscall"
 	"testing"
+	"time"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
@@ -57,10 +59,12 @@ func BenchmarkCompileFull(b *testing.B) {
 	w := fleet()
 	b.ReportAllocs()
 	var snaps map[string]*snapshot.Snapshot
+	since := cpu()
 	for b.Loop() {
 		snaps, _ = Compile(w.Input)
 	}
 	b.StopTimer()
+	reportCPU(b, since)
 	var with, without runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&with)
@@ -107,15 +111,29 @@ func BenchmarkCompileOneLabel(b *testing.B) {
 	})
 }
 
+// cpu is the CPU time of the process so far: what counts on a busy machine.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func reportCPU(b *testing.B, since time.Duration) {
+	b.ReportMetric(float64((cpu()-since).Microseconds())/1000/float64(b.N), "cpu-ms/op")
+}
+
 func benchmarkChange(b *testing.B, change func(w world, i int)) {
 	w := fleet()
 	c := NewCompiler()
 	c.Compile(w.Input)
 	b.ReportAllocs()
-	i := 0
+	i, since := 0, cpu()
 	for b.Loop() {
 		i++
 		change(w, i)
 		c.Compile(w.Input)
 	}
+	reportCPU(b, since)
 }

@@ -19,10 +19,38 @@ type life struct {
 // policyProblems says which Policies refer to what is not there, select
 // nobody or have rules that never decide.
 func (c *Compiler) policyProblems(in *Input, results []*result) []v1alpha1.Problem {
-	lives := make(map[*v1alpha1.Policy]*life, len(in.Policies))
+	var out []v1alpha1.Problem
+	var names map[Key]bool
+	for _, p := range in.Policies {
+		out = append(out, c.parse(p).problems...)
+		told, known := c.dangling[p]
+		if !known {
+			if names == nil {
+				names = networkNames(in)
+			}
+			told = (&references{in: in, p: p, names: names}).dangling()
+			c.dangling[p] = told
+		}
+		out = append(out, told...)
+	}
+	for _, b := range c.memory.buckets {
+		out = append(out, b.problems...)
+	}
+	if len(c.memory.wide) > 0 {
+		out = append(out, c.lives(results, func(p *v1alpha1.Policy) bool { return tierOf(p) != policy.Project })...)
+	}
+	return out
+}
+
+// lives follows the Policies that are wanted through the results.
+func (c *Compiler) lives(results []*result, wanted func(*v1alpha1.Policy) bool) []v1alpha1.Problem {
+	lives := map[*v1alpha1.Policy]*life{}
 	for _, r := range results {
 		for i := range r.fates {
 			p := r.facts.project.policies[i]
+			if !wanted(p) {
+				continue
+			}
 			l := lives[p]
 			if l == nil {
 				l = newLife(p)
@@ -32,14 +60,8 @@ func (c *Compiler) policyProblems(in *Input, results []*result) []v1alpha1.Probl
 		}
 	}
 	var out []v1alpha1.Problem
-	names := networkNames(in)
-	for _, p := range in.Policies {
-		parsed := c.parse(p)
-		out = append(out, parsed.problems...)
-		out = append(out, (&references{in: in, p: p, names: names}).dangling()...)
-		if l := lives[p]; l != nil {
-			out = append(out, l.problems(p, parsed)...)
-		}
+	for p, l := range lives {
+		out = append(out, l.problems(p, c.parse(p))...)
 	}
 	return out
 }

@@ -20,6 +20,14 @@ type who struct {
 	labels labels.Set
 }
 
+func newWho(k IdentityKey, row snapshot.Identity) *who {
+	w := &who{key: k, row: row, labels: make(labels.Set, len(row.Labels))}
+	for _, l := range row.Labels {
+		w.labels[l.Key] = l.Value
+	}
+	return w
+}
+
 // project is what the Networks of one project share. It is never changed
 // after index made it, so that equal pointers mean equal facts.
 type project struct {
@@ -48,9 +56,16 @@ type located struct {
 }
 
 func (a located) equal(b located) bool {
-	return a.node == b.node && a.declared == b.declared && (a.Attachment == b.Attachment ||
-		a.AttachmentKey == b.AttachmentKey && a.Account == b.Account && a.MAC == b.MAC && a.VNI == b.VNI &&
-			a.Since.Equal(b.Since) && slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses))
+	return a.node == b.node && a.declared == b.declared && sameAttachment(a.Attachment, b.Attachment)
+}
+
+func sameAttachment(a, b *snapshot.Attachment) bool {
+	return a == b || a.AttachmentKey == b.AttachmentKey && a.Account == b.Account && a.MAC == b.MAC && a.VNI == b.VNI &&
+		a.Since.Equal(b.Since) && slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses)
+}
+
+func sameBlock(a, b snapshot.Block) bool {
+	return a.BlockKey == b.BlockKey && slices.Equal(a.Excluded, b.Excluded)
 }
 
 // host is what a Network needs to know of a node.
@@ -63,9 +78,7 @@ type host struct {
 
 func (h host) equal(o host) bool {
 	return h.name == o.name && h.exists == o.exists && h.external == o.external && h.numbered == o.numbered &&
-		slices.EqualFunc(h.echo, o.echo, func(a, b snapshot.Block) bool {
-			return a.BlockKey == b.BlockKey && slices.Equal(a.Excluded, b.Excluded)
-		})
+		slices.EqualFunc(h.echo, o.echo, sameBlock)
 }
 
 // facts are everything that the result of one Network depends on.
@@ -93,48 +106,6 @@ func (f *facts) host(name string) host {
 	return host{name: name}
 }
 
-// index sorts the facts by Network.
-func (c *Compiler) index(in *Input) map[Key]*facts {
-	projects := c.projects(in)
-	out := make(map[Key]*facts, len(in.Networks))
-	of := func(k Key) *facts {
-		f := out[k]
-		if f == nil {
-			f = &facts{key: k, network: in.Networks[k], project: projects.of(k.Project)}
-			out[k] = f
-		}
-		return f
-	}
-	for k := range in.Networks {
-		of(k)
-	}
-	for k, w := range in.Workloads {
-		for i := range w.Spec.Interfaces {
-			f := of(Key{k.Project, w.Spec.Interfaces[i].Network})
-			f.workloads = append(f.workloads, w)
-		}
-	}
-	for node, r := range in.Reports {
-		if in.Nodes[node] == nil {
-			continue // the node was removed, and what it said with it
-		}
-		for i := range r.Attachments {
-			a := &r.Attachments[i]
-			f := of(Key{a.Project, a.Network})
-			f.attachments = append(f.attachments, located{node, a, in.Workloads[Key{a.Project, a.Workload}]})
-		}
-	}
-	twins := twins(in)
-	echoes := echoes(in)
-	for k, f := range out {
-		f.twin = twins[k]
-		f.sort()
-		f.hosts = hosts(in, f, echoes)
-	}
-	c.lastProjects = projects.made
-	return out
-}
-
 func (f *facts) sort() {
 	slices.SortFunc(f.workloads, func(a, b *v1alpha1.Workload) int { return cmp.Compare(a.Name, b.Name) })
 	f.workloads = slices.Compact(f.workloads)
@@ -143,154 +114,8 @@ func (f *facts) sort() {
 	})
 }
 
-// twins finds Networks whose VNI another Network has too; the first by key
-// keeps it.
-func twins(in *Input) map[Key]string {
-	first := make(map[int32]Key, len(in.Networks))
-	out := map[Key]string{}
-	for k, n := range in.Networks {
-		if n.Status.VNI == 0 {
-			continue
-		}
-		o, taken := first[n.Status.VNI]
-		if !taken || compareKeys(k, o) < 0 {
-			first[n.Status.VNI] = k
-		}
-	}
-	for k, n := range in.Networks {
-		if o := first[n.Status.VNI]; n.Status.VNI != 0 && o != k {
-			out[k] = o.String()
-		}
-	}
-	return out
-}
-
-// echoes sorts what nodes say of their blocks by VNI and node.
-func echoes(in *Input) map[snapshot.VNI]map[string][]snapshot.Block {
-	out := map[snapshot.VNI]map[string][]snapshot.Block{}
-	for node, r := range in.Reports {
-		for _, b := range r.Blocks {
-			if out[b.VNI] == nil {
-				out[b.VNI] = map[string][]snapshot.Block{}
-			}
-			out[b.VNI][node] = append(out[b.VNI][node], b)
-		}
-	}
-	return out
-}
-
-func hosts(in *Input, f *facts, echoes map[snapshot.VNI]map[string][]snapshot.Block) []host {
-	var names []string
-	for _, w := range f.workloads {
-		if w.Spec.Node != "" {
-			names = append(names, w.Spec.Node)
-		}
-	}
-	for _, a := range f.attachments {
-		names = append(names, a.node)
-	}
-	var said map[string][]snapshot.Block
-	if f.network != nil {
-		said = echoes[snapshot.VNI(f.network.Status.VNI)]
-		for _, b := range f.network.Status.Blocks {
-			names = append(names, b.Node)
-		}
-	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	out := make([]host, len(names))
-	for i, name := range names {
-		n := in.Nodes[name]
-		out[i] = host{name: name, exists: n != nil, external: n != nil && n.Spec.External, numbered: in.NodeNumbers[name] != 0}
-		if n != nil {
-			out[i].echo = said[name]
-		}
-	}
-	return out
-}
-
 func compareKeys(a, b Key) int {
 	return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Name, b.Name))
-}
-
-// projectIndex makes and remembers the projects of one compile.
-type projectIndex struct {
-	c          *Compiler
-	in         *Input
-	identities map[string][]*who // by project
-	policies   map[string][]*v1alpha1.Policy
-	made       map[string]*project
-	domainWide map[string][]*v1alpha1.Policy // by Domain, the system's included
-}
-
-func (c *Compiler) projects(in *Input) *projectIndex {
-	p := &projectIndex{c: c, in: in, identities: map[string][]*who{}, policies: map[string][]*v1alpha1.Policy{},
-		made: make(map[string]*project, len(c.lastProjects)), domainWide: map[string][]*v1alpha1.Policy{}}
-	for k, n := range in.Identities {
-		if row := c.identity(k, n); row != nil {
-			p.identities[row.row.Project] = append(p.identities[row.row.Project], row)
-		}
-	}
-	var system []*v1alpha1.Policy
-	for k, pol := range in.Policies {
-		switch {
-		case tierOf(pol) == policy.Project:
-			p.policies[k.Project] = append(p.policies[k.Project], pol)
-		case k.Project == v1alpha1.SystemNamespace:
-			system = append(system, pol)
-		default:
-			if d := in.Projects[k.Project]; d != "" {
-				p.domainWide[d] = append(p.domainWide[d], pol)
-			}
-		}
-	}
-	for d := range in.Domains {
-		all := append(p.domainWide[d], system...)
-		slices.SortFunc(all, comparePolicies)
-		p.domainWide[d] = all
-	}
-	return p
-}
-
-func (p *projectIndex) of(name string) *project {
-	if made := p.made[name]; made != nil {
-		return made
-	}
-	out := &project{name: name, domain: p.in.Projects[name]}
-	switch d := p.in.Domains[out.domain]; {
-	case out.domain == "":
-		out.missing = "project " + name + " belongs to no Domain"
-	case d == nil:
-		out.missing = "Domain " + out.domain + " of project " + name + " does not exist"
-	default:
-		out.trust = TrustDomain(d)
-	}
-	if out.missing == "" {
-		out.policies = slices.Concat(p.policies[name], p.domainWide[out.domain])
-		slices.SortFunc(out.policies, comparePolicies)
-		for _, w := range p.identities[name] {
-			if w.row.Domain == out.domain {
-				out.who = append(out.who, w)
-			}
-		}
-	}
-	out.finish()
-	if last := p.c.lastProjects[name]; out.equal(last) {
-		out = last
-	}
-	p.made[name] = out
-	return out
-}
-
-// finish sorts and keys what is known.
-func (p *project) finish() {
-	slices.SortFunc(p.who, func(a, b *who) int {
-		return cmp.Or(cmp.Compare(a.row.Number, b.row.Number), cmp.Compare(a.key, b.key))
-	})
-	p.numbers = make(map[IdentityKey]policy.Identity, len(p.who))
-	for _, w := range p.who {
-		p.numbers[w.key] = w.row.Number
-	}
 }
 
 // identityRow is the row of Snapshot.Identities.

@@ -1,0 +1,257 @@
+package compile
+
+import (
+	"maps"
+	"slices"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// memory is the Input of the last compile sorted by project, so that the next
+// one has to look only at what is different. Everything in it follows from
+// that Input alone.
+type memory struct {
+	workloads  map[Key]*v1alpha1.Workload
+	networks   map[Key]*v1alpha1.Network
+	policies   map[Key]*v1alpha1.Policy
+	identities map[IdentityKey]policy.Identity
+	reports    map[string]*report
+	projects   map[string]string
+	trusts     map[string]string // Domain -> trust domain
+	hosts      map[string]host   // without echo
+
+	buckets map[string]*bucket
+	// wide are the Policies of tiers admin and baseline.
+	wide map[Key]*v1alpha1.Policy
+	// twins are Networks whose VNI another Network has too.
+	twins map[Key]string
+	owner map[snapshot.VNI]Key
+
+	// Of the running compile: everything may be different; a Network came or
+	// went.
+	all, renamed bool
+}
+
+// bucket is what one project has.
+type bucket struct {
+	networks    map[Key]*v1alpha1.Network
+	workloads   map[Key]*v1alpha1.Workload
+	policies    map[Key]*v1alpha1.Policy // of tier project
+	identities  map[IdentityKey]*who
+	attachments map[string][]*snapshot.Attachment // by node
+	dirty       bool
+
+	project  *project
+	results  []*result // sorted by key
+	problems []v1alpha1.Problem
+}
+
+// report is a Report sorted by project and VNI.
+type report struct {
+	*snapshot.Report
+	attachments map[string][]*snapshot.Attachment
+	blocks      map[snapshot.VNI][]snapshot.Block
+}
+
+func newMemory() *memory {
+	return &memory{
+		workloads: map[Key]*v1alpha1.Workload{}, networks: map[Key]*v1alpha1.Network{}, policies: map[Key]*v1alpha1.Policy{},
+		identities: map[IdentityKey]policy.Identity{}, reports: map[string]*report{},
+		buckets: map[string]*bucket{}, wide: map[Key]*v1alpha1.Policy{}, all: true,
+	}
+}
+
+func (m *memory) bucket(project string) *bucket {
+	b := m.buckets[project]
+	if b == nil {
+		b = &bucket{networks: map[Key]*v1alpha1.Network{}, workloads: map[Key]*v1alpha1.Workload{}, policies: map[Key]*v1alpha1.Policy{},
+			identities: map[IdentityKey]*who{}, attachments: map[string][]*snapshot.Attachment{}}
+		m.buckets[project] = b
+	}
+	return b
+}
+
+// touch returns the bucket and marks it.
+func (m *memory) touch(project string) *bucket {
+	b := m.bucket(project)
+	b.dirty = true
+	return b
+}
+
+// diff calls changed for every key whose value is not the same, and makes last
+// equal to now. old and new are the zero value where there is none.
+func diff[K comparable, V comparable](last, now map[K]V, changed func(k K, old, new V)) {
+	for k, v := range now {
+		if old, had := last[k]; !had || old != v {
+			last[k] = v
+			changed(k, old, v)
+		}
+	}
+	if len(last) == len(now) {
+		return
+	}
+	var zero V
+	for k, v := range last {
+		if _, has := now[k]; !has {
+			delete(last, k)
+			changed(k, v, zero)
+		}
+	}
+}
+
+// put sets or, for nil, removes an entry.
+func put[K comparable, V any](m map[K]*V, k K, v *V) {
+	if v == nil {
+		delete(m, k)
+	} else {
+		m[k] = v
+	}
+}
+
+// learn brings the memory to the Input and marks what is different.
+func (m *memory) learn(in *Input) {
+	m.places(in)
+	diff(m.workloads, in.Workloads, func(k Key, _, w *v1alpha1.Workload) { put(m.touch(k.Project).workloads, k, w) })
+	m.learnNetworks(in)
+	diff(m.policies, in.Policies, func(k Key, old, p *v1alpha1.Policy) {
+		if old != nil && tierOf(old) != policy.Project || p != nil && tierOf(p) != policy.Project {
+			m.all = true
+		}
+		delete(m.wide, k)
+		b := m.touch(k.Project)
+		delete(b.policies, k)
+		switch {
+		case p == nil:
+		case tierOf(p) == policy.Project:
+			b.policies[k] = p
+		default:
+			m.wide[k] = p
+		}
+	})
+	diff(m.identities, in.Identities, func(k IdentityKey, _, n policy.Identity) {
+		row, err := ParseKey(k)
+		if err != nil {
+			return // nobody's
+		}
+		b := m.touch(row.Project)
+		if n == 0 {
+			delete(b.identities, k)
+			return
+		}
+		row.Number = n
+		b.identities[k] = newWho(k, row)
+	})
+	m.learnReports(in)
+}
+
+// places learns Domains, projects and nodes. They change seldom, and then
+// everything is looked at again.
+func (m *memory) places(in *Input) {
+	trusts := make(map[string]string, len(in.Domains))
+	for name, d := range in.Domains {
+		trusts[name] = TrustDomain(d)
+	}
+	if !maps.Equal(trusts, m.trusts) || !maps.Equal(in.Projects, m.projects) {
+		m.trusts, m.projects, m.all = trusts, maps.Clone(in.Projects), true
+	}
+	hosts := make(map[string]host, len(in.Nodes))
+	for name, n := range in.Nodes {
+		hosts[name] = host{name: name, exists: true, external: n.Spec.External, numbered: in.NodeNumbers[name] != 0}
+	}
+	if !maps.EqualFunc(hosts, m.hosts, host.equal) {
+		m.hosts, m.all = hosts, true
+	}
+}
+
+func (m *memory) learnNetworks(in *Input) {
+	seen := false
+	diff(m.networks, in.Networks, func(k Key, old, n *v1alpha1.Network) {
+		put(m.touch(k.Project).networks, k, n)
+		seen = true
+		m.renamed = m.renamed || old == nil || n == nil
+	})
+	if !seen {
+		return
+	}
+	m.owner = make(map[snapshot.VNI]Key, len(in.Networks))
+	for k, n := range in.Networks {
+		v := snapshot.VNI(n.Status.VNI)
+		if o, taken := m.owner[v]; v != 0 && (!taken || compareKeys(k, o) < 0) {
+			m.owner[v] = k
+		}
+	}
+	twins := map[Key]string{}
+	for k, n := range in.Networks {
+		if o := m.owner[snapshot.VNI(n.Status.VNI)]; n.Status.VNI != 0 && o != k {
+			twins[k] = o.String()
+		}
+	}
+	for _, of := range []map[Key]string{m.twins, twins} {
+		for k := range of {
+			if m.twins[k] != twins[k] {
+				m.touch(k.Project)
+			}
+		}
+	}
+	m.twins = twins
+}
+
+func (m *memory) learnReports(in *Input) {
+	for node, r := range in.Reports {
+		if old := m.reports[node]; old == nil || old.Report != r {
+			m.learnReport(node, old, sortReport(r))
+		}
+	}
+	if len(m.reports) != len(in.Reports) {
+		for node, old := range m.reports {
+			if in.Reports[node] == nil {
+				m.learnReport(node, old, nil)
+			}
+		}
+	}
+}
+
+func sortReport(r *snapshot.Report) *report {
+	out := &report{Report: r, attachments: map[string][]*snapshot.Attachment{}, blocks: map[snapshot.VNI][]snapshot.Block{}}
+	for i := range r.Attachments {
+		a := &r.Attachments[i]
+		out.attachments[a.Project] = append(out.attachments[a.Project], a)
+	}
+	for _, b := range r.Blocks {
+		out.blocks[b.VNI] = append(out.blocks[b.VNI], b)
+	}
+	return out
+}
+
+// learnReport replaces what a node said; nil is nothing.
+func (m *memory) learnReport(node string, old, now *report) {
+	var none report
+	if old == nil {
+		old = &none
+	}
+	if now == nil {
+		delete(m.reports, node)
+		now = &none
+	} else {
+		m.reports[node] = now
+	}
+	for _, of := range []*report{old, now} {
+		for p := range of.attachments {
+			a, b := old.attachments[p], now.attachments[p]
+			bucket := m.bucket(p)
+			if !slices.EqualFunc(a, b, sameAttachment) {
+				bucket.dirty = true
+			}
+			if bucket.attachments[node] = b; b == nil {
+				delete(bucket.attachments, node)
+			}
+		}
+		for v := range of.blocks {
+			if k, known := m.owner[v]; known && !slices.EqualFunc(old.blocks[v], now.blocks[v], sameBlock) {
+				m.touch(k.Project)
+			}
+		}
+	}
+}
