@@ -15,7 +15,7 @@ build: $(BINARIES) ## build the binaries into bin/ (the first time takes minutes
 
 $(BINARIES):
 	@echo "building $@"
-	@go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$@ ./cmd/$@
+	@go build -ldflags '$(LDFLAGS)' -o $(BIN)/$@ ./cmd/$@
 
 gen: ## make every generated file anew (needs clang and protoc)
 	@deploy/gen
