@@ -43,7 +43,7 @@ type ClientConfig struct {
 // Times of the client.
 const (
 	connectTimeout = 2 * time.Second // until a server has accepted
-	joinTimeout    = 5 * time.Second
+	joinTimeout    = 10 * time.Second
 	minBackoff     = 50 * time.Millisecond
 	maxBackoff     = 5 * time.Second
 )

@@ -147,7 +147,7 @@ func start(t testing.TB, run func(context.Context) error) (stop func()) {
 				if err != nil {
 					t.Errorf("Run: %v", err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Error("Run does not end")
 			}
 		})
@@ -186,13 +186,16 @@ func token(t testing.TB, ca *identity.CA) string {
 	return tok
 }
 
+// patience is for machines that do much else; nothing here takes so long.
+const patience = 90 * time.Second
+
 var underlay = netip.MustParseAddr("192.0.2.7")
 
 // join gets the node its papers and returns their directory.
 func join(t testing.TB, ca *identity.CA, server, node string) string {
 	t.Helper()
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := Join(ctx, JoinConfig{Servers: []string{server}, Token: token(t, ca), CAHash: ca.CAHash(), Node: node, Address: underlay, Dir: dir})
 	if err != nil {
@@ -215,7 +218,7 @@ func startClient(t testing.TB, cfg ClientConfig) (*Client, func()) {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if ok() {
 			return
 		}
@@ -226,7 +229,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 // after ends when the context does not keep us from it.
 func after(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -91,17 +91,34 @@ func (ca *CA) NewToken(spec TokenSpec) (string, error) {
 // CheckToken returns nil when the token is good, and uses it up when it is
 // good only once. Every other case wraps ErrToken or is a failure to read.
 func (ca *CA) CheckToken(token string) error {
-	id, secret, _ := strings.Cut(token, ".")
-	hash := sha256.Sum256([]byte(secret))
+	all, err := ca.readTokens()
+	if err != nil {
+		return err
+	}
+	found, err := ca.find(all, token)
+	if err != nil || !all[found].Once {
+		return err
+	}
+	// It is used up: only one may do that, and nobody may change the others
+	// meanwhile.
 	unlock, err := lock(ca.cfg.Dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	all, err := ca.readTokens()
-	if err != nil {
+	if all, err = ca.readTokens(); err != nil {
 		return err
 	}
+	if found, err = ca.find(all, token); err != nil {
+		return err
+	}
+	return ca.writeTokens(slices.Delete(all, found, found+1))
+}
+
+// find returns which one is meant, if it is good.
+func (ca *CA) find(all []Token, token string) (int, error) {
+	id, secret, _ := strings.Cut(token, ".")
+	hash := sha256.Sum256([]byte(secret))
 	// Every token is compared, so that time tells nothing about which exist.
 	found := -1
 	for i, t := range all {
@@ -110,15 +127,12 @@ func (ca *CA) CheckToken(token string) error {
 		}
 	}
 	if found < 0 {
-		return ErrToken
+		return 0, ErrToken
 	}
 	if !ca.cfg.Now().Before(all[found].Expires) {
-		return fmt.Errorf("token %s ended at %s: %w", id, all[found].Expires.UTC().Format(time.RFC3339), ErrToken)
+		return 0, fmt.Errorf("token %s ended at %s: %w", id, all[found].Expires.UTC().Format(time.RFC3339), ErrToken)
 	}
-	if all[found].Once {
-		return ca.writeTokens(slices.Delete(all, found, found+1))
-	}
-	return nil
+	return found, nil
 }
 
 // Tokens lists the tokens that are good, the oldest first, without hashes.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +17,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"moire.dev/moire/flow/record"
 	"moire.dev/moire/snapshot"
-	"moire.dev/moire/snapshot/policy"
 	"pgregory.net/rapid"
 )
 
@@ -127,15 +128,14 @@ func big(n int) *snapshot.Snapshot {
 }
 
 func TestRowTooLarge(t *testing.T) {
-	s := &snapshot.Snapshot{Node: "n1", Policies: map[snapshot.PolicyKey]policy.Set{}}
-	peer := policy.Peer{}
-	for i := range 3_000_000 {
-		peer.Identities = append(peer.Identities, policy.Identity(i+1))
-	}
-	s.Policies[snapshot.PolicyKey{VNI: 1, Identity: 1}] = policy.Set{Rules: []policy.Rule{{ID: "x", Peers: []policy.Peer{peer}}}}
+	k := snapshot.AttachmentKey{Project: "p", Workload: "w", Network: "n"}
+	s := &snapshot.Snapshot{Grants: map[snapshot.AttachmentKey]snapshot.Grant{k: {AttachmentKey: k, Error: strings.Repeat("x", MaxRow)}}}
 	d := snapshot.Delta{Reset: true, Version: "v", Put: *s}
 	if err := FromDelta(&d, func(*Delta) error { return nil }); err == nil {
-		t.Fatal("a row of more than MaxRow was sent")
+		t.Error("a row of more than MaxRow was sent")
+	}
+	if err := Write(io.Discard, s); err == nil {
+		t.Error("a row of more than MaxRow was written")
 	}
 }
 
