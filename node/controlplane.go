@@ -26,7 +26,7 @@ type joinFile struct {
 }
 
 // link is the way to the control plane: it joins until that worked, then keeps
-// connected. Before, the last report waits and acknowledgements go nowhere.
+// connected. Before, the last report and acknowledgement wait.
 type link struct {
 	cfg     Config
 	log     *slog.Logger
@@ -37,6 +37,7 @@ type link struct {
 	mu     sync.Mutex
 	client *discovery.Client
 	report *snapshot.Report
+	ack    func(*discovery.Client) // the last one; nil: none
 	err    error
 }
 
@@ -98,6 +99,9 @@ func (l *link) join(ctx context.Context) (*discovery.Client, error) {
 	if l.report != nil {
 		c.Report(*l.report)
 	}
+	if l.ack != nil {
+		l.ack(c)
+	}
 	return c, nil
 }
 
@@ -131,8 +135,11 @@ func (l *link) Report(r snapshot.Report) {
 
 // Ack tells what became of a version.
 func (l *link) Ack(v snapshot.Version, applied bool, errText string) {
-	if c := l.get(); c != nil {
-		c.Ack(v, applied, errText)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ack = func(c *discovery.Client) { c.Ack(v, applied, errText) }
+	if l.client != nil {
+		l.ack(l.client)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -143,8 +144,12 @@ func TestWithDiscovery(t *testing.T) {
 	defer cancel()
 
 	eventually(t, "trouble because there is no invitation", func() bool { return strings.Contains(up.trouble(), "join.json") })
+	// What an agent that was restarted applied from its disk.
+	const early = "00000000000000aa"
+	up.Ack(early, true, "")
 	c.invite(t, b.dir)
 	eventually(t, "the node is connected", up.Connected)
+	eventually(t, "what was applied before is known", func() bool { return c.has(func() bool { return slices.Contains(c.applied, early) }) })
 	got, err := client.Attach(t.Context(), web())
 	if err != nil || len(got.Warnings) != 0 || len(got.Interfaces[0].Addresses) != 2 {
 		t.Fatalf("attached %+v, %v", got, err)
