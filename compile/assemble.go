@@ -126,32 +126,40 @@ func (r *result) member(node string) bool {
 
 // identityRows are those of every project with a Network on the node.
 func identityRows(node string, from []*result, before *built) map[policy.Identity]snapshot.Identity {
-	projects := func(from []*result) []*project {
-		var out []*project
-		for _, r := range from {
-			if r.member(node) {
-				out = append(out, r.facts.project)
-			}
-		}
-		return slices.Compact(out)
-	}
-	now := projects(from)
-	if before.Identities != nil && slices.Equal(now, projects(before.from)) {
+	now, was := identityLists(node, from), identityLists(node, before.from)
+	if before.Identities != nil && slices.EqualFunc(now, was, sameSlice) {
 		return before.Identities
 	}
 	n := 0
-	for _, p := range now {
-		n += len(p.who)
+	for _, rows := range now {
+		n += len(rows)
 	}
 	out := make(map[policy.Identity]snapshot.Identity, n)
-	for _, p := range now {
-		for _, w := range p.who {
-			if _, twice := out[w.row.Number]; !twice {
-				out[w.row.Number] = p.identityRow(w)
+	for _, rows := range now {
+		for _, row := range rows {
+			if _, twice := out[row.Number]; !twice {
+				out[row.Number] = row
 			}
 		}
 	}
 	return out
+}
+
+// identityLists has one list for each project with a Network on the node.
+func identityLists(node string, from []*result) [][]snapshot.Identity {
+	out := make([][]snapshot.Identity, 0, len(from))
+	var last *project
+	for _, r := range from {
+		if p := r.facts.project; r.member(node) && p != last {
+			out, last = append(out, p.rows), p
+		}
+	}
+	return out
+}
+
+// sameSlice reports whether both are the very same slice.
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // rows makes a table from the rows of all results. It is the table of before
@@ -175,7 +183,7 @@ func rows[K comparable, V, R any](before map[K]V, was, is []*result, of func(*re
 		if now != nil {
 			come = of(now)
 		}
-		if len(gone) == len(come) && (len(gone) == 0 || &gone[0] == &come[0]) {
+		if sameSlice(gone, come) {
 			return
 		}
 		if !fresh {

@@ -86,9 +86,16 @@ func (m *memory) makeProject(name string, b *bucket, wide map[string][]*v1alpha1
 	if out.equal(b.project) {
 		return b.project
 	}
+	if b.project != nil && out.sameWho(b.project) {
+		out.numbers, out.rows = b.project.numbers, b.project.rows
+		return out
+	}
 	out.numbers = make(map[IdentityKey]policy.Identity, len(out.who))
-	for _, w := range out.who {
+	out.rows = make([]snapshot.Identity, len(out.who))
+	for i, w := range out.who {
 		out.numbers[w.key] = w.row.Number
+		out.rows[i] = w.row
+		out.rows[i].SPIFFE = spiffe(out.trust, w.row.Project, w.row.Account)
 	}
 	return out
 }

@@ -37,14 +37,19 @@ type project struct {
 	// who, sorted by number, and by key.
 	who     []*who
 	numbers map[IdentityKey]policy.Identity
+	rows    []snapshot.Identity // of Snapshot.Identities
 	// policies that may hold for its Workloads, in the order in which they are
 	// asked: admin, project, baseline.
 	policies []*v1alpha1.Policy
 }
 
 func (p *project) equal(o *project) bool {
-	return o != nil && p.name == o.name && p.domain == o.domain && p.trust == o.trust && p.missing == o.missing &&
-		slices.Equal(p.policies, o.policies) &&
+	return o != nil && p.name == o.name && p.missing == o.missing && p.sameWho(o) && slices.Equal(p.policies, o.policies)
+}
+
+// sameWho: the same identities with the same names.
+func (p *project) sameWho(o *project) bool {
+	return p.domain == o.domain && p.trust == o.trust &&
 		slices.EqualFunc(p.who, o.who, func(a, b *who) bool { return a.row.Number == b.row.Number && a.key == b.key })
 }
 
@@ -116,13 +121,6 @@ func (f *facts) sort() {
 
 func compareKeys(a, b Key) int {
 	return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Name, b.Name))
-}
-
-// identityRow is the row of Snapshot.Identities.
-func (p *project) identityRow(w *who) snapshot.Identity {
-	row := w.row
-	row.SPIFFE = spiffe(p.trust, row.Project, row.Account)
-	return row
 }
 
 // comparePolicies is the order in which Policies are asked: by tier; in admin
