@@ -245,6 +245,9 @@ func (l *loop) address(a *attachment, s *snapshot.Snapshot) error {
 		return l.take(a, g, n, s)
 	case a.stage == pending && l.alone():
 		n, ok := networkOf(s, a.Key)
+		if !ok && l.now().Sub(l.away) < unknownGrace {
+			return nil
+		}
 		if !ok {
 			return refusal{fmt.Errorf("the control plane is away, and this node does not know the Network %s/%s yet; attach again when it is back ('moire status')", a.Key.Project, a.Key.Network)}
 		}

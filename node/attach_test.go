@@ -155,7 +155,7 @@ func TestControlPlaneAway(t *testing.T) {
 		b := newBench(t)
 		b.control.away = true
 		b.step()
-		b.pass(awayGrace)
+		b.pass(unknownGrace)
 		r := b.attach(web())
 		if err := b.answered(r).err; err == nil || !strings.Contains(err.Error(), "does not know the Network") {
 			t.Errorf("answer %v", err)

@@ -65,10 +65,13 @@ const (
 	busyTick   = 100 * time.Millisecond // somebody waits for an answer
 	auditEvery = 5 * time.Second        // are all interfaces still there?
 	awayGrace  = 2 * time.Second        // a control plane is away after that
-	firstRetry = time.Second            // of a snapshot that failed
-	lastRetry  = 30 * time.Second
-	lostEvery  = 10 * time.Second // how often lost records alone make a report
-	staleGrant = 1500 * time.Millisecond
+	// Alone, a node can do nothing in a Network that it does not know; an agent
+	// that has just started may still be on its way to the control plane.
+	unknownGrace = 8 * time.Second
+	firstRetry   = time.Second // of a snapshot that failed
+	lastRetry    = 30 * time.Second
+	lostEvery    = 10 * time.Second // how often lost records alone make a report
+	staleGrant   = 1500 * time.Millisecond
 	// To make an interface takes tens of milliseconds: what waits behind many
 	// of them, such as a snapshot, has its turn after a few.
 	plugsPerStep    = 8

@@ -205,7 +205,7 @@ func (d *Demo) prove(ctx context.Context) {
 			for _, url := range []string{"http://10.0.0.12:8080/", "http://[fd00:77::12]:8080/"} {
 				got, err := d.ask(ctx, tenant, from, url)
 				if err != nil {
-					got = "DENIED  " + err.Error()
+					got = "DENIED  " + strings.TrimPrefix(err.Error(), "error: ")
 				} else {
 					got = "ALLOWED " + got
 				}
