@@ -249,6 +249,13 @@ func TestResume(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
+	plain, _, _ := splitVersion(version)
+	_, _, fromIntent := raw(t, "GET", base+"?watch=1&timeoutSeconds=1&resourceVersion="+plain, "application/json", "")
+	for _, want := range []string{`{"type":"ADDED","object":{"apiVersion":"moire.dev/v1alpha1","kind":"Workload"`, `"name":"comes"`, `"name":"stays"`, `"name":"new"`} {
+		if !strings.Contains(fromIntent, want) { // a version without a world side knows nothing of the world
+			t.Errorf("a watch from version %s lacks %s:\n%s", plain, want, fromIntent)
+		}
+	}
 	if want := []string{"ADDED comes", "ADDED new", "DELETED goes"}; !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q\n%s", got, want, body)
 	}

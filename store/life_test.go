@@ -134,6 +134,7 @@ func TestKillKeepsAcknowledgedWrites(t *testing.T) {
 	}
 	ca, admin := adminClient(t, dir)
 	written := make(chan int, 1)
+	enough := make(chan struct{})
 	go func() {
 		n := 0
 		for {
@@ -147,16 +148,19 @@ func TestKillKeepsAcknowledgedWrites(t *testing.T) {
 			if err != nil || resp.StatusCode != http.StatusCreated {
 				break
 			}
-			n++
+			if n++; n == 30 {
+				close(enough)
+			}
 		}
 		written <- n
 	}()
-	time.Sleep(700 * time.Millisecond)
+	select {
+	case <-enough:
+	case <-time.After(30 * time.Second):
+		t.Error("thirty writes took more than thirty seconds")
+	}
 	c.kill()
 	n := <-written
-	if n < 5 {
-		t.Fatalf("only %d writes were acknowledged before the kill", n)
-	}
 
 	c = startChild(t, dir, listen)
 	out := c.kubectl("", "get", "configmaps", "-n", "default", "-o", "name")

@@ -44,9 +44,7 @@ func newOverlay(virtual []Virtual) (*overlay, error) {
 	for _, v := range virtual {
 		o.virtual[v.Resource] = v
 	}
-	// Revisions start at the clock, so that those of an earlier process are
-	// older, and are recognised as such.
-	start := time.Now().UnixMilli()
+	start := firstRevision()
 	for _, l := range []*laidResource{{kind: "Workload", plural: "workloads"}, {kind: "Node", plural: "nodes"}} {
 		table, err := tablesOf(l.plural)
 		if err != nil {

@@ -56,12 +56,12 @@ func (s *Store) serve(ctx context.Context, files keyFiles, db *database, logs lo
 		return fmt.Errorf("store: prepare the API server: %w", err)
 	}
 
-	serving, stop := context.WithCancelCause(ctx)
+	// The server outlives ctx: what uses it stops first.
+	serving, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	serverDone := make(chan error, 1)
 	go func() { serverDone <- prepared.Run(serving) }()
 
-	// Everything else goes first and stops before the server does.
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	workDone := make(chan error, 1)

@@ -60,7 +60,7 @@ func (s *shelf) entryRev(k objectKey) int64 {
 
 // follow returns the shelf that shows objects, or s itself if nothing changed.
 func (s *shelf) follow(kind string, objects []*unstructured.Unstructured) *shelf {
-	rev := s.rev + 1
+	rev := s.rev + worldStep
 	n := &shelf{rev: rev, removed: s.removed, since: s.since, entries: make(map[objectKey]*entry, len(objects)), next: make(chan struct{})}
 	var changes []change
 	for _, o := range objects {
@@ -101,7 +101,7 @@ func (s *shelf) at(rev int64) (map[objectKey]*entry, bool) {
 	switch {
 	case rev == s.rev:
 		return s.entries, true
-	case rev < s.since || rev > s.rev:
+	case rev < s.since, rev > s.rev, (s.rev-rev)%worldStep != 0:
 		return nil, false
 	}
 	was := maps.Clone(s.entries)
