@@ -46,8 +46,8 @@ func (s *Server) Join(ctx context.Context, in *wire.JoinRequest) (*wire.JoinRepl
 		log.Warn("a node may not join", "error", err)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if s.connected(in.GetNode()) {
-		log.Warn("a node joins under a name that is connected already; if these are two machines, rename one")
+	if known, connected := s.known(in.GetNode()); known {
+		log.Warn("a node joins under a name that is in use; if these are two machines, rename one", "connected", connected)
 	}
 	if err := s.cfg.Sink.Joined(in.GetNode(), addr); err != nil {
 		log.Warn("a node may not join", "error", err)
@@ -75,9 +75,9 @@ func (s *Server) Renew(ctx context.Context, in *wire.RenewRequest) (*wire.JoinRe
 	return &wire.JoinReply{Chain: chain, Roots: s.cfg.CA.Roots()}, nil
 }
 
-func (s *Server) connected(node string) bool {
+func (s *Server) known(node string) (known, connected bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.members[node]
-	return m != nil && m.last.Load().Connected
+	m, known := s.members[node]
+	return known, known && m.last.Load().Connected
 }

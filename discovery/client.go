@@ -42,10 +42,14 @@ type ClientConfig struct {
 
 // Times of the client.
 const (
-	connectTimeout = 2 * time.Second // until a server has accepted
-	joinTimeout    = 10 * time.Second
-	minBackoff     = 50 * time.Millisecond
-	maxBackoff     = 5 * time.Second
+	// A server has 2 s to accept; when no server did, they get more time, for
+	// one that all nodes come back to at once.
+	minConnect = 2 * time.Second
+	maxConnect = 10 * time.Second
+
+	joinTimeout = 10 * time.Second
+	minBackoff  = 50 * time.Millisecond
+	maxBackoff  = 5 * time.Second
 )
 
 // Client is the node's end. All methods may be called at any time and never
@@ -99,12 +103,12 @@ func (c *Client) Run(ctx context.Context) error {
 	if c.running.Swap(true) {
 		return errors.New("discovery: a Client runs once; make another one")
 	}
-	wait := newBackoff()
+	wait, timeout := newBackoff(), minConnect
 	told := "" // the trouble that was logged; the same again is not
 	for next := 0; ctx.Err() == nil; {
 		server := c.cfg.Servers[next%len(c.cfg.Servers)]
 		begin := time.Now()
-		accepted, err := c.session(ctx, server)
+		accepted, err := c.session(ctx, server, timeout)
 		if ctx.Err() != nil {
 			break
 		}
@@ -115,11 +119,16 @@ func (c *Client) Run(ctx context.Context) error {
 			told = text
 			c.log.Warn("no connection to the control plane; what this node has stays in force", "server", server, "error", err)
 		}
-		if accepted && time.Since(begin) > maxBackoff {
-			wait = newBackoff()
-		}
 		next++
-		if accepted || next%len(c.cfg.Servers) == 0 {
+		switch {
+		case accepted:
+			timeout = minConnect
+			if time.Since(begin) > maxBackoff {
+				wait = newBackoff()
+			}
+			wait.sleep(ctx)
+		case next%len(c.cfg.Servers) == 0: // the round is over
+			timeout = min(2*timeout, maxConnect)
 			wait.sleep(ctx)
 		}
 	}
@@ -153,7 +162,7 @@ func clientOptions() []grpc.DialOption {
 		grpc.WithIdleTimeout(0),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: minBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: maxBackoff},
-			MinConnectTimeout: connectTimeout,
+			MinConnectTimeout: maxConnect,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MaxMessage), grpc.MaxCallSendMsgSize(wire.MaxMessage)),

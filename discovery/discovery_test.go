@@ -224,3 +224,17 @@ func TestShipIsBounded(t *testing.T) {
 	}
 	t.Fatalf("never full, after %s", time.Since(begin))
 }
+
+func TestSnapshotOfAnotherNodeIsNotPublished(t *testing.T) {
+	ca := newCA(t, 0)
+	s, _ := startServer(t, ServerConfig{CA: ca, Sink: newWorld()})
+	k := &kernel{}
+	startClient(t, ClientConfig{Servers: []string{s.Addr()}, Dir: join(t, ca, s.Addr(), "a"), Node: "a", Handler: k})
+	s.Publish("a", some("b", 1400))
+	want := some("a", 1401)
+	s.Publish("a", want)
+	eventually(t, "own", func() bool { return k.version() == want.Version() })
+	if n := k.calls(); n != 1 {
+		t.Errorf("%d snapshots came", n)
+	}
+}

@@ -18,8 +18,8 @@ type NodeState struct {
 	// when all is well.
 	Error     string
 	Connected bool
-	// LastSeen is when the node said something last; zero: never since this
-	// server started.
+	// LastSeen is now while the node is connected, else when that ended; zero:
+	// never since this server started.
 	LastSeen time.Time
 	// Remote is the address that the node connected from.
 	Remote string
@@ -69,6 +69,9 @@ func (m *member) poke() {
 
 func (m *member) state() NodeState {
 	out := *m.last.Load()
+	if out.Connected {
+		out.LastSeen = time.Now() // keepalive would have ended the connection
+	}
 	if w := m.wanted.Load(); w != nil {
 		out.Wanted = w.Version()
 	}

@@ -78,6 +78,7 @@ const (
 	handshakeTimeout = 5 * time.Second
 	helloTimeout     = 5 * time.Second
 	shutdownTime     = 2 * time.Second
+	maxIdle          = time.Minute // of a connection without a stream
 )
 
 // Server is the control plane's end.
@@ -137,9 +138,10 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.Keepalive, Timeout: s.cfg.KeepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: s.cfg.Keepalive, Timeout: s.cfg.KeepaliveTimeout, MaxConnectionIdle: maxIdle,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	wire.RegisterDiscoveryServer(g, s)
@@ -198,7 +200,8 @@ func (s *Server) Addr() string {
 
 // Publish sets what the node must be. It never blocks; of several in a row a
 // node gets the last. nil takes the wanted snapshot away: the node keeps what
-// it has, and is forgotten when it is not connected.
+// it has, and is forgotten when it is not connected. A snapshot for another
+// node is refused.
 func (s *Server) Publish(node string, snap *snapshot.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,6 +212,10 @@ func (s *Server) Publish(node string, snap *snapshot.Snapshot) {
 		}
 		m.wanted.Store(nil)
 		s.forget(m)
+		return
+	}
+	if snap.Node != node {
+		s.log.Error("a snapshot was not published: it is for another node", "node", node, "for", snap.Node)
 		return
 	}
 	if m == nil {

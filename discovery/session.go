@@ -8,20 +8,16 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/wire"
 )
 
-var (
-	errRenewed  = errors.New("the certificate was renewed")
-	errNoAnswer = fmt.Errorf("no answer within %s", connectTimeout)
-)
+var errRenewed = errors.New("the certificate was renewed")
 
 // session is one connection from begin to end; accepted says whether the
 // server took it.
-func (c *Client) session(ctx context.Context, server string) (accepted bool, err error) {
+func (c *Client) session(ctx context.Context, server string, timeout time.Duration) (accepted bool, err error) {
 	p, err := load(c.cfg.Dir)
 	if err != nil {
 		return false, fmt.Errorf("this node has no certificate: %w; join again", err)
@@ -39,12 +35,15 @@ func (c *Client) session(ctx context.Context, server string) (accepted bool, err
 		}
 	}()
 	client := wire.NewDiscoveryClient(conn)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	stream, err := c.open(ctx, cancel, client)
+	late := time.AfterFunc(timeout, cancel)
+	stream, err := c.open(ctx, client)
+	if !late.Stop() {
+		return false, fmt.Errorf("no answer within %s", timeout)
+	}
 	if err != nil {
-		cancel(nil)
 		return false, err
 	}
 	c.connected.Store(true)
@@ -58,31 +57,27 @@ func (c *Client) session(ctx context.Context, server string) (accepted bool, err
 }
 
 // open says hello and waits until the server has accepted.
-func (c *Client) open(ctx context.Context, cancel context.CancelCauseFunc, client wire.DiscoveryClient) (wire.Discovery_WatchClient, error) {
-	late := time.AfterFunc(connectTimeout, func() { cancel(errNoAnswer) })
+func (c *Client) open(ctx context.Context, client wire.DiscoveryClient) (wire.Discovery_WatchClient, error) {
 	stream, err := client.Watch(ctx)
-	if err == nil {
-		hello := &wire.Hello{}
-		if c.last != nil {
-			hello.Version = string(c.last.Version())
-		}
-		c.outbox.begin()
-		if err = stream.Send(&wire.FromNode{Hello: hello}); err == nil {
-			var header metadata.MD
-			if header, err = stream.Header(); header == nil && err == nil {
-				_, err = stream.Recv() // it was refused; this tells why
-			}
-		} else {
-			_, err = stream.Recv() // tells why
-		}
-	}
-	if !late.Stop() {
-		return nil, errNoAnswer
-	}
 	if err != nil {
 		return nil, err
 	}
-	return stream, nil
+	hello := &wire.Hello{}
+	if c.last != nil {
+		hello.Version = string(c.last.Version())
+	}
+	c.outbox.begin()
+	if err := stream.Send(&wire.FromNode{Hello: hello}); err == nil {
+		header, err := stream.Header()
+		if header != nil || err != nil {
+			return stream, err
+		}
+	}
+	// It was refused; this tells why.
+	if _, err := stream.Recv(); err != nil {
+		return nil, err
+	}
+	return nil, errors.New("the server answered before it accepted")
 }
 
 // listen takes deltas.
