@@ -82,6 +82,10 @@ func (a *app) down(ctx context.Context, dir, runDir, node string, purge bool) er
 		for _, part := range []string{"control", filepath.Join("node", node), "log"} {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, part)))
 		}
+		// Other nodes of this machine may have theirs there.
+		if os.Remove(filepath.Join(dir, "node")) == nil {
+			_ = os.Remove(dir)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

@@ -34,7 +34,10 @@ func fakeMoired() {
 		fmt.Println("the database is locked")
 		os.Exit(1)
 	}
-	os.WriteFile(filepath.Join(run, "kubeconfig"), nil, 0o600)
+	config, err := os.ReadFile(os.Getenv("KUBECONFIG"))
+	if err != nil || os.WriteFile(filepath.Join(run, "kubeconfig"), config, 0o600) != nil {
+		os.Exit(1)
+	}
 	serveUntilTerm("moired", filepath.Join(run, "join.json"))
 }
 

@@ -13,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/cli/check"
 	"moire.dev/moire/cli/fault"
+	"moire.dev/moire/cli/remote"
 	"moire.dev/moire/cli/supervise"
 )
 
@@ -208,6 +210,7 @@ func (u *upping) run(ctx context.Context, control, agent *program) error {
 	if err != nil {
 		return err
 	}
+	u.awaitNode(ctx)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -262,6 +265,43 @@ func (u *upping) start(ctx context.Context, p *program, what string) (end func()
 			}
 		}
 	}
+}
+
+// awaitNode waits until the control plane says that the node is Ready. When it
+// does not, people are told what is wrong and may mend it while both run.
+func (u *upping) awaitNode(ctx context.Context) {
+	u.app.say("- waiting until node %s is ready", u.flags.node)
+	ctx, cancel := context.WithTimeout(ctx, u.flags.limit)
+	defer cancel()
+	why := "the control plane has not heard of it"
+	client, err := remote.Open(remote.Config{Kubeconfig: filepath.Join(u.flags.runDir, "kubeconfig"), Timeout: 5 * time.Second, Agent: "moire/" + Version})
+	for err == nil {
+		var nodes []v1alpha1.Node
+		if nodes, err = nodesOf(ctx, client); err != nil {
+			break
+		}
+		for _, s := range statusLines(nodes) {
+			if s.Node != u.flags.node {
+				continue
+			}
+			if s.State == v1alpha1.NodeReady {
+				return
+			}
+			why = s.State + ": " + orNone(s.LastError)
+		}
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		why, _ = fault.Parts(err)
+	}
+	u.app.say("warning: node %s is not ready: %s; see `moire status`", u.flags.node, why)
 }
 
 func (u *upping) broken(p *program, err error) error {

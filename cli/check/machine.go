@@ -106,11 +106,15 @@ func (c Config) kernel() Result {
 	return ok(id, "Linux %s", text)
 }
 
-// module looks whether the kernel has it loaded, built in, or can load it.
+// module looks whether the kernel has this kind of interface loaded, built in,
+// or can load it.
 func (c Config) module(name string) Result {
 	id := "module-" + name
 	if _, err := os.Stat(c.path("/sys/module/" + name)); err == nil {
 		return ok(id, "loaded")
+	}
+	if symbols, err := os.ReadFile(c.path("/proc/kallsyms")); err == nil && strings.Contains(string(symbols), " "+name+"_newlink") {
+		return ok(id, "built in")
 	}
 	release, err := os.ReadFile(c.path("/proc/sys/kernel/osrelease"))
 	if err != nil {
