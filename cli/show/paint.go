@@ -31,7 +31,6 @@ const (
 	red    = "\x1b[31m"
 	green  = "\x1b[32m"
 	yellow = "\x1b[33m"
-	bold   = "\x1b[1m"
 	off    = "\x1b[0m"
 )
 
@@ -49,14 +48,6 @@ func (p Paint) Cell(_, cell string) string {
 		return yellow + cell + off
 	}
 	return cell
-}
-
-// Bold makes text bold.
-func (p Paint) Bold(text string) string {
-	if !p.On {
-		return text
-	}
-	return bold + text + off
 }
 
 // Diff colours one line of a unified diff.

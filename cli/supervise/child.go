@@ -36,7 +36,6 @@ type Child struct {
 	Grace time.Duration
 
 	mu   sync.Mutex
-	proc *os.Process
 	last error
 }
 
@@ -86,8 +85,6 @@ func (c *Child) once(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%w: %w", errStart, err)
 	}
-	c.set(cmd.Process)
-	defer c.set(nil)
 	if c.Notes != nil {
 		if err := c.Notes.Add(c.Name, cmd.Process.Pid); err != nil {
 			c.Tell(fmt.Sprintf("%s: %v", c.Name, err))
@@ -113,22 +110,6 @@ func (c *Child) once(ctx context.Context) error {
 		}
 		return <-ended
 	}
-}
-
-func (c *Child) set(p *os.Process) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.proc = p
-}
-
-// PID is the process id, 0 when it does not run at the moment.
-func (c *Child) PID() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.proc == nil {
-		return 0
-	}
-	return c.proc.Pid
 }
 
 // Last is how it ended the last time, nil when it never did.
