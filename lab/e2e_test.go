@@ -42,7 +42,7 @@ func theLab(t *testing.T) *Lab {
 		if bin == "" {
 			bin, _ = filepath.Abs("../bin")
 		}
-		l, err := New(Config{Name: "moire-t", Bin: bin, RunDir: "/run/moire-test", APIListen: "127.0.0.1:27443"})
+		l, err := New(Config{Name: "moire-t", Nodes: 3, Bin: bin, RunDir: "/run/moire-test", APIListen: "127.0.0.1:27443"})
 		if err != nil {
 			shared.err = err
 			return

@@ -137,3 +137,23 @@ func TestWrongFiles(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// FuzzParse: whatever the bytes, no panic; what parses also runs.
+func FuzzParse(f *testing.F) {
+	entries, err := files.ReadDir(".")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, e := range entries {
+		text, err := files.ReadFile(e.Name())
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if s, err := Parse("x", text); err == nil {
+			_ = Run(s, NewPure(Split))
+		}
+	})
+}
