@@ -17,13 +17,16 @@ func (w *walk) endpoints(match func(snapshot.Endpoint) bool) []snapshot.Endpoint
 	found := map[snapshot.Addr]snapshot.Endpoint{}
 	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
 		for k, e := range w.snaps[name].Endpoints {
-			if old, known := found[k]; match(e) && (!known || old.Node != e.Node && e.Node == name) {
+			if old, known := found[k]; w.sees(e.Project) && match(e) && (!known || old.Node != e.Node && e.Node == name) {
 				found[k] = e
 			}
 		}
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b snapshot.Endpoint) int { return a.Addr.Compare(b.Addr) })
 }
+
+// sees reports whether who asks may know of the project.
+func (w *walk) sees(project string) bool { return w.q.Sees == nil || w.q.Sees(project) }
 
 // network finds the row of a Network in any snapshot.
 func (w *walk) network(v snapshot.VNI) (snapshot.Network, bool) {
@@ -155,6 +158,9 @@ func (w *walk) missing(e end) string {
 		return fmt.Sprintf("no Workload has the address %s", e.addr)
 	}
 	var why []string
+	if !w.sees(e.project) {
+		return fmt.Sprintf("no node has a Workload %s attached", e)
+	}
 	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
 		for k, g := range w.snaps[name].Grants {
 			if k.Project == e.project && k.Workload == e.workload && g.Error != "" {

@@ -148,6 +148,26 @@ func TestMissingPolicyIsClosed(t *testing.T) {
 	}
 }
 
+// TestUnseenIsNotThere: who may not see a project learns nothing of it.
+func TestUnseenIsNotThere(t *testing.T) {
+	snaps, _ := compile.Compile(compile.Offline(shop()...))
+	sees := func(project string) bool { return project == "shop" }
+	for _, q := range []explain.Query{{From: "bank/a", To: "bank/b"}, {From: "shop/web", To: "bank/a"}, {From: "shop/web", To: "bank/none"}, {From: "10.0.0.2", To: "10.0.0.3", Network: "bank/main"}} {
+		q.Port, q.Sees = 80, sees
+		a := explain.Packet(q, snaps)
+		b, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Error == "" || strings.Contains(string(b), "blue") || strings.Contains(string(b), "main") && q.Network == "" {
+			t.Errorf("%s -> %s tells %s", q.From, q.To, b)
+		}
+	}
+	if a := explain.Packet(explain.Query{From: "10.0.0.2", To: "10.0.0.4", Port: 80, Sees: sees}, snaps); a.Error != "" || a.Source.Project != "shop" {
+		t.Errorf("the own address is ambiguous: %+v", a)
+	}
+}
+
 func golden(t *testing.T, path string, got []byte) {
 	t.Helper()
 	if *update {

@@ -24,6 +24,10 @@ type Query struct {
 	Port uint16
 	// IPv6 picks the IPv6 addresses of Workloads that have both families.
 	IPv6 bool
+	// Sees says whether who asks may know of the project; nil: of all. What
+	// is not seen is treated as if it were not there, but for the Policies that
+	// decide about what is.
+	Sees func(project string) bool `json:"-"`
 	// Origin says from which file and line a rule comes; "" when unknown. May
 	// be nil.
 	Origin func(policy.RuleID) (file string, line int) `json:"-"`

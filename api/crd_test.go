@@ -1,6 +1,6 @@
 //go:build !race
 
-package v1alpha1_test
+package api_test
 
 import (
 	"context"
@@ -37,7 +37,7 @@ type crd struct {
 // does when they are installed, the cost of their CEL rules included.
 func crds(t *testing.T) map[string]crd {
 	t.Helper()
-	files, err := filepath.Glob("../crd/*.yaml")
+	files, err := filepath.Glob("crd/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no CRDs", err)
 	}
