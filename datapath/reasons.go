@@ -10,12 +10,9 @@ import (
 
 // Reasons why packets are dropped, as in reasons.h. The names are public.
 const (
-	reasonPolicy   = 1
-	reasonFailed   = 18
-	reasonNoRoute  = 7
-	reasonForeign  = 11
-	reasonSpoofIP  = 3
-	reasonSpoofMAC = 2
+	reasonPolicy  = 1
+	reasonSpoofIP = 3
+	reasonFailed  = 18
 )
 
 var reasons = [...]string{
