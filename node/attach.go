@@ -184,14 +184,20 @@ func (l *loop) advance(a *attachment) {
 	if err == nil {
 		return
 	}
-	if a.why != err.Error() {
-		l.log.Warn("attachment waits", "project", a.Key.Project, "workload", a.Key.Workload, "network", a.Key.Network, "error", err)
+	_, final := errors.AsType[refusal](err)
+	final = final && !a.Answered
+	if a.why != err.Error() || final {
+		what := "attachment waits"
+		if final {
+			what = "attachment refused"
+		}
+		l.log.Warn(what, "project", a.Key.Project, "workload", a.Key.Workload, "network", a.Key.Network, "error", err)
 	}
 	a.why, a.retry = err.Error(), l.now().Add(busyTick)
 	if a.Answered {
 		a.retry = l.now().Add(idleTick)
 	}
-	if _, final := errors.AsType[refusal](err); final && !a.Answered {
+	if final {
 		l.fail(a.Key, err)
 	}
 }
