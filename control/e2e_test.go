@@ -216,7 +216,7 @@ func flows(t *testing.T, c *running, a *agent) {
 	ids := func(path string) string {
 		b, err := c.admin().DoRaw(t.Context(), path)
 		if err != nil {
-			return err.Error()
+			return err.Error() + string(b)
 		}
 		var out []string
 		for d := json.NewDecoder(strings.NewReader(string(b))); d.More(); {

@@ -24,11 +24,12 @@ import (
 // intent is what people declared, as the API server says it.
 type intent struct {
 	domains, networks, workloads, policies, nodes, projects *shelf
+	informers                                               []cache.SharedIndexInformer
 }
 
 // shelf holds the objects of one kind. Objects on it are never changed.
 type shelf struct {
-	informer cache.SharedIndexInformer
+	list func() []any
 	// changed since it was read last.
 	changed atomic.Bool
 }
@@ -70,25 +71,26 @@ func newClients(cfg *rest.Config) (clients, error) {
 // newIntent prepares the shelves; wake is called after every change.
 func newIntent(c clients, wake func()) (*intent, error) {
 	var errs []error
+	i := &intent{}
 	shelve := func(client *rest.RESTClient, resource string, example runtime.Object) *shelf {
-		s := &shelf{informer: cache.NewSharedIndexInformer(
-			cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()), example, 0, nil)}
+		informer := cache.NewSharedIndexInformer(
+			cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()), example, 0, nil)
+		s := &shelf{list: informer.GetStore().List}
 		s.changed.Store(true)
 		note := func() { s.changed.Store(true); wake() }
-		_, err := s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(any) { note() }, UpdateFunc: func(_, _ any) { note() }, DeleteFunc: func(any) { note() },
 		})
-		errs = append(errs, err, s.informer.SetTransform(slim))
+		errs = append(errs, err, informer.SetTransform(slim))
+		i.informers = append(i.informers, informer)
 		return s
 	}
-	i := &intent{
-		domains:   shelve(c.moire, "domains", &v1alpha1.Domain{}),
-		networks:  shelve(c.moire, "networks", &v1alpha1.Network{}),
-		workloads: shelve(c.moire, "workloads", &v1alpha1.Workload{}),
-		policies:  shelve(c.moire, "policies", &v1alpha1.Policy{}),
-		nodes:     shelve(c.moire, "nodes", &v1alpha1.Node{}),
-		projects:  shelve(c.core, "namespaces", &corev1.Namespace{}),
-	}
+	i.domains = shelve(c.moire, "domains", &v1alpha1.Domain{})
+	i.networks = shelve(c.moire, "networks", &v1alpha1.Network{})
+	i.workloads = shelve(c.moire, "workloads", &v1alpha1.Workload{})
+	i.policies = shelve(c.moire, "policies", &v1alpha1.Policy{})
+	i.nodes = shelve(c.moire, "nodes", &v1alpha1.Node{})
+	i.projects = shelve(c.core, "namespaces", &corev1.Namespace{})
 	return i, errors.Join(errs...)
 }
 
@@ -100,23 +102,19 @@ func slim(o any) (any, error) {
 	return o, nil
 }
 
-func (i *intent) shelves() []*shelf {
-	return []*shelf{i.domains, i.networks, i.workloads, i.policies, i.nodes, i.projects}
-}
-
 // run watches until ctx ends.
 func (i *intent) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, s := range i.shelves() {
-		wg.Go(func() { s.informer.RunWithContext(ctx) })
+	for _, informer := range i.informers {
+		wg.Go(func() { informer.RunWithContext(ctx) })
 	}
 	wg.Wait()
 }
 
 // synced: everything that existed at the start is on the shelves.
 func (i *intent) synced() bool {
-	for _, s := range i.shelves() {
-		if !s.informer.HasSynced() {
+	for _, informer := range i.informers {
+		if !informer.HasSynced() {
 			return false
 		}
 	}
@@ -158,7 +156,7 @@ func (i *intent) read(last, next *compile.Input) bool {
 }
 
 func each[T any](s *shelf, do func(T)) {
-	for _, o := range s.informer.GetStore().List() {
+	for _, o := range s.list() {
 		if t, ok := o.(T); ok {
 			do(t)
 		}

@@ -149,7 +149,7 @@ func (l *loop) pass() {
 	alloc := l.keeper.allocations()
 	next.nodes = nodes
 	next.in.NodeNumbers, next.in.Identities = alloc.nodes, alloc.identities
-	next.in.Reports = reports(nodes)
+	next.in.Reports = reports(nodes, next.in.Nodes)
 	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, any: true}
 	if !intentChanged && seen == l.last {
 		return
@@ -164,10 +164,12 @@ func (l *loop) pass() {
 	close(*l.told.Swap(&told))
 }
 
-func reports(nodes map[string]nodeWorld) map[string]*snapshot.Report {
+// reports are the words of the nodes that exist; who was deleted is not heard
+// until it joins again.
+func reports(nodes map[string]nodeWorld, exist map[string]*v1alpha1.Node) map[string]*snapshot.Report {
 	out := make(map[string]*snapshot.Report, len(nodes))
 	for name, n := range nodes {
-		if n.report != nil {
+		if n.report != nil && exist[name] != nil {
 			out[name] = n.report
 		}
 	}
@@ -214,7 +216,6 @@ func (l *loop) forgetDeleted(old, next *facts) {
 		if declared[name] {
 			continue
 		}
-		delete(next.in.Reports, name)
 		l.world.forget(name)
 		if old.in.Nodes[name] != nil || l.current.Load() == nil {
 			l.keeper.drop(name)
