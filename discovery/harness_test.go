@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -98,6 +99,19 @@ func (w *world) look(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f()
+}
+
+// heard waits until the connections began and ended as said.
+func (w *world) heard(t testing.TB, want []string) {
+	t.Helper()
+	var got []string
+	eventually(t, want[len(want)-1], func() bool {
+		w.look(func() { got = slices.Clone(w.events) })
+		return len(got) >= len(want)
+	})
+	if !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
 }
 
 // kernel is a Handler that remembers.
