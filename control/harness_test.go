@@ -136,14 +136,6 @@ func (r *running) node(name string) (n v1alpha1.Node, err error) {
 	return n, err
 }
 
-func domain(name string) *v1alpha1.Domain {
-	return &v1alpha1.Domain{ObjectMeta: metav1.ObjectMeta{Name: name}}
-}
-
-func projectOf(name, domain string) *corev1.Namespace {
-	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.DomainLabel: domain}}}
-}
-
 func network(project, name string, prefixes ...string) *v1alpha1.Network {
 	return &v1alpha1.Network{ObjectMeta: metav1.ObjectMeta{Namespace: project, Name: name}, Spec: v1alpha1.NetworkSpec{Prefixes: prefixes}}
 }

@@ -2,12 +2,10 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -372,14 +370,10 @@ func TestIntentKeepsWhatDidNotChange(t *testing.T) {
 	}
 }
 
-func TestJoinedNeedsTheAPI(t *testing.T) {
-	c := &Control{log: silent()}
-	if err := (sink{c}).Joined("n1", nodeWorldAddress); err == nil || !strings.Contains(err.Error(), "try again") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := New(Config{Dir: t.TempDir(), RunDir: t.TempDir(), APIListen: "nonsense"}); err == nil || errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
+func domain(name string) *v1alpha1.Domain {
+	return &v1alpha1.Domain{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
 
-var nodeWorldAddress = someReport().Address
+func projectOf(name, domain string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.DomainLabel: domain}}}
+}
