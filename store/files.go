@@ -9,10 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockDir makes dir and takes its lock, so that two stores never share it.
+// lockDir makes dir, closes it to others and takes its lock, so that two
+// stores never share it.
 func lockDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: cannot make the state directory: %w", err)
+	}
+	// Keys and the socket of the database are in it, also if somebody else made it.
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("store: cannot close the state directory to others: %w", err)
 	}
 	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)

@@ -220,6 +220,12 @@ func checkAnonymous(t *testing.T, ca *x509.CertPool, addr string) {
 // adminClient returns the CA of a store and a client with its admin certificate.
 func adminClient(t *testing.T, dir string) (*x509.CertPool, *http.Client) {
 	t.Helper()
+	client := adminHTTP(t, dir)
+	return client.Transport.(*http.Transport).TLSClientConfig.RootCAs, client
+}
+
+func adminHTTP(t testing.TB, dir string) *http.Client {
+	t.Helper()
 	files := newKeyFiles(dir)
 	pem, err := os.ReadFile(files.caCert)
 	if err != nil {
@@ -236,7 +242,7 @@ func adminClient(t *testing.T, dir string) (*x509.CertPool, *http.Client) {
 		ForceAttemptHTTP2: true,
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	return pool, &http.Client{Transport: transport}
+	return &http.Client{Transport: transport}
 }
 
 func freePort(t *testing.T) string {

@@ -155,29 +155,45 @@ func metadataOf(gv schema.GroupVersion, o *unstructured.Unstructured) map[string
 	return map[string]any{"apiVersion": gv.String(), "kind": "PartialObjectMetadata", "metadata": o.Object["metadata"]}
 }
 
-func (l *laidResource) tableOf(ctx context.Context, a *accepted, gv schema.GroupVersion, o runtime.Object) (*metav1.Table, error) {
+// tableJSON is a metav1.Table whose rows hold plain values: encoded once, not
+// first each row and then the table.
+type tableJSON struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ListMeta   `json:"metadata"`
+	ColumnDefinitions []metav1.TableColumnDefinition `json:"columnDefinitions"`
+	Rows              []rowJSON                      `json:"rows"`
+}
+
+type rowJSON struct {
+	Cells  []any `json:"cells"`
+	Object any   `json:"object"`
+}
+
+func (l *laidResource) tableOf(ctx context.Context, a *accepted, gv schema.GroupVersion, o runtime.Object) (*tableJSON, error) {
 	t, err := l.table.ConvertToTable(ctx, o, &a.table)
 	if err != nil {
 		return nil, err
 	}
-	t.TypeMeta = metav1.TypeMeta{Kind: "Table", APIVersion: gv.String()}
-	if t.Rows == nil {
-		t.Rows = []metav1.TableRow{}
+	out := &tableJSON{
+		TypeMeta: metav1.TypeMeta{Kind: "Table", APIVersion: gv.String()},
+		ListMeta: t.ListMeta, ColumnDefinitions: t.ColumnDefinitions,
+		Rows: make([]rowJSON, len(t.Rows)),
 	}
-	for i := range t.Rows {
-		u, ok := t.Rows[i].Object.Object.(*unstructured.Unstructured)
+	for i, row := range t.Rows {
+		u, ok := row.Object.Object.(*unstructured.Unstructured)
 		if !ok {
 			return nil, errors.New("a row without its object")
 		}
+		out.Rows[i].Cells = row.Cells
 		switch a.table.IncludeObject {
 		case metav1.IncludeNone:
-			t.Rows[i].Object = runtime.RawExtension{}
 		case metav1.IncludeObject:
+			out.Rows[i].Object = u.Object
 		default:
-			t.Rows[i].Object = runtime.RawExtension{Object: &unstructured.Unstructured{Object: metadataOf(gv, u)}}
+			out.Rows[i].Object = metadataOf(gv, u)
 		}
 	}
-	return t, nil
+	return out, nil
 }
 
 // render writes an object or a list in the form that the client wants.

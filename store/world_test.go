@@ -119,7 +119,7 @@ func testVirtual() []Virtual {
 }
 
 // eventually calls f until it returns "" or half a minute has passed.
-func eventually(t *testing.T, f func() string) {
+func eventually(t testing.TB, f func() string) {
 	t.Helper()
 	var last string
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
