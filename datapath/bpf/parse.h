@@ -44,6 +44,7 @@ struct outer6 {
 	struct eth inner;
 } packed;
 
+#define IP_HEADERS (ETH_LEN + sizeof(struct ipv6))
 #define QUOTE 68 // of the packet that an ICMP error of ours is about
 
 struct big4 {
@@ -347,14 +348,23 @@ inline_ int parse_ipv4(struct __sk_buff *skb, struct packet *p, const struct ipv
 	return parse_fragment(p, id, later);
 }
 
+// linear makes the first bytes directly readable. No more than is needed: to
+// pull payload in costs a copy of the head. The transport header is read with
+// bpf_skb_load_bytes, wherever it is.
+inline_ int linear(struct __sk_buff *skb, u32 want)
+{
+	if (want > skb->len)
+		want = skb->len;
+	return skb->data_end - skb->data < want && bpf_skb_pull_data(skb, want);
+}
+
 // parse fills p, whose vni is set, from the frame. It returns 0, or the reason
 // to drop; key and addresses hold what was found so far.
 inline_ int parse(struct __sk_buff *skb, struct packet *p)
 {
 	int r = R_BAD_PACKET;
-	u32 want = skb->len < 74 ? skb->len : 74;
 
-	if (skb->data_end - skb->data < want && bpf_skb_pull_data(skb, want))
+	if (unlikely(linear(skb, IP_HEADERS)))
 		return R_BAD_PACKET;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct eth *eth = data;

@@ -19,16 +19,13 @@ inline_ int ours(struct __sk_buff *skb, struct tunnel *t)
 {
 	struct settings *c = the_control();
 	union addr dst;
-	u32 want = skb->len < 84 ? skb->len : 84;
 	u8 proto;
 
-	if (!c)
-		return 0;
-	if (skb->data_end - skb->data < want && bpf_skb_pull_data(skb, want))
+	if (!c || linear(skb, IP_HEADERS))
 		return 0;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct eth *eth = data;
-	if (data + sizeof(struct outer4) > end)
+	if (data + ETH_LEN + sizeof(struct ipv4) > end)
 		return 0;
 	if (!c->v6 && eth->proto == ETH_IPV4) {
 		struct ipv4 *ip = data + ETH_LEN;
@@ -39,7 +36,7 @@ inline_ int ours(struct __sk_buff *skb, struct tunnel *t)
 		t->base = sizeof(struct outer4) - ETH_LEN;
 	} else if (c->v6 && eth->proto == ETH_IPV6) {
 		struct ipv6 *ip = data + ETH_LEN;
-		if (data + sizeof(struct outer6) > end)
+		if (data + ETH_LEN + sizeof(*ip) > end)
 			return 0;
 		__builtin_memcpy(&dst, ip->dst, 16);
 		if (!same(&dst, &c->self))
