@@ -173,12 +173,9 @@ func (d *Datapath) readTables() error {
 	return d.sets.load()
 }
 
-// same reports whether the State is the one that was applied last.
+// same reports whether the State is the very one that was applied last.
 func (d *Datapath) same(s State) bool {
-	if d.state.Snapshot == nil || len(d.state.Locals) != len(s.Locals) {
-		return false
-	}
-	if d.state.Snapshot != s.Snapshot && d.state.Snapshot.Version() != s.Snapshot.Version() {
+	if d.state.Snapshot == nil || d.state.Snapshot != s.Snapshot || len(d.state.Locals) != len(s.Locals) {
 		return false
 	}
 	for i, l := range s.Locals {

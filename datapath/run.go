@@ -99,7 +99,7 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 				sink(v.recordOf(&e, wall, now))
 			}
 			return
-		case update && s.Flags&flagEnded == 0 && s.Reason == 0 && lastSeen+uint64(updatePause) >= now &&
+		case update && s.Flags&flagEnded == 0 && s.Reason == 0 && lastSeen+uint64(updatePause+sweepPause) >= now &&
 			s.Created+uint64(updatePause) <= now:
 			sink(v.recordOf(&e, wall, now))
 		}

@@ -50,7 +50,7 @@ func newView(node string, s State, links map[string]int, rules map[uint32]policy
 // recordOf says what an event means. now is the wall clock at since, in
 // nanoseconds after boot.
 func (v *view) recordOf(e *bpf.MoireEvent, now time.Time, since uint64) record.Record {
-	wall := func(boot uint64) time.Time { return now.Add(-time.Duration(since - boot)) }
+	wall := func(boot uint64) time.Time { return now.Add(-time.Duration(since - boot)).Round(0) }
 	s := &e.Session
 	r := record.Record{
 		ID: sessionID(v.node, &e.Key, s.Created), Time: wall(e.Time), Start: wall(s.Created), Node: v.node,

@@ -18,6 +18,7 @@ import (
 // Node is the data path of a node that does not exist.
 type Node struct {
 	*datapath.Datapath
+	given  *snapshot.Snapshot
 	state  datapath.State
 	addr   netip.Addr
 	asks   chan func()
@@ -103,19 +104,12 @@ func (n *Node) in(f func() error) error {
 	}
 }
 
-// Apply makes the node what another snapshot wants.
+// Apply makes the node what the snapshot wants. With the snapshot that it has,
+// what somebody else changed in its tables is repaired.
 func (n *Node) Apply(s *snapshot.Snapshot) error {
-	// The data path goes by the name in its configuration.
-	renamed := *s
-	renamed.Node = "proving"
-	renamed.Endpoints = make(map[snapshot.Addr]snapshot.Endpoint, len(s.Endpoints))
-	for a, e := range s.Endpoints {
-		if e.Node == s.Node {
-			e.Node = "proving"
-		}
-		renamed.Endpoints[a] = e
+	if s != n.given {
+		n.given, n.state = s, stateOf(s)
 	}
-	n.state = datapath.State{Snapshot: &renamed, Locals: localsOf(&renamed)}
 	return n.in(func() error {
 		for _, l := range n.state.Locals {
 			if !n.ifaces[l.Host] {
@@ -130,6 +124,20 @@ func (n *Node) Apply(s *snapshot.Snapshot) error {
 		}
 		return n.Shrink(n.state)
 	})
+}
+
+// stateOf renames the node: the data path goes by the name in its configuration.
+func stateOf(s *snapshot.Snapshot) datapath.State {
+	renamed := *s
+	renamed.Node = "proving"
+	renamed.Endpoints = make(map[snapshot.Addr]snapshot.Endpoint, len(s.Endpoints))
+	for a, e := range s.Endpoints {
+		if e.Node == s.Node {
+			e.Node = "proving"
+		}
+		renamed.Endpoints[a] = e
+	}
+	return datapath.State{Snapshot: &renamed, Locals: localsOf(&renamed)}
 }
 
 // localsOf gives every Workload of the node one interface per Network.
