@@ -125,8 +125,7 @@ func (h flowsHandler) follow(w http.ResponseWriter, r *http.Request, filter flow
 			cancel()
 		}
 	}
-	w.WriteHeader(http.StatusOK)
-	flush()
+	w.WriteHeader(http.StatusOK) // flushed below: whoever sees it is followed already
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()

@@ -24,6 +24,8 @@ const (
 	listen    = 500 * time.Millisecond
 	// deadAfter: a process that was silent for that long counts as gone.
 	deadAfter = 10 * time.Second
+	// forgetAfter: the beat of a process that was silent for that long goes.
+	forgetAfter = time.Hour
 
 	beatPrefix = "beat/"
 )
@@ -343,7 +345,12 @@ func (k *keeper) hear(ctx context.Context, others map[string]heard) error {
 		alive[name] = h.live
 		others[name] = h
 	}
-	for name := range others {
+	for name, h := range others {
+		if !h.live && now.Sub(h.at) > forgetAfter {
+			if _, err := k.rows.Commit(ctx, nil, map[string][]byte{beatPrefix + name: nil}); err != nil {
+				return err
+			}
+		}
 		if _, there := rows[beatPrefix+name]; !there {
 			delete(others, name)
 		}

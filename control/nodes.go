@@ -41,6 +41,8 @@ func (s sink) Joined(node string, addr netip.Addr) error {
 			return fmt.Errorf("node %s cannot join: a Node of that name is declared external, which means without an agent; delete it or choose another name", node)
 		case have.Spec.Address == addr.String():
 			return nil
+		case c.world.isConnected(node):
+			return fmt.Errorf("node %s cannot join from %s: a node of that name is connected, with the address %s; choose another name, or stop that one first", node, addr, have.Spec.Address)
 		default:
 			c.log.Info("a node joined with a new address", "node", node, "was", have.Spec.Address, "is", addr)
 			have.Spec.Address = addr.String()

@@ -293,6 +293,9 @@ func nodeStatus(n *v1alpha1.Node, w nodeWorld, st discovery.NodeState) v1alpha1.
 		return v1alpha1.NodeStatus{State: v1alpha1.NodeExternal}
 	}
 	s := v1alpha1.NodeStatus{Wanted: string(st.Wanted), Acked: string(w.acked), Applied: string(w.applied), LastError: w.err, RecordsLost: int64(w.lost)}
+	if w.here && st.Connected {
+		s.Acked, s.Applied, s.LastError = string(st.Acked), string(st.Applied), st.Error
+	}
 	if w.report != nil {
 		s.Agent, s.Kernel = w.report.Agent, w.report.Kernel
 		workloads := map[[2]string]bool{}
@@ -312,7 +315,7 @@ func nodeStatus(n *v1alpha1.Node, w nodeWorld, st discovery.NodeState) v1alpha1.
 	switch {
 	case !w.connected():
 		s.State = v1alpha1.NodeStale
-	case w.err != "":
+	case s.LastError != "":
 		s.State = v1alpha1.NodeFailing
 	case s.Wanted != "" && s.Wanted != s.Applied:
 		s.State = v1alpha1.NodeUpdating

@@ -2,7 +2,6 @@ package control
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -179,12 +178,9 @@ func (w *world) markDirty(node string) {
 	}
 }
 
-// address returns the last reported address of a node.
-func (w *world) address(node string) netip.Addr {
+// isConnected: here or to another process.
+func (w *world) isConnected(node string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r := w.nodes[node].report; r != nil {
-		return r.Address
-	}
-	return netip.Addr{}
+	return w.nodes[node].connected()
 }
