@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -33,6 +34,16 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// freePort is an address on loopback that nobody listens on now.
+func freePort() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "127.0.0.1:27443"
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 // theLab returns the shared lab, started.
 func theLab(t *testing.T) *Lab {
 	t.Helper()
@@ -42,7 +53,7 @@ func theLab(t *testing.T) *Lab {
 		if bin == "" {
 			bin, _ = filepath.Abs("../bin")
 		}
-		l, err := New(Config{Name: "moire-t", Nodes: 3, Bin: bin, RunDir: "/run/moire-test", APIListen: "127.0.0.1:27443"})
+		l, err := New(Config{Name: "moire-t", Nodes: 3, Bin: bin, RunDir: "/run/moire-test", APIListen: freePort()})
 		if err != nil {
 			shared.err = err
 			return

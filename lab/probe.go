@@ -24,7 +24,7 @@ const (
 
 // Probe is one real packet exchange between two namespaces.
 type Probe struct {
-	From, To string // namespaces, as paths
+	From, To string // namespaces, as paths; without To nobody listens
 	Source   netip.Addr
 	Dest     netip.Addr
 	Protocol uint8 // ICMP, TCP, UDP, SCTP
@@ -59,22 +59,13 @@ func (p Probe) target() string {
 }
 
 func (p Probe) tcp() (came bool, err error) {
-	var l net.Listener
-	err = InNetns(p.To, func() (err error) { l, err = net.Listen("tcp", p.target()); return err })
-	if err != nil {
-		return false, err
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.Write([]byte("x"))
-			c.Close()
+	if p.To != "" {
+		l, err := p.serveTCP()
+		if err != nil {
+			return false, err
 		}
-	}()
+		defer l.Close()
+	}
 	err = InNetns(p.From, func() error {
 		d := net.Dialer{Timeout: p.Wait, LocalAddr: &net.TCPAddr{IP: p.Source.AsSlice()}}
 		c, err := d.Dial("tcp", p.target())
@@ -93,19 +84,38 @@ func (p Probe) tcp() (came bool, err error) {
 	return came, err
 }
 
+// serveTCP answers every connection with a byte until the listener is closed.
+func (p Probe) serveTCP() (l net.Listener, err error) {
+	err = InNetns(p.To, func() (err error) { l, err = net.Listen("tcp", p.target()); return err })
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write([]byte("x"))
+			c.Close()
+		}
+	}()
+	return l, nil
+}
+
 // silent: nothing came back, or word that there is no way.
 func silent(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) ||
+	var late net.Error
+	return errors.As(err, &late) && late.Timeout() || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) ||
 		errors.Is(err, unix.EACCES)
 }
 
-func (p Probe) udp() (came bool, err error) {
-	var l net.PacketConn
+// serveUDP echoes every datagram until the socket is closed.
+func (p Probe) serveUDP() (l net.PacketConn, err error) {
 	err = InNetns(p.To, func() (err error) { l, err = net.ListenPacket("udp", p.target()); return err })
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	defer l.Close()
 	go func() {
 		b := make([]byte, 16)
 		for {
@@ -116,6 +126,17 @@ func (p Probe) udp() (came bool, err error) {
 			l.WriteTo(b[:n], from)
 		}
 	}()
+	return l, nil
+}
+
+func (p Probe) udp() (came bool, err error) {
+	if p.To != "" {
+		l, err := p.serveUDP()
+		if err != nil {
+			return false, err
+		}
+		defer l.Close()
+	}
 	err = InNetns(p.From, func() error {
 		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: p.Source.AsSlice()}}
 		c, err := d.Dial("udp", p.target())

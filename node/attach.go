@@ -148,7 +148,6 @@ func (l *loop) fresh(k snapshot.AttachmentKey, r *request, nth int) *attachment 
 		PID: r.attach.PID, Born: r.born, Persist: r.attach.Persist, Since: l.now().UTC(),
 		stage: pending, why: "waits for the control plane",
 	}
-	a.refused = l.newest().Grants[k].Error
 	return a
 }
 
@@ -239,7 +238,7 @@ func (l *loop) address(a *attachment, s *snapshot.Snapshot) error {
 			a.why = g.Error // its endpoint is not in the snapshot, so it is closed
 			return nil
 		}
-		if g.Error == a.refused && l.now().Sub(a.Since) < staleGrant {
+		if l.now().Sub(a.Since) < staleGrant {
 			return nil
 		}
 		return refusal{errors.New(g.Error)}

@@ -54,9 +54,6 @@ type attachment struct {
 	retry time.Time
 	// inode of the namespace that it was last plugged into.
 	inode uint64
-	// refused is the error of a Grant that was there before the attachment:
-	// perhaps it speaks of an earlier one.
-	refused string
 }
 
 // here: the interface is in place.
