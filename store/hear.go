@@ -2,11 +2,14 @@ package store
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/klog/v2"
 )
 
 // heardEvent is an event of the declared objects.
@@ -46,10 +49,24 @@ func (s *watching) hear(r *http.Request, q url.Values) *hearing {
 	go func() {
 		defer close(h.ended)
 		defer close(h.out)
+		defer h.recovered()
 		s.next.ServeHTTP(h, c)
 		h.WriteHeader(http.StatusOK)
 	}()
 	return h
+}
+
+// recovered ends a watch that panicked: the server around us only catches what
+// happens on its own goroutine.
+func (h *hearing) recovered() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != http.ErrAbortHandler {
+		klog.Background().Error(fmt.Errorf("panic: %v", p), "Watch ended", "stack", string(debug.Stack()))
+	}
+	h.WriteHeader(http.StatusInternalServerError)
 }
 
 // failed waits until the watch has begun, and returns its answer if that is

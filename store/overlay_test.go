@@ -19,19 +19,15 @@ metadata: {name: %s, labels: {from: intent}}
 spec: {account: db, interfaces: [{network: net, addresses: [10.0.0.5]}]}
 `
 
-func TestWorldGetAndList(t *testing.T) {
-	ns := project(t)
-	kubectl(t, fmt.Sprintf(declaredWorkload, "both"), "apply", "-n", ns, "-f", "-")
-	kubectl(t, fmt.Sprintf(declaredWorkload, "declared"), "apply", "-n", ns, "-f", "-")
-	shared.world.report(ns, "both", "Running", "n1", "from=world")
-	shared.world.report(ns, "reported", "Running", "n2", "from=world")
-	shared.world.report("elsewhere", "other", "Running", "n2", "from=world")
+// worldRead is a way to read workloads, and what it says.
+type worldRead struct {
+	name string
+	args []string
+	want string
+}
 
-	for _, c := range []struct {
-		name string
-		args []string
-		want string
-	}{
+func readsOf(ns string) []worldRead {
+	return []worldRead{
 		{"table", []string{"get", "workloads"}, `
 NAME       PHASE     NETWORK   ADDRESSES      NODE   AGE
 both       Running   net       ["10.0.0.9"]   n1     AGE
@@ -77,16 +73,24 @@ workload.moire.dev/declared
 workload.moire.dev/both
 workload.moire.dev/reported
 `},
-	} {
+	}
+}
+
+// TestWorldGetAndList reads one workload that is declared and reported, one that
+// is only declared and one that is only reported, in many ways.
+func TestWorldGetAndList(t *testing.T) {
+	ns := project(t)
+	kubectl(t, fmt.Sprintf(declaredWorkload, "both"), "apply", "-n", ns, "-f", "-")
+	kubectl(t, fmt.Sprintf(declaredWorkload, "declared"), "apply", "-n", ns, "-f", "-")
+	shared.world.report(ns, "both", "Running", "n1", "from=world")
+	shared.world.report(ns, "reported", "Running", "n2", "from=world")
+	shared.world.report("elsewhere", "other", "Running", "n2", "from=world")
+
+	for _, c := range readsOf(ns) {
 		t.Run(c.name, func(t *testing.T) {
 			eventually(t, func() string {
 				got := kubectl(t, "", append(c.args, "-n", ns)...)
-				got = regexp.MustCompile(`(?m)\S+$`).ReplaceAllStringFunc(got, func(s string) string {
-					if strings.HasSuffix(s, "s") && s[0] >= '0' && s[0] <= '9' || regexp.MustCompile(`^\d+d$|^\d+y\d*d?$`).MatchString(s) {
-						return "AGE"
-					}
-					return s
-				})
+				got = regexp.MustCompile(`(?m)\d+(s|m|h|d|y)(\d+\w)?$`).ReplaceAllString(got, "AGE")
 				if got != c.want[1:] {
 					return fmt.Sprintf("got:\n%s\nwant:\n%s", got, c.want[1:])
 				}

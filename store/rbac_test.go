@@ -41,39 +41,14 @@ func namespaceWith(name, domain string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {moire.dev/domain: %q}}\n", name, domain)
 }
 
-// TestTenants: two projects of two Domains, a tenant admin and a viewer of one,
-// an admin of one Domain, an admin of all.
-func TestTenants(t *testing.T) {
-	for _, d := range []string{"acme", "beta"} {
-		kubectl(t, fmt.Sprintf("apiVersion: moire.dev/v1alpha1\nkind: Domain\nmetadata: {name: %s}\n", d), "apply", "-f", "-")
-		kubectl(t, namespaceWith(d+"-shop", d), "apply", "-f", "-")
-		kubectl(t, networkWeb, "create", "-n", d+"-shop", "-f", "-")
-		shared.world.report(d+"-shop", "ran", "Running", "n1")
-	}
-	kubectl(t, "", "create", "namespace", "people")
-	tenant := person(t, "people", "tenant")
-	viewer := person(t, "people", "viewer")
-	oneDomain := person(t, "people", "one-domain")
-	allDomains := person(t, "people", "all-domains")
-	kubectl(t, "", "create", "rolebinding", "tenant", "-n", "acme-shop", "--clusterrole=moire-tenant-admin", account("people", "tenant"))
-	kubectl(t, "", "create", "rolebinding", "viewer", "-n", "acme-shop", "--clusterrole=moire-tenant-viewer", account("people", "viewer"))
-	kubectl(t, "", "create", "clusterrolebinding", "all-domains", "--clusterrole=moire-domain-admin", account("people", "all-domains"))
-	kubectl(t, `
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: acme-admin}
-rules:
-- {apiGroups: [moire.dev], resources: [domains], resourceNames: [acme], verbs: [get, manage]}
-- {apiGroups: [""], resources: [namespaces], verbs: [get, create, patch, update, delete]}
-- {apiGroups: [""], resources: [namespaces/finalize, namespaces/status], verbs: [get, update, patch]}
-- {apiGroups: [moire.dev], resources: [policies], verbs: ["*"]}
-`, "apply", "-f", "-")
-	kubectl(t, "", "create", "clusterrolebinding", "acme-admin", "--clusterrole=acme-admin", account("people", "one-domain"))
+// attempt is something that somebody tries.
+type attempt struct {
+	who, name, stdin, args string
+	want                   string // "" is success, otherwise a part of the error
+}
 
-	for _, c := range []struct {
-		who, name, stdin, args string
-		want                   string // "" is success, otherwise a part of the error
-	}{
+func attempts(tenant, viewer, oneDomain, allDomains string) []attempt {
+	return []attempt{
 		{tenant, "reads own", "", "get networks -n acme-shop", ""},
 		{tenant, "reads what ran", "", "get workload ran -n acme-shop", ""},
 		{tenant, "reads own flows", "", "get --raw /apis/moire.dev/v1alpha1/namespaces/acme-shop/flows", ""},
@@ -125,7 +100,39 @@ rules:
 		{allDomains, "makes projects", namespaceWith("beta-more", "beta"), "create -f -", ""},
 		{allDomains, "makes projects of Domains to come", namespaceWith("later", "later"), "create -f -", ""},
 		{allDomains, "reads nodes", "", "get nodes.moire.dev", ""},
-	} {
+	}
+}
+
+// TestTenants: two projects of two Domains, a tenant admin and a viewer of one,
+// an admin of one Domain, an admin of all.
+func TestTenants(t *testing.T) {
+	for _, d := range []string{"acme", "beta"} {
+		kubectl(t, fmt.Sprintf("apiVersion: moire.dev/v1alpha1\nkind: Domain\nmetadata: {name: %s}\n", d), "apply", "-f", "-")
+		kubectl(t, namespaceWith(d+"-shop", d), "apply", "-f", "-")
+		kubectl(t, networkWeb, "create", "-n", d+"-shop", "-f", "-")
+		shared.world.report(d+"-shop", "ran", "Running", "n1")
+	}
+	kubectl(t, "", "create", "namespace", "people")
+	tenant := person(t, "people", "tenant")
+	viewer := person(t, "people", "viewer")
+	oneDomain := person(t, "people", "one-domain")
+	allDomains := person(t, "people", "all-domains")
+	kubectl(t, "", "create", "rolebinding", "tenant", "-n", "acme-shop", "--clusterrole=moire-tenant-admin", account("people", "tenant"))
+	kubectl(t, "", "create", "rolebinding", "viewer", "-n", "acme-shop", "--clusterrole=moire-tenant-viewer", account("people", "viewer"))
+	kubectl(t, "", "create", "clusterrolebinding", "all-domains", "--clusterrole=moire-domain-admin", account("people", "all-domains"))
+	kubectl(t, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: acme-admin}
+rules:
+- {apiGroups: [moire.dev], resources: [domains], resourceNames: [acme], verbs: [get, manage]}
+- {apiGroups: [""], resources: [namespaces], verbs: [get, create, patch, update, delete]}
+- {apiGroups: [""], resources: [namespaces/finalize, namespaces/status], verbs: [get, update, patch]}
+- {apiGroups: [moire.dev], resources: [policies], verbs: ["*"]}
+`, "apply", "-f", "-")
+	kubectl(t, "", "create", "clusterrolebinding", "acme-admin", "--clusterrole=acme-admin", account("people", "one-domain"))
+
+	for _, c := range attempts(tenant, viewer, oneDomain, allDomains) {
 		t.Run(filepath.Base(c.who)+" "+c.name, func(t *testing.T) {
 			out, errs, err := kubectlWith(t, c.who, c.stdin, strings.Fields(c.args)...)
 			switch {

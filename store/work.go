@@ -7,12 +7,17 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
 
-// startTimeout bounds how long the server may take until everything is served.
-const startTimeout = 90 * time.Second
+const (
+	// startTimeout bounds how long the server may take until everything is served.
+	startTimeout = 90 * time.Second
+	// lastBuiltIn is a binding of a built-in role that is made after all roles.
+	lastBuiltIn = "system:public-info-viewer"
+)
 
 // work is what runs beside the server: install our objects, say ready, then
 // delete what belongs to deleted namespaces and owners until ctx ends.
@@ -59,10 +64,13 @@ func (s *Store) install(ctx context.Context, loopback *rest.Config) error {
 		return fmt.Errorf("store: loopback client: %w", err)
 	}
 	err = untilOK(ctx, "API server", func(ctx context.Context) error {
-		// The built-in roles are looked after a second late, by a clock. Nobody
-		// waits for them: at the first start there is nobody to have one, and
-		// later they are there already.
-		return client.RESTClient().Get().AbsPath("/readyz").Param("exclude", "poststarthook/rbac/bootstrap-roles").Do(ctx).Error()
+		ask := client.RESTClient().Get().AbsPath("/readyz")
+		// Built-in roles are looked after a second late, by a clock. After a
+		// restart they are there, and nobody has to wait for that.
+		if _, err := client.RbacV1().ClusterRoleBindings().Get(ctx, lastBuiltIn, metav1.GetOptions{}); err == nil {
+			ask = ask.Param("exclude", "poststarthook/rbac/bootstrap-roles")
+		}
+		return ask.Do(ctx).Error()
 	})
 	if err != nil {
 		return err
