@@ -20,6 +20,9 @@ import (
 	"moire.dev/moire/store"
 )
 
+// startTimeout bounds how long a start that is no longer wanted may take.
+const startTimeout = 30 * time.Second
+
 // Control is moired. Make it with New, start it with Run.
 type Control struct {
 	cfg     Config
@@ -123,8 +126,19 @@ func (c *Control) Run(ctx context.Context) error {
 	}()
 	err := c.work(working)
 	c.end() // streams end, so that the server can
-	stopStore()
-	if storeErr := <-stored; storeErr != nil {
+	// The hooks of the API server end the whole process when they are
+	// interrupted; let it finish starting before it stops.
+	var storeErr error
+	select {
+	case storeErr = <-stored:
+	case <-c.store.Ready():
+		stopStore()
+		storeErr = <-stored
+	case <-time.After(startTimeout):
+		stopStore()
+		storeErr = <-stored
+	}
+	if storeErr != nil {
 		return fmt.Errorf("control: %w", storeErr)
 	}
 	if ctx.Err() != nil {
