@@ -15,6 +15,7 @@ import (
 // parsedPolicy is a Policy with everything parsed that does not depend on a
 // Network. It is made once per object.
 type parsedPolicy struct {
+	key      Key
 	tier     policy.Tier
 	audit    bool
 	subject  parsedSelector
@@ -51,7 +52,7 @@ type parsedSelector struct {
 }
 
 func parsePolicy(p *v1alpha1.Policy) *parsedPolicy {
-	out := &parsedPolicy{tier: tierOf(p), audit: p.Spec.Mode == v1alpha1.ModeAudit}
+	out := &parsedPolicy{key: Key{p.Namespace, p.Name}, tier: tierOf(p), audit: p.Spec.Mode == v1alpha1.ModeAudit}
 	if s := p.Spec.Subject; s != nil {
 		out.subject = out.parseSelector(p, s.Labels, "spec.subject.labels")
 		out.networks, out.projects = s.Networks, s.Projects

@@ -125,17 +125,20 @@ func (d *draft) set(dir policy.Direction, all []resolvedPolicy, mask []byte) pol
 	add(policy.Project, deny)
 	add(policy.Project, func(a policy.Action) bool { return a != policy.Deny })
 	add(policy.Baseline, every)
-	isolated := policy.RuleID("isolated/" + d.f.key.Project + "/" + dir.String())
 	for i := range all {
 		p := &all[i]
 		if mask[i] == 0 || p.tier != policy.Project || !p.selects[dir] {
 			continue
 		}
+		// The first Policy that selects the Workload gives its name.
+		isolated := policy.RuleID("isolated/" + p.key.String() + "/" + dir.String())
 		if !p.audit {
 			s.Isolated, s.AuditIsolated = isolated, ""
 			break
 		}
-		s.AuditIsolated = isolated
+		if s.AuditIsolated == "" {
+			s.AuditIsolated = isolated
+		}
 	}
 	d.shadows(dir, all, mask, &s)
 	return s

@@ -195,7 +195,7 @@ func explains(t *testing.T, c *running) {
 	if object != "Policy shop/db" {
 		t.Errorf("the rule comes from %q", object)
 	}
-	if got, err = ask("shop", "from=web&to=db&port=80"); err != nil || got.Allow || got.Rule != "isolated/shop/ingress" {
+	if got, err = ask("shop", "from=web&to=db&port=80"); err != nil || got.Allow || got.Rule != "isolated/shop/db/ingress" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for query, want := range map[string]string{"from=web&to=db&port=x": "not a port", "from=other/a&to=other/b&port=1": "one end must be", "from=a&to=b&output=xml": "write json or text"} {

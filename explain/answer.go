@@ -101,8 +101,10 @@ func ObjectOf(id policy.RuleID) string {
 		return "Policy " + p[1] + "/" + p[2]
 	case p[0] == "default" && len(p) == 4:
 		return "Network " + p[1] + "/" + p[2]
-	case p[0] == "isolated" && len(p) == 3:
-		return "project " + p[1]
+	case p[0] == "isolated" && len(p) == 4:
+		return "Policy " + p[1] + "/" + p[2]
+	case p[0] == "gateway" && len(p) == 3:
+		return "Network " + p[1] + "/" + p[2]
 	}
 	return ""
 }

@@ -135,7 +135,7 @@ func (w *walk) policyStep(name, node string, st policy.Step) {
 	case st.Audit:
 		s.Result, s.Text = ResultAudit, fmt.Sprintf("%s would %s, but its Policy is in mode audit", st.Rule, st.Action)
 	case st.Tier == policy.Project && strings.HasPrefix(string(st.Rule), "isolated/"):
-		s.Text = fmt.Sprintf("%s: a Policy selects the Workload and none of its rules matches", st.Rule)
+		s.Text = fmt.Sprintf("%s: the Policy selects the Workload, and no rule of the project matches", st.Rule)
 	case st.Rule == policy.NoPolicy:
 		s.Text = string(st.Rule) + ": the node has no Policies for this Workload yet"
 	default:

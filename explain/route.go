@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
 )
 
 // route takes the packet from its interface to the node of its destination.
@@ -32,6 +33,9 @@ func (w *walk) route() bool {
 		}
 	}
 	if len(known) == 0 {
+		if w.protocol == policy.ICMP && slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(w.dstAddr) && isGateway(p, w.dstAddr) }) {
+			return w.gateway(n)
+		}
 		return w.lost(w.unknown(n))
 	}
 	w.dst = known[0]
@@ -43,6 +47,14 @@ func (w *walk) route() bool {
 	}
 	w.steps(Step{Name: StepRoute, Result: ResultOK, Node: src.Node, Text: text})
 	return true
+}
+
+// gateway: the node itself answers a ping to the gateway, whatever Policies say.
+func (w *walk) gateway(n snapshot.Network) bool {
+	w.Allow, w.Rule = true, policy.RuleID("gateway/"+n.Project+"/"+n.Name)
+	w.Reason = fmt.Sprintf("%s is the gateway of the Network; the node answers a ping itself", w.dstAddr)
+	w.steps(Step{Name: StepRoute, Result: ResultOK, Node: w.src.Node, Rule: w.Rule, Text: w.Reason})
+	return false
 }
 
 func word(deny bool) string {

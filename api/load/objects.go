@@ -129,6 +129,8 @@ func (o *Objects) Origin(id policy.RuleID) (file string, line int) {
 			}
 		}
 		file, line, _ = o.Where("Policy "+key, "spec."+p[3]+"["+index+"]")
+	case p[0] == "isolated" && len(p) == 4:
+		file, line, _ = o.Where("Policy "+p[1]+"/"+p[2], "spec."+p[3])
 	case p[0] == "default" && len(p) == 4:
 		file, line, _ = o.Where("Network "+p[1]+"/"+p[2], "spec.default")
 	}

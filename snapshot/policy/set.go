@@ -8,9 +8,11 @@ type Identity uint32
 // RuleID names a rule or a default for ever, for people and machines:
 //
 //	policy/<project>/<policy>/<ingress|egress>/<rule name or index>
-//	isolated/<project>/<ingress|egress>       a project Policy selects the Workload, no rule matched
-//	default/<project>/<network>/<open|deny>   nothing else decided
-//	closed/<reason>                           something needed is missing
+//	isolated/<project>/<policy>/<ingress|egress>  this Policy (the first by name) selects
+//	                                              the Workload, and no rule of the tier matched
+//	default/<project>/<network>/<open|deny>       nothing else decided
+//	gateway/<project>/<network>                   the gateway of the Network answers a ping
+//	closed/<reason>                               something needed is missing
 type RuleID string
 
 // Direction as the protected Workload sees it.
