@@ -208,7 +208,22 @@ func testSession(t *testing.T, n *proving.Node, src, db netip.Addr) {
 	ask("error about the session", fail, true, "web")
 	fail.Payload = innerOf(src, db, 1001, 80)
 	ask("error about no session", fail, false, "ct-unrelated")
+	if src.Is6() {
+		fragment := func(id byte, offset, more byte, body []byte) proving.Packet {
+			return proving.Packet{Src: src, Dst: db, Protocol: 44, Raw: append([]byte{policy.UDP, 0, 0, offset<<3 | more, 0, 0, 0, id}, body...)}
+		}
+		udp := []byte{0, 5, 0, 53, 0, 72, 0, 0}
+		ask("later fragment before", fragment(9, 1, 0, make([]byte, 64)), false, "ct-fragment")
+		ask("first fragment", fragment(9, 0, 1, append(udp, make([]byte, 64)...)), true, "web")
+		ask("later fragment", fragment(9, 9, 0, make([]byte, 64)), true, "web")
+		ask("fragment of another packet", fragment(8, 9, 0, make([]byte, 64)), false, "ct-fragment")
+		options := proving.Packet{Src: src, Dst: db, Protocol: 60, Raw: append([]byte{policy.UDP, 0, 1, 4, 0, 0, 0, 0}, udp...)}
+		ask("after destination options", options, true, "web")
+	}
 	if src.Is4() {
+		redirect := fail
+		redirect.ICMPType, redirect.Payload = 5, innerOf(src, db, 1000, 80)
+		ask("redirect about the session", redirect, false, "unsupported")
 		first := proving.Packet{Src: src, Dst: db, Protocol: policy.UDP, SrcPort: 5, DstPort: 53, Fragment: 0x2000, ID: 99, Payload: make([]byte, 64)}
 		later := proving.Packet{Src: src, Dst: db, Protocol: policy.UDP, Fragment: 9, ID: 99, Raw: make([]byte, 64)}
 		ask("later fragment before", later, false, "ct-fragment")

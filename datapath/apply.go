@@ -34,7 +34,7 @@ func (d *Datapath) Grow(s State) error {
 		}
 		// Even after an error, sessions must see what was written.
 		err = d.growTables(w)
-		if d.writes.Load() != before {
+		if c := d.tables.control.rows[0]; d.writes.Load() != before || c != d.settings(c.Epoch) {
 			if bump := d.bump(); err == nil {
 				err = bump
 			}
@@ -145,14 +145,13 @@ func (d *Datapath) shrinkNodes(w *want) error {
 
 // bump makes every session look at the tables again.
 func (d *Datapath) bump() error {
-	c := d.tables.control.rows[0]
-	c.Epoch++
-	return d.setControl(c)
+	return d.tables.control.put(0, d.settings(d.tables.control.rows[0].Epoch+1))
 }
 
-func (d *Datapath) setControl(c bpf.MoireSettings) error {
-	c.Self, c.Uplink, c.V6 = addrOf(d.cfg.Address), uint32(d.uplink.Index), uint32(flag(d.cfg.Address.Is6()))
-	return d.tables.control.put(0, c)
+func (d *Datapath) settings(epoch uint32) bpf.MoireSettings {
+	return bpf.MoireSettings{
+		Epoch: epoch, Self: addrOf(d.cfg.Address), Uplink: uint32(d.uplink.Index), V6: uint32(flag(d.cfg.Address.Is6())),
+	}
 }
 
 // grace waits until no program runs that began before: a global memory barrier

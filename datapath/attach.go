@@ -177,3 +177,13 @@ func interfaceIndex(name string) (int, error) {
 	}
 	return index, err
 }
+
+func interfaceMTU(name string) (int, error) {
+	var mtu int
+	err := ioctl(name, func(fd int, r *unix.Ifreq) error {
+		err := unix.IoctlIfreq(fd, unix.SIOCGIFMTU, r)
+		mtu = int(r.Uint32())
+		return err
+	})
+	return mtu, err
+}

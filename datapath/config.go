@@ -1,14 +1,11 @@
 package datapath
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"moire.dev/moire/snapshot"
 )
@@ -82,32 +79,4 @@ func (c Config) overhead() int {
 		return 50
 	}
 	return 70
-}
-
-// findUplink names the interface that has the address.
-func (c Config) findUplink() (*net.Interface, error) {
-	if c.Uplink != "" {
-		i, err := net.InterfaceByName(c.Uplink)
-		if err != nil {
-			return nil, fmt.Errorf("uplink %s of node %s: %w; name an interface that exists (ip link)", c.Uplink, c.Node, err)
-		}
-		return i, nil
-	}
-	all, err := net.Interfaces()
-	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	for _, i := range all {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it went away meanwhile
-		}
-		for _, a := range addrs {
-			if p, ok := a.(*net.IPNet); ok && p.IP.Equal(c.Address.AsSlice()) && !strings.HasPrefix(i.Name, hostPrefix) {
-				return &i, nil
-			}
-		}
-	}
-	return nil, errors.New("no interface has the underlay address " + c.Address.String() +
-		" of node " + c.Node + "; give the node the address of one of its interfaces (ip address)")
 }

@@ -27,6 +27,7 @@ type Datapath struct {
 	layout  string
 	objects bpf.MoireObjects
 	writes  atomic.Uint64
+	mtu     atomic.Int64 // of the uplink
 	view    atomic.Pointer[view]
 
 	mu       sync.Mutex // owns everything below
@@ -68,7 +69,7 @@ func Open(cfg Config) (*Datapath, error) {
 }
 
 func (d *Datapath) open() (err error) {
-	if d.uplink, err = d.cfg.findUplink(); err != nil {
+	if err = d.findUplink(); err != nil {
 		return err
 	}
 	if err = d.load(); err != nil {
@@ -137,7 +138,7 @@ func (d *Datapath) linkDir() string { return filepath.Join(d.cfg.dir(), "links")
 // MTU is the largest packet of a Network on this node, when want bytes are
 // wanted; 0 wants as much as the underlay allows.
 func (d *Datapath) MTU(want int) int {
-	most := d.uplink.MTU - d.cfg.overhead()
+	most := int(d.mtu.Load()) - d.cfg.overhead()
 	if want <= 0 || want > most {
 		return most
 	}

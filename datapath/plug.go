@@ -55,7 +55,7 @@ func (c *PlugConfig) check() error {
 	switch {
 	case !strings.HasPrefix(c.Host, hostPrefix) || len(c.Host) > 15:
 		return fmt.Errorf("host side name %q: must begin with %s and have at most 15 bytes", c.Host, hostPrefix)
-	case c.IfName == "" || len(c.IfName) > 15 || strings.ContainsAny(c.IfName, "/ \t\n:") || c.IfName == "lo":
+	case c.IfName == "" || len(c.IfName) > 15 || strings.ContainsAny(c.IfName, "/ \t\n:") || strings.HasPrefix(c.IfName, ".") || c.IfName == "lo":
 		return fmt.Errorf("interface name %q: 1 to 15 bytes, no slash, colon or space, not lo", c.IfName)
 	case len(c.alias()) > 255:
 		return fmt.Errorf("the names in %s are too long together for an interface alias (255 bytes)", c.alias())

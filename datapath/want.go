@@ -3,7 +3,6 @@ package datapath
 import (
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -46,7 +45,7 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 		vteps: map[bpf.MoireAddr]uint32{}, nodes: map[uint32]bpf.MoireNode{}, sets: map[uint32]bool{},
 		links: map[string]int{},
 	}
-	if err := d.learnSubnets(); err != nil {
+	if err := d.refreshUplink(); err != nil {
 		return nil, err
 	}
 	here, err := d.wantLocals(w, s)
@@ -201,30 +200,4 @@ func remember(s *policy.Set) remembered {
 func (m *remembered) is(s *policy.Set) bool {
 	return m.digest != digest{} && m.count > 0 && len(s.Rules) == m.count && &s.Rules[0] == m.first &&
 		m.head.Isolated == s.Isolated && m.head.AuditIsolated == s.AuditIsolated && m.isDefault == s.Default
-}
-
-// learnSubnets asks which addresses are neighbours on the uplink.
-func (d *Datapath) learnSubnets() error {
-	addrs, err := d.uplink.Addrs()
-	if err != nil {
-		return fmt.Errorf("addresses of uplink %s: %w", d.uplink.Name, err)
-	}
-	d.subnets = d.subnets[:0]
-	for _, a := range addrs {
-		if p, ok := a.(*net.IPNet); ok && !p.IP.IsLinkLocalUnicast() {
-			d.subnets = append(d.subnets, p)
-		}
-	}
-	return nil
-}
-
-// onlink reports whether another node is a neighbour on the uplink; packets to
-// others follow the routes of the machine.
-func (d *Datapath) onlink(a netip.Addr) bool {
-	for _, p := range d.subnets {
-		if ones, bits := p.Mask.Size(); ones < bits && p.Contains(a.AsSlice()) {
-			return true
-		}
-	}
-	return false
 }

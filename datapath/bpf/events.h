@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Telling: events for records, counters for drops. Never per packet: denials
-// of one tuple and reason are told at most every DENIED_EVERY.
+// of one tuple and reason are told at most every DENIED_EVERY, and those of one
+// sender at most DENIED_MOST times a second, so that nobody drowns the others.
 #pragma once
 #include "parse.h"
 #include "reasons.h"
 
 #define SECOND 1000000000ULL
 #define DENIED_EVERY (5 * SECOND)
+#define DENIED_MOST 200
 #define WAKE_AT (256 << 10) // bytes waiting; below, the reader comes on its own
 
 inline_ struct session *scratch_session(void)
@@ -15,16 +17,20 @@ inline_ struct session *scratch_session(void)
 	return w ? &w->event.session : 0;
 }
 
+step int count_lost(void)
+{
+	u32 zero = 0;
+	u64 *n = bpf_map_lookup_elem(&lost, &zero);
+	if (n)
+		*n += 1;
+	return 0;
+}
+
 step int tell(u32 kind, u32 reason, u64 count, const struct session_key *key, const struct session *s)
 {
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	if (!e) {
-		u32 zero = 0;
-		u64 *n = bpf_map_lookup_elem(&lost, &zero);
-		if (n)
-			*n += 1;
-		return 0;
-	}
+	if (!e)
+		return count_lost();
 	e->kind = kind;
 	e->reason = reason;
 	e->count = count;
@@ -47,6 +53,23 @@ step int count_drop(u32 reason, u32 rule)
 	return 0;
 }
 
+// allowed_to_tell: the sender of p has not caused too many events lately.
+inline_ int allowed_to_tell(struct packet *p, u64 now)
+{
+	u64 sender = (u64)p->node << 32 | p->ifindex;
+	struct allowance first = {.since = now, .told = 1}, *a = bpf_map_lookup_elem(&allowances, &sender);
+
+	if (!a) {
+		bpf_map_update_elem(&allowances, &sender, &first, BPF_ANY);
+		return 1;
+	}
+	if (now - a->since >= SECOND) {
+		a->since = now;
+		a->told = 0;
+	}
+	return __sync_fetch_and_add(&a->told, 1) < DENIED_MOST;
+}
+
 // denied counts a drop and tells about it; s says who and by which rule.
 step int denied(struct packet *p, u32 reason, u32 rule, const struct session *s)
 {
@@ -62,7 +85,7 @@ step int denied(struct packet *p, u32 reason, u32 rule, const struct session *s)
 	struct denial *d = bpf_map_lookup_elem(&denials, &w->denied);
 	if (!d) {
 		bpf_map_update_elem(&denials, &w->denied, &first, BPF_ANY);
-		return tell(EVENT_DENIED, reason, 1, &p->key, s);
+		return allowed_to_tell(p, first.last) ? tell(EVENT_DENIED, reason, 1, &p->key, s) : count_lost();
 	}
 	if (first.last - d->last < DENIED_EVERY) {
 		__sync_fetch_and_add(&d->count, 1);
@@ -71,7 +94,7 @@ step int denied(struct packet *p, u32 reason, u32 rule, const struct session *s)
 	u64 count = d->count + 1;
 	d->last = first.last;
 	d->count = 0;
-	return tell(EVENT_DENIED, reason, count, &p->key, s);
+	return allowed_to_tell(p, first.last) ? tell(EVENT_DENIED, reason, count, &p->key, s) : count_lost();
 }
 
 // judgement leaves what was decided where BPF_PROG_RUN can read it; s says by

@@ -25,6 +25,12 @@ type MoireAddrKey struct {
 	Pad  uint32
 }
 
+type MoireAllowance struct {
+	_     structs.HostLayout
+	Since uint64
+	Told  uint64
+}
+
 type MoireDenial struct {
 	_     structs.HostLayout
 	Last  uint64
@@ -246,6 +252,7 @@ type MoireWork struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	MoireMapAllowances    = "allowances"
 	MoireMapClasses       = "classes"
 	MoireMapControl       = "control"
 	MoireMapDenials       = "denials"
@@ -318,24 +325,25 @@ type MoireProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MoireMapSpecs struct {
-	Classes   *ebpf.MapSpec `ebpf:"classes"`
-	Control   *ebpf.MapSpec `ebpf:"control"`
-	Denials   *ebpf.MapSpec `ebpf:"denials"`
-	Drops     *ebpf.MapSpec `ebpf:"drops"`
-	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Ifaces    *ebpf.MapSpec `ebpf:"ifaces"`
-	Lost      *ebpf.MapSpec `ebpf:"lost"`
-	Networks  *ebpf.MapSpec `ebpf:"networks"`
-	Nodes     *ebpf.MapSpec `ebpf:"nodes"`
-	Policy    *ebpf.MapSpec `ebpf:"policy"`
-	Routes    *ebpf.MapSpec `ebpf:"routes"`
-	Rules     *ebpf.MapSpec `ebpf:"rules"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
-	Sessions  *ebpf.MapSpec `ebpf:"sessions"`
-	Sets      *ebpf.MapSpec `ebpf:"sets"`
-	Vteps     *ebpf.MapSpec `ebpf:"vteps"`
+	Allowances *ebpf.MapSpec `ebpf:"allowances"`
+	Classes    *ebpf.MapSpec `ebpf:"classes"`
+	Control    *ebpf.MapSpec `ebpf:"control"`
+	Denials    *ebpf.MapSpec `ebpf:"denials"`
+	Drops      *ebpf.MapSpec `ebpf:"drops"`
+	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
+	Events     *ebpf.MapSpec `ebpf:"events"`
+	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
+	Ifaces     *ebpf.MapSpec `ebpf:"ifaces"`
+	Lost       *ebpf.MapSpec `ebpf:"lost"`
+	Networks   *ebpf.MapSpec `ebpf:"networks"`
+	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
+	Policy     *ebpf.MapSpec `ebpf:"policy"`
+	Routes     *ebpf.MapSpec `ebpf:"routes"`
+	Rules      *ebpf.MapSpec `ebpf:"rules"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	Sessions   *ebpf.MapSpec `ebpf:"sessions"`
+	Sets       *ebpf.MapSpec `ebpf:"sets"`
+	Vteps      *ebpf.MapSpec `ebpf:"vteps"`
 }
 
 // MoireVariableSpecs contains global variables before they are loaded into the kernel.
@@ -364,28 +372,30 @@ func (o *MoireObjects) Close() error {
 //
 // It can be passed to LoadMoireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MoireMaps struct {
-	Classes   *ebpf.Map `ebpf:"classes"`
-	Control   *ebpf.Map `ebpf:"control"`
-	Denials   *ebpf.Map `ebpf:"denials"`
-	Drops     *ebpf.Map `ebpf:"drops"`
-	Endpoints *ebpf.Map `ebpf:"endpoints"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Ifaces    *ebpf.Map `ebpf:"ifaces"`
-	Lost      *ebpf.Map `ebpf:"lost"`
-	Networks  *ebpf.Map `ebpf:"networks"`
-	Nodes     *ebpf.Map `ebpf:"nodes"`
-	Policy    *ebpf.Map `ebpf:"policy"`
-	Routes    *ebpf.Map `ebpf:"routes"`
-	Rules     *ebpf.Map `ebpf:"rules"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
-	Sessions  *ebpf.Map `ebpf:"sessions"`
-	Sets      *ebpf.Map `ebpf:"sets"`
-	Vteps     *ebpf.Map `ebpf:"vteps"`
+	Allowances *ebpf.Map `ebpf:"allowances"`
+	Classes    *ebpf.Map `ebpf:"classes"`
+	Control    *ebpf.Map `ebpf:"control"`
+	Denials    *ebpf.Map `ebpf:"denials"`
+	Drops      *ebpf.Map `ebpf:"drops"`
+	Endpoints  *ebpf.Map `ebpf:"endpoints"`
+	Events     *ebpf.Map `ebpf:"events"`
+	Fragments  *ebpf.Map `ebpf:"fragments"`
+	Ifaces     *ebpf.Map `ebpf:"ifaces"`
+	Lost       *ebpf.Map `ebpf:"lost"`
+	Networks   *ebpf.Map `ebpf:"networks"`
+	Nodes      *ebpf.Map `ebpf:"nodes"`
+	Policy     *ebpf.Map `ebpf:"policy"`
+	Routes     *ebpf.Map `ebpf:"routes"`
+	Rules      *ebpf.Map `ebpf:"rules"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
+	Sessions   *ebpf.Map `ebpf:"sessions"`
+	Sets       *ebpf.Map `ebpf:"sets"`
+	Vteps      *ebpf.Map `ebpf:"vteps"`
 }
 
 func (m *MoireMaps) Close() error {
 	return _MoireClose(
+		m.Allowances,
 		m.Classes,
 		m.Control,
 		m.Denials,

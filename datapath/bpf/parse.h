@@ -138,7 +138,7 @@ inline_ void ports_of_icmp(struct packet *p, int ask, int answer, u16 id)
 
 inline_ int is_icmp_error(u8 v6, u8 type)
 {
-	return v6 ? type < 128 : type == 3 || type == 11 || type == 12 || type == 4 || type == 5;
+	return v6 ? type < 128 : type == 3 || type == 11 || type == 12;
 }
 
 // parse_inner reads the packet that an ICMP error is about, at off.
@@ -190,6 +190,8 @@ inline_ int parse_icmp(struct __sk_buff *skb, struct packet *p, const struct inn
 
 	p->icmp = type;
 	p->headers += 8;
+	if (!p->v6 && (type == 4 || type == 5)) // quench, redirect: not for workloads to say
+		return R_UNSUPPORTED;
 	if (is_icmp_error(p->v6, type)) {
 		p->kind = K_ERROR;
 		return 0;

@@ -71,8 +71,11 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 			judge(t, &p->key);
 		if (!same_ground && t->reason && !s->reason)
 			tell(EVENT_ENDED, R_POLICY, 0, &p->key, s);
-		if (!same_ground && !t->reason && s->reason)
+		if (!same_ground && !t->reason && s->reason) { // allowed again: another session
+			s->created = now;
+			s->packets[0] = s->packets[1] = s->bytes[0] = s->bytes[1] = 0;
 			tell(EVENT_STARTED, 0, 0, &p->key, t);
+		}
 		renew(s, t, epoch, !same_ground);
 	}
 	if (s->reason) {

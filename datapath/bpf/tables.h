@@ -158,6 +158,11 @@ struct denial {
 	u64 count;
 };
 
+struct allowance { // of one sender, for the events that it causes by denials
+	u64 since; // ns since boot
+	u64 told;
+};
+
 struct drop_key {
 	u32 reason;
 	u32 rule;
@@ -187,6 +192,7 @@ TABLE(rules, HASH, u32, struct rule_name, 65536, BPF_F_NO_PREALLOC);
 TABLE(sessions, LRU_HASH, struct session_key, struct session, 131072, 0);
 TABLE(fragments, LRU_HASH, struct fragment_key, struct ports, 8192, 0);
 TABLE(denials, LRU_HASH, struct denied_key, struct denial, 8192, 0);
+TABLE(allowances, LRU_HASH, u64, struct allowance, 4096, 0);
 TABLE(drops, PERCPU_HASH, struct drop_key, u64, 8192, BPF_F_NO_PREALLOC);
 TABLE(lost, PERCPU_ARRAY, u32, u64, 1, 0);
 
