@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"go4.org/netipx"
 
@@ -29,44 +28,14 @@ type Space struct {
 	Static []snapshot.Range
 }
 
-// ParseRange reads a CIDR, one address, or "first-last".
-func ParseRange(s string) (snapshot.Range, error) {
-	bad := func(why string) (snapshot.Range, error) {
-		return snapshot.Range{}, fmt.Errorf("%q %s; write a CIDR, an address or first-last, such as 10.0.0.10-10.0.0.20", s, why)
-	}
-	if first, last, ok := strings.Cut(s, "-"); ok {
-		a, errA := netip.ParseAddr(strings.TrimSpace(first))
-		b, errB := netip.ParseAddr(strings.TrimSpace(last))
-		switch {
-		case errA != nil || errB != nil:
-			return bad("is not a range of addresses")
-		case a.Is4() != b.Is4() || a.Zone() != "" || b.Zone() != "" || b.Less(a):
-			return bad("does not go from a lower to a higher address of one family")
-		}
-		return snapshot.Range{First: a, Last: b}, nil
-	}
-	if strings.Contains(s, "/") {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return bad("is not a CIDR")
-		}
-		return rangeOf(p), nil
-	}
-	a, err := netip.ParseAddr(s)
-	if err != nil || a.Zone() != "" {
-		return bad("is not an address")
-	}
-	return snapshot.Range{First: a, Last: a}, nil
-}
-
 func rangeOf(p netip.Prefix) snapshot.Range {
 	r := netipx.RangeOfPrefix(p)
 	return snapshot.Range{First: r.From(), Last: r.To()}
 }
 
-// Gateway is the first host address of a prefix. It answers for the router of
+// gateway is the first host address of a prefix. It answers for the router of
 // the Network and is never given out.
-func Gateway(p netip.Prefix) netip.Addr {
+func gateway(p netip.Prefix) netip.Addr {
 	a := p.Masked().Addr()
 	if p.Bits() >= a.BitLen()-1 {
 		return a
@@ -101,7 +70,7 @@ func (s Space) dynamic() (*netipx.IPSet, error) {
 	}
 	for _, p := range s.Prefixes {
 		p = p.Masked()
-		all.Remove(Gateway(p))
+		all.Remove(gateway(p))
 		if p.Bits() < p.Addr().BitLen()-1 {
 			all.Remove(p.Addr()) // the network; in IPv6 the anycast address of the routers
 			if p.Addr().Is4() {
