@@ -20,8 +20,11 @@ type attachment struct {
 }
 
 const (
-	uplinkPin = "uplink"
-	ifacePin  = "if-"
+	uplinkPin   = "uplink"
+	loopbackPin = "loopback"
+	ifacePin    = "if-"
+
+	loopback = 1 // its index, in every namespace
 )
 
 // attachAll puts the programs where they belong, the uplink first, and only
@@ -29,6 +32,12 @@ const (
 func (d *Datapath) attachAll(w *want) error {
 	if err := d.attach(uplinkPin, "", d.uplink.Index, d.objects.FromUnderlay); err != nil {
 		return err
+	}
+	if err := d.attach(loopbackPin, "lo", loopback, d.objects.FromUnderlay); err != nil {
+		return err
+	}
+	if err := setUp("lo", true); err != nil {
+		return fmt.Errorf("set the loopback up: %w", err)
 	}
 	var errs []error
 	for host, ifindex := range w.links {

@@ -1,12 +1,16 @@
 package datapath
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"moire.dev/moire/flow/record"
@@ -121,4 +125,60 @@ func attacks() [][]byte {
 		frame(1, 2, web, node, 4789, 60), // VXLAN to a node
 		arp,                              // "10.1.0.3 is me"
 	}
+}
+
+// TestSegments: a UDP datagram of many segments arrives as many, on the same
+// node and across.
+func TestSegments(t *testing.T) {
+	w := small(t)
+	defer w.dump()
+	for _, dst := range []string{"db 10.1.0.3", "db fd10:1::3", "far 10.1.0.4", "far fd10:1::4"} {
+		name, addr, _ := strings.Cut(dst, " ")
+		addr = net.JoinHostPort(addr, "9")
+		var to net.PacketConn
+		inNetns(t, "moire-dp-acme-"+name, func() (err error) {
+			to, err = net.ListenPacket("udp", addr)
+			return err
+		})
+		defer to.Close()
+		inNetns(t, "moire-dp-acme-web", func() error {
+			c, err := net.Dial("udp", addr)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			raw, err := c.(*net.UDPConn).SyscallConn()
+			if err != nil {
+				return err
+			}
+			control := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 1200) })
+			if err = errors.Join(control, err); err != nil {
+				return fmt.Errorf("ask for segments: %w", err)
+			}
+			_, err = c.Write(make([]byte, 12000))
+			return err
+		})
+		b := make([]byte, 65536)
+		for i := range 10 {
+			to.SetReadDeadline(time.Now().Add(2 * time.Second))
+			if n, _, err := to.ReadFrom(b); err != nil || n != 1200 {
+				t.Fatalf("%s: segment %d has %d bytes: %v", dst, i, n, err)
+			}
+		}
+	}
+}
+
+// TestRunStops: Run ends with its context and leaves nothing running.
+func TestRunStops(t *testing.T) {
+	w := small(t)
+	leaks := goleak.IgnoreCurrent()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- w.nodes["a"].Run(ctx, func(record.Record) {}) }()
+	sh(t, "ip netns exec moire-dp-acme-web ping -c 1 -W 1 10.1.0.3")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	goleak.VerifyNone(t, leaks)
 }

@@ -21,6 +21,7 @@ typedef __s32 s32;
 #define ACT_NEXT -1 // whoever comes after us, and then the stack
 #define ACT_DROP 2
 
+#define LOOPBACK 1 // its index, in every namespace
 #define ETH_LEN 14
 #define ETH_IPV4 bpf_htons(0x0800)
 #define ETH_ARP bpf_htons(0x0806)

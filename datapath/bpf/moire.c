@@ -1,3 +1,5 @@
+//go:build ignore
+
 // SPDX-License-Identifier: Apache-2.0
 // The two programs. Read the headers in packet order:
 //   0 underlay.h   VXLAN for us? (uplink only)
@@ -60,7 +62,7 @@ int from_workload(struct __sk_buff *skb)
 	return through(skb, p);
 }
 
-// from_underlay sees what arrives at the uplink.
+// from_underlay sees what arrives at the uplink, and at the loopback.
 SEC("tcx/ingress")
 int from_underlay(struct __sk_buff *skb)
 {
@@ -89,6 +91,8 @@ int from_underlay(struct __sk_buff *skb)
 		if (r)
 			return r;
 	}
+	if (unlikely(cut_up(skb, &t)))
+		return skb->ifindex == LOOPBACK ? drop(skb, p, R_UNSUPPORTED) : bpf_redirect(LOOPBACK, 0);
 	if (strip(skb, &t))
 		return drop(skb, p, R_FAILED);
 	r = parse(skb, p);

@@ -113,6 +113,20 @@ step int question(struct __sk_buff *skb, struct packet *p, const struct tunnel *
 	return r;
 }
 
+// cut_up: a tunnelled datagram of many segments, as it arrives over a veth pair
+// that leaves the cutting to somebody else. Without its tunnel the kernel could
+// not cut it any more (the helper leaves the marks of the tunnel on it), so it
+// takes a turn over the loopback, which cuts. There we see the segments.
+inline_ int cut_up(struct __sk_buff *skb, const struct tunnel *t)
+{
+	u8 proto = 0;
+
+	if (likely(!skb->gso_size))
+		return 0;
+	bpf_skb_load_bytes(skb, t->base + ETH_LEN + (t->proto == ETH_IPV6 ? 6 : 9), &proto, 1);
+	return proto == PROTO_UDP;
+}
+
 // strip removes the outer headers; the frame then looks as the sender's
 // interface sent it.
 step int strip(struct __sk_buff *skb, const struct tunnel *t)
