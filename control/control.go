@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
 
 	"moire.dev/moire/discovery"
 	"moire.dev/moire/flow"
@@ -61,7 +62,7 @@ func New(cfg Config) (*Control, error) {
 		Log: cfg.Log,
 		Virtual: []store.Virtual{
 			{Resource: "flows", Namespaced: true, Handler: flowsHandler{archive: c.archive, now: time.Now, life: c.life}},
-			{Resource: "explain", Namespaced: true, Handler: explainHandler{c.loop}},
+			{Resource: "explain", Namespaced: true, Handler: explainHandler{loop: c.loop, rights: rights{func() *rest.Config { return c.store.RESTConfig() }}}},
 		},
 	})
 	if err != nil {
@@ -203,7 +204,8 @@ func (c *Control) work(ctx context.Context) error {
 	}
 	c.clients.Store(&api)
 	c.loop.allocator = newAllocator(c.keeper, apiNetworks{api}, api.writeDomain, c.log)
-	server, err := discovery.NewServer(discovery.ServerConfig{Listen: c.cfg.DiscoveryListen, CA: c.ca, Sink: sink{c}, Log: c.log})
+	server, err := discovery.NewServer(discovery.ServerConfig{Listen: c.cfg.DiscoveryListen, CA: c.ca, Sink: sink{c}, Log: c.log,
+		Keepalive: 2 * time.Second, KeepaliveTimeout: 2 * time.Second})
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
 	}

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"strconv"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -14,8 +12,12 @@ import (
 )
 
 // explainHandler answers GET .../namespaces/<project>/explain from the
-// snapshots that were published last.
-type explainHandler struct{ loop *loop }
+// snapshots that were published last. Of other projects the answer tells only
+// to who may ask about them too.
+type explainHandler struct {
+	loop   *loop
+	rights rights
+}
 
 func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	project, ok := virtualRead(w, r)
@@ -32,6 +34,9 @@ func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "the control plane is starting; try again in a few seconds")
 		return
 	}
+	if project != "" {
+		q.Sees = h.rights.sees(r, project)
+	}
 	answer := explain.Packet(q, f.snaps)
 	if r.URL.Query().Get("output") == "text" {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -42,8 +47,7 @@ func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer) // the caller may be gone
 }
 
-// query reads the parameters. Within a project one end must be in it: nobody
-// asks about the traffic of others.
+// query reads the parameters.
 func query(r *http.Request, project string) (explain.Query, error) {
 	v := r.URL.Query()
 	q := explain.Query{From: v.Get("from"), To: v.Get("to"), Project: project, Network: v.Get("network"), Protocol: v.Get("protocol")}
@@ -65,19 +69,6 @@ func query(r *http.Request, project string) (explain.Query, error) {
 	var err error
 	if q.IPv6, err = flag(r, "ipv6"); err != nil {
 		return q, err
-	}
-	if project == "" {
-		return q, nil
-	}
-	mine := func(end string) bool {
-		if _, err := netip.ParseAddr(end); err == nil {
-			return false
-		}
-		p, _, other := strings.Cut(end, "/")
-		return !other || p == project
-	}
-	if !mine(q.From) && !mine(q.To) {
-		return q, fmt.Errorf("neither from=%q nor to=%q is a Workload of project %s; one end must be", q.From, q.To, project)
 	}
 	return q, nil
 }

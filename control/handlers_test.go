@@ -50,7 +50,7 @@ func TestFlowsRefuses(t *testing.T) {
 	if w, _ := ask(t, h, http.MethodDelete, flowsPath); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("DELETE: got %d", w.Code)
 	}
-	if w, _ := ask(t, explainHandler{newLoop(silent(), time.Now, nil)}, http.MethodGet, strings.Replace(flowsPath, "flows", "explain", 1)+"?from=a&to=b&port=1"); w.Code != http.StatusServiceUnavailable {
+	if w, _ := ask(t, explainHandler{loop: newLoop(silent(), time.Now, nil)}, http.MethodGet, strings.Replace(flowsPath, "flows", "explain", 1)+"?from=a&to=b&port=1"); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("explain before the first facts: got %d", w.Code)
 	}
 }

@@ -238,6 +238,11 @@ func (k *kernel) send(a explain.Answer, packet []byte) (scenario.Seen, error) {
 			return seen, nil
 		case datapath.Send:
 			packet = j.Packet
+		case datapath.Answer:
+			if j.Drop == "" { // the gateway answers a ping
+				seen.Verdict = scenario.Allow
+			}
+			return seen, nil
 		default:
 			return seen, nil
 		}
