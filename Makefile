@@ -2,7 +2,7 @@
 export CGO_ENABLED ?= 0
 BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION)
+LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VERSION)
 BINARIES := moire moired moire-node
 TOOL := go tool -modfile=tools/go.mod
 

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"moire.dev/moire/datapath"
 	"moire.dev/moire/node"
 )
 
@@ -45,7 +48,7 @@ func runCommand() *cobra.Command {
 				}
 				cfg.Address = a
 			}
-			cfg.Name, cfg.Dir, cfg.RunDir, cfg.Version = p.name, p.dir, p.runDir, versionText()
+			cfg.Name, cfg.Dir, cfg.RunDir, cfg.Version = p.name, p.dir, p.runDir, version
 			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			agent, err := node.New(cfg)
 			if err != nil {
@@ -85,30 +88,45 @@ func cleanupCommand() *cobra.Command {
 }
 
 func checkCommand() *cobra.Command {
-	return &cobra.Command{
+	var output string
+	c := &cobra.Command{
 		Use:   "check",
 		Short: "Say whether this kernel has what a node needs, and what to do if not",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			bad := 0
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
-			for _, k := range node.Check() {
-				if k.OK {
-					fmt.Fprintf(w, "ok\t%s\n", k.Name)
-					continue
-				}
-				bad++
-				fmt.Fprintf(w, "FAIL\t%s\t%s; %s\n", k.Name, k.Why, k.Fix)
+			found := node.Check()
+			switch output {
+			case "":
+				return printChecks(c.OutOrStdout(), found)
+			case "json":
+				return json.NewEncoder(c.OutOrStdout()).Encode(found)
 			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
-			if bad > 0 {
-				return fmt.Errorf("%d checks failed", bad)
-			}
-			return nil
+			return fmt.Errorf("-o %q is not known; leave it out or write json; %w", output, errUsage)
 		},
 	}
+	c.Flags().StringVarP(&output, "output", "o", "", "json, whose exit code does not tell whether all is well")
+	return c
+}
+
+// printChecks writes a table; an error says that some failed.
+func printChecks(out io.Writer, found []datapath.Check) error {
+	bad := 0
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	for _, k := range found {
+		if k.OK {
+			fmt.Fprintf(w, "ok\t%s\n", k.Name)
+			continue
+		}
+		bad++
+		fmt.Fprintf(w, "FAIL\t%s\t%s; %s\n", k.Name, k.Why, k.Fix)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d checks failed", bad)
+	}
+	return nil
 }
 
 func dumpCommand() *cobra.Command {

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
 // version is set by the linker.
-var version = ""
+var version = "dev"
 
 // Exit codes beside 0.
 const (
@@ -42,7 +41,7 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:           "moire-node",
 		Short:         "The agent of a Moiré node: attaches Workloads and makes the kernel match the snapshot",
-		Version:       versionText(),
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -56,20 +55,4 @@ func root() *cobra.Command {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	c.AddCommand(runCommand(), cleanupCommand(), checkCommand(), dumpCommand(), consentCommand())
 	return c
-}
-
-func versionText() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "dev"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
-		}
-	}
-	return "dev"
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,6 +22,9 @@ const (
 
 // usageError is a mistake of the caller.
 type usageError struct{ error }
+
+// version is set by the linker.
+var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -54,7 +56,7 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.`,
 		Example: `  moired                                             # this machine only
   moired --advertise 192.0.2.10 --discovery-listen 0.0.0.0:7444 --api-listen 0.0.0.0:7443
   moired token create                                # lets nodes join`,
-		Version:       version(),
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -116,18 +118,4 @@ func none(cmd *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])}
 	}
 	return nil
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "dev"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			v += " (" + s.Value[:12] + ")"
-		}
-	}
-	return v
 }
