@@ -85,7 +85,7 @@ var heavy = []struct {
 	{"k8s.io/", []string{"store", "control", "cli", "cli/remote", "cli/show"}, "client-go costs more than a whole proxy"},
 	{"go.etcd.io/", []string{"store"}, "one room talks to etcd"},
 	{"github.com/cilium/ebpf", []string{"datapath", "datapath/bpf", "lab", "bench"}, "one room talks to the kernel"},
-	{"github.com/vishvananda/", []string{"datapath", "lab", "bench"}, "one room talks to the kernel"},
+	{"github.com/vishvananda/", []string{"datapath", "datapath/proving", "lab", "bench"}, "one room talks to the kernel"},
 	{"github.com/envoyproxy/", nil, "Envoy's protos are the heavy part of xDS"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd/moired", "cmd/moire-node", "control", "node"}, "only doors parse flags"},
 }

@@ -42,11 +42,10 @@ func (a apiNetworks) putStatus(ctx context.Context, n *v1alpha1.Network) error {
 
 // order is what one compile wants allocated and written.
 type order struct {
-	in         *compile.Input
-	needs      compile.Needs
-	networks   map[compile.Key]condition
-	domains    map[string]condition
-	generation uint64
+	in       *compile.Input
+	needs    compile.Needs
+	networks map[compile.Key]condition
+	domains  map[string]condition
 }
 
 // allocator fulfils orders, one after the other, the latest first. Everything

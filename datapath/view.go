@@ -32,6 +32,49 @@ type view struct {
 	snapshot *snapshot.Snapshot
 	rules    map[uint32]policy.RuleID
 	locals   map[uint32]snapshot.AttachmentKey // by ifindex
+	// gone are endpoints of earlier snapshots: what is told of a Workload that
+	// ran for a moment comes after it has left.
+	gone map[snapshot.Addr]departed
+}
+
+// departed is an endpoint that left, with what was known of it.
+type departed struct {
+	endpoint snapshot.Endpoint
+	network  snapshot.Network
+	identity snapshot.Identity
+	until    time.Time
+}
+
+// partingTime is how long an endpoint that left is named in records.
+const partingTime = 15 * time.Second
+
+// remember takes over what left between the earlier view and this one.
+func (v *view) remember(earlier *view, now time.Time) *view {
+	v.gone = map[snapshot.Addr]departed{}
+	for a, d := range earlier.gone {
+		if _, back := v.snapshot.Endpoints[a]; !back && now.Before(d.until) {
+			v.gone[a] = d
+		}
+	}
+	for a, e := range earlier.snapshot.Endpoints {
+		if _, stays := v.snapshot.Endpoints[a]; !stays {
+			v.gone[a] = departed{e, earlier.snapshot.Networks[a.VNI], earlier.snapshot.Identities[e.Identity], now.Add(partingTime)}
+		}
+	}
+	return v
+}
+
+// who is at an address, now or until a moment ago.
+func (v *view) who(a snapshot.Addr) (d departed, ok bool) {
+	d.network, ok = v.snapshot.Networks[a.VNI]
+	if e, here := v.snapshot.Endpoints[a]; here {
+		d.endpoint, d.identity = e, v.snapshot.Identities[e.Identity]
+		return d, true
+	}
+	if left, known := v.gone[a]; known {
+		return left, true
+	}
+	return d, ok
 }
 
 func newView(node string, s State, links map[string]int, rules map[uint32]policy.RuleID) *view {
@@ -89,8 +132,9 @@ func (v *view) end(end record.End, e *bpf.MoireEvent, i int, spoofed bool) recor
 	if end.Address.IsUnspecified() {
 		end.Address = netip.Addr{}
 	}
-	if n, ok := v.snapshot.Networks[vni]; ok {
-		end.Domain, end.Project, end.Network = n.Domain, n.Project, n.Name
+	who, known := v.who(snapshot.Addr{VNI: vni, IP: end.Address})
+	if known {
+		end.Domain, end.Project, end.Network = who.network.Domain, who.network.Project, who.network.Name
 	}
 	if spoofed {
 		if k, ok := v.locals[e.Session.Hop[i].Ifindex]; ok {
@@ -98,13 +142,17 @@ func (v *view) end(end record.End, e *bpf.MoireEvent, i int, spoofed bool) recor
 		}
 		return end
 	}
-	if p, ok := v.snapshot.Endpoints[snapshot.Addr{VNI: vni, IP: end.Address}]; ok {
+	if p := who.endpoint; p.Workload != "" {
 		end.Project, end.Workload, end.Node = p.Project, p.Workload, p.Node
 		if number == 0 {
 			number = p.Identity
 		}
 	}
-	if id, ok := v.snapshot.Identities[number]; ok && number != 0 {
+	id, ok := v.snapshot.Identities[number]
+	if !ok && who.identity.Number == number {
+		id, ok = who.identity, true
+	}
+	if ok && number != 0 {
 		end.Number, end.Identity, end.Domain = uint32(number), id.SPIFFE, id.Domain
 		end.Labels = make(map[string]string, len(id.Labels))
 		for _, l := range id.Labels {

@@ -198,3 +198,25 @@ func TestProbe(t *testing.T) {
 		}
 	}
 }
+
+// TestDepartedIsNamed: a record of a Workload that has left names it, for a
+// while.
+func TestDepartedIsNamed(t *testing.T) {
+	a := snapshot.Addr{VNI: 7, IP: netip.MustParseAddr("10.0.0.5")}
+	with := &snapshot.Snapshot{
+		Networks:   map[snapshot.VNI]snapshot.Network{7: {VNI: 7, Project: "shop", Name: "front", Domain: "acme"}},
+		Identities: map[policy.Identity]snapshot.Identity{3: {Number: 3, Domain: "acme", SPIFFE: "spiffe://acme/x"}},
+		Endpoints:  map[snapshot.Addr]snapshot.Endpoint{a: {Addr: a, Project: "shop", Workload: "job", Identity: 3, Node: "n1"}},
+	}
+	now := time.Now()
+	first := newView("n1", State{Snapshot: with}, nil, nil)
+	second := newView("n1", State{Snapshot: &snapshot.Snapshot{}}, nil, nil).remember(first, now)
+	e := &bpf.MoireEvent{Key: bpf.MoireSessionKey{Vni: 7}}
+	if got := second.end(record.End{Address: a.IP}, e, 0, false); got.Workload != "job" || got.Network != "front" || got.Identity != "spiffe://acme/x" {
+		t.Errorf("just after it left: %+v", got)
+	}
+	third := newView("n1", State{Snapshot: &snapshot.Snapshot{}}, nil, nil).remember(second, now.Add(partingTime))
+	if got := third.end(record.End{Address: a.IP}, e, 0, false); got.Workload != "" {
+		t.Errorf("long after it left: %+v", got)
+	}
+}

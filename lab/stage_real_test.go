@@ -47,7 +47,6 @@ type real struct {
 	external map[string]bool           // nodes without an agent
 	attached map[string]string         // project/workload -> node
 	present  map[string]runtime.Object // declared now
-	port     uint16
 }
 
 func (r *real) netns(workload string) string {

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -162,5 +161,5 @@ true`).CombinedOutput()
 	if err != nil {
 		t.Fatalf("look for traces: %v\n%s", err, out)
 	}
-	return fmt.Sprintf("%s", out)
+	return string(out)
 }

@@ -305,7 +305,7 @@ func TestNameFor(t *testing.T) {
 			t.Errorf("%s: %s", command, got)
 		}
 	}
-	if NameFor("a") == NameFor("a") {
+	if first, second := NameFor("a"), NameFor("a"); first == second {
 		t.Error("twice the same name")
 	}
 }
