@@ -83,7 +83,7 @@ func settings(c *PlugConfig) error {
 // addresses makes the interface have these addresses and no others, except
 // link-local ones.
 func addresses(c *PlugConfig, addrs []netip.Addr, peer netlink.Link, nl *netlink.Handle) error {
-	have, err := nl.AddrList(peer, netlink.FAMILY_ALL)
+	have, err := whole(func() ([]netlink.Addr, error) { return nl.AddrList(peer, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -184,7 +184,9 @@ func route(p netip.Prefix, gw netip.Addr, peer netlink.Link, nl *netlink.Handle)
 	if p.Addr().Is4() {
 		family = netlink.FAMILY_V4
 	}
-	have, err := nl.RouteListFiltered(family, &netlink.Route{Dst: r.Dst}, netlink.RT_FILTER_DST)
+	have, err := whole(func() ([]netlink.Route, error) {
+		return nl.RouteListFiltered(family, &netlink.Route{Dst: r.Dst}, netlink.RT_FILTER_DST)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}

@@ -226,9 +226,20 @@ func Unplug(host string) error {
 	return nil
 }
 
+// whole repeats a listing that others changed while it was made; the kernel
+// says so, and a part of the truth must not be taken for all of it.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 20 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // Plugged lists the interfaces of the node that are there, by host side name.
 func Plugged(node string) ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
