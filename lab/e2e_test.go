@@ -189,7 +189,7 @@ func (p pair) start(t *testing.T) (*traffic, *denied) {
 func TestControlPlaneGone(t *testing.T) {
 	l := theLab(t)
 	p := l.pair(t, "gone")
-	before := l.must(t, "status", "--no-headers")
+	before := l.versions(t)
 	work, no := p.start(t)
 	time.Sleep(time.Second)
 	if err := l.Control.Kill(); err != nil {
@@ -207,20 +207,16 @@ func TestControlPlaneGone(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	work.end(t)
 	no.end(t)
-	if after := l.must(t, "status", "--no-headers"); versions(after) != versions(before) {
+	if after := l.versions(t); after != before {
 		t.Errorf("snapshots changed although nothing did\nbefore:\n%s\nafter:\n%s", before, after)
 	}
 }
 
-// versions keeps, of each line of `moire status`, the node and its versions.
-func versions(status string) string {
-	var out []string
-	for line := range strings.Lines(status) {
-		if f := strings.Fields(line); len(f) > 4 {
-			out = append(out, strings.Join(f[:5], " "))
-		}
-	}
-	return strings.Join(out, "\n")
+// versions are what each node has applied.
+func (l *Lab) versions(t *testing.T) string {
+	t.Helper()
+	l.settle(t)
+	return l.must(t, "get", "nodes", "-o", `jsonpath={range .items[*]}{.metadata.name} {.status.applied}{"\n"}{end}`)
 }
 
 // settle waits until every node has what is wanted.

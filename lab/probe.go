@@ -107,7 +107,7 @@ func (p Probe) serveTCP() (l net.Listener, err error) {
 func silent(err error) bool {
 	var late net.Error
 	return errors.As(err, &late) && late.Timeout() || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) ||
-		errors.Is(err, unix.EACCES)
+		errors.Is(err, unix.EACCES) || errors.Is(err, unix.ECONNREFUSED) // somebody else has the address
 }
 
 // serveUDP echoes every datagram until the socket is closed.
