@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"moire.dev/moire/node/local"
 )
 
 // Config of a Lab. The zero value of a field means its default.
@@ -193,7 +195,8 @@ func (l *Lab) StartControl(ctx context.Context) error {
 	return p.await(ctx, 60*time.Second, joined)
 }
 
-// StartAgent starts the node's agent and waits until it serves.
+// StartAgent starts the node's agent and waits until it serves and speaks with
+// the control plane.
 func (l *Lab) StartAgent(ctx context.Context, n *Node) error {
 	socket := filepath.Join(l.RunDir, n.Name+".sock")
 	os.Remove(socket)
@@ -204,7 +207,29 @@ func (l *Lab) StartAgent(ctx context.Context, n *Node) error {
 		return err
 	}
 	n.Agent = p
-	return p.await(ctx, 30*time.Second, socket)
+	if err := p.await(ctx, 30*time.Second, socket); err != nil {
+		return err
+	}
+	return p.connected(ctx, 30*time.Second, socket)
+}
+
+// connected waits until the agent speaks with the control plane.
+func (p *Process) connected(ctx context.Context, limit time.Duration, socket string) error {
+	agent := local.NewClient(socket)
+	began := time.Now()
+	for time.Since(began) < limit {
+		if st, err := agent.Status(ctx); err == nil && st.Connected {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.done:
+			return fmt.Errorf("%s ended: %w; the end of %s:\n%s", p.Name, p.err, p.Log, p.Tail())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("%s does not reach the control plane in %s; the end of %s:\n%s", p.Name, limit, p.Log, p.Tail())
 }
 
 // await waits until the file is newer than the process, the process ends, or
