@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"moire.dev/moire/snapshot/policy"
 )
@@ -71,9 +72,13 @@ func (m MAC) String() string {
 // ParseMAC reads six colon-separated hex pairs.
 func ParseMAC(s string) (MAC, error) {
 	var m MAC
-	n, err := fmt.Sscanf(s, "%02x:%02x:%02x:%02x:%02x:%02x", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5])
-	if err != nil || n != 6 || len(s) != 17 {
-		return MAC{}, fmt.Errorf("%q is not a MAC address; write it as 02:00:00:00:00:01", s)
+	pairs := strings.Split(s, ":")
+	for i, p := range pairs {
+		b, err := hex.DecodeString(p)
+		if err != nil || len(b) != 1 || len(pairs) != len(m) {
+			return MAC{}, fmt.Errorf("%q is not a MAC address; write it as 02:00:00:00:00:01", s)
+		}
+		m[i] = b[0]
 	}
 	return m, nil
 }
