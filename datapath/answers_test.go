@@ -3,6 +3,7 @@ package datapath_test
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"testing"
 
@@ -166,6 +167,16 @@ func TestSessions(t *testing.T) {
 			testSession(t, n, src, db)
 		}
 	}
+	closed := *s
+	closed.Policies = maps.Clone(s.Policies)
+	closed.Policies[snapshot.PolicyKey{VNI: 1, Identity: 12, Direction: policy.Ingress}] = policy.Set{Isolated: "isolated/db"}
+	if err := n.Apply(&closed); err != nil {
+		t.Fatal(err)
+	}
+	about := proving.Packet{Src: db4, Dst: web4, Protocol: policy.ICMP, ICMPType: 3, Payload: innerOf(web4, db4, 1000, 80)}
+	if j, err := n.Ask(1, about); err != nil || j.Drop != "ct-unrelated" {
+		t.Errorf("an error about a session that is not allowed any more: %+v %v", j, err)
+	}
 }
 
 func testSession(t *testing.T, n *proving.Node, src, db netip.Addr) {
@@ -208,6 +219,14 @@ func testSession(t *testing.T, n *proving.Node, src, db netip.Addr) {
 	ask("error about the session", fail, true, "web")
 	fail.Payload = innerOf(src, db, 1001, 80)
 	ask("error about no session", fail, false, "ct-unrelated")
+	other := fail // who is no end of the session says nothing about it
+	other.Src, other.Payload = far4, innerOf(src, db, 1000, 80)
+	if src.Is6() {
+		other.Src = far6
+	}
+	if other.Src != src {
+		ask("error from somebody else", other, false, "ct-unrelated")
+	}
 	if src.Is6() {
 		fragment := func(id byte, offset, more byte, body []byte) proving.Packet {
 			return proving.Packet{Src: src, Dst: db, Protocol: 44, Raw: append([]byte{policy.UDP, 0, 0, offset<<3 | more, 0, 0, 0, id}, body...)}
@@ -231,6 +250,17 @@ func testSession(t *testing.T, n *proving.Node, src, db netip.Addr) {
 		ask("later fragment", later, true, "web")
 		later.ID = 100
 		ask("fragment of another packet", later, false, "ct-fragment")
+		if src == web4 {
+			first.ID, later.ID, first.SrcMAC, first.DstMAC = 98, 98, macDB, macDB // it is db who says so
+			if j, err := n.Frame(n.Host(snapshot.Addr{VNI: 1, IP: db}), first.Frame()); err != nil || j.Drop != "spoofed-ip" {
+				t.Errorf("first fragment in the name of another: %+v %v", j, err)
+			}
+			ask("later fragment, the first was another's", later, false, "ct-fragment")
+			back.Fragment, back.ID, back.SrcPort, back.Payload = 0x2000, 97, 77, make([]byte, 64)
+			ask("first fragment of an echo reply to nothing", back, false, "ct-unrelated")
+			rest := proving.Packet{Src: db, Dst: src, Protocol: policy.ICMP, Fragment: 9, ID: 97, Raw: make([]byte, 64)}
+			ask("later fragment of it", rest, false, "ct-unrelated")
+		}
 	}
 }
 

@@ -151,6 +151,7 @@ func (d *Datapath) bump() error {
 func (d *Datapath) settings(epoch uint32) bpf.MoireSettings {
 	return bpf.MoireSettings{
 		Epoch: epoch, Self: addrOf(d.cfg.Address), Uplink: uint32(d.uplink.Index), V6: uint32(flag(d.cfg.Address.Is6())),
+		Share: max(d.objects.Sessions.MaxEntries()/sharers, 1),
 	}
 }
 

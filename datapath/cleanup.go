@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +19,9 @@ func Cleanup(runDir, node string) error {
 	if !nodeName.MatchString(node) {
 		return fmt.Errorf("clean up: %q is not a node name", node)
 	}
-	hosts, err := Plugged(node)
+	hosts, err := listed(func(l netlink.Link) bool {
+		return strings.HasPrefix(l.Attrs().Alias, aliasMark+node+":") || unmarked(l)
+	})
 	if err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)
 	}

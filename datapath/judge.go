@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cilium/ebpf"
 
@@ -77,7 +78,7 @@ func (d *Datapath) Judge(from string, packet []byte) (j Judgement, err error) {
 		// Another epoch each time: the program says again why it allows.
 		c := d.tables.control.rows[0]
 		d.judge.epoch++
-		c.Epoch = d.judge.epoch
+		c.Epoch, c.Share = d.judge.epoch, math.MaxUint32
 		if err = d.judge.Control.Put(uint32(0), &c); err != nil {
 			return err
 		}

@@ -296,6 +296,18 @@ func TestLifecycle(t *testing.T) {
 		if err := Unplug("up0"); err == nil {
 			t.Error("unplugged an interface that is not ours")
 		}
+		// The agent died before it could mark what it had made.
+		half := HostName("a", snapshot.AttachmentKey{Project: "p", Workload: "half", Network: "n"})
+		for _, remove := range []func() error{func() error { return Unplug(half) }, func() error { return Cleanup(t.TempDir(), "a-node-without-pins") }} {
+			sh(t, "ip -n moire-dp-a link add %s type veth peer name halfpeer", half)
+			if err := remove(); err != nil {
+				t.Errorf("a pair without a mark: %v", err)
+			}
+			if _, err := shell("ip -n moire-dp-a link show %s", half); err == nil {
+				t.Error("a pair without a mark stays")
+				sh(t, "ip -n moire-dp-a link del %s", half)
+			}
+		}
 		return errors.Join(Unplug(web.Host), Unplug(web.Host))
 	})
 	if err := n.Grow(State{Snapshot: w.snapshot("a"), Locals: n.locals}); err == nil || !strings.Contains(err.Error(), web.Host) {

@@ -29,6 +29,7 @@ type Datapath struct {
 	writes  atomic.Uint64
 	mtu     atomic.Int64 // of the uplink
 	view    atomic.Pointer[view]
+	evicted evicted
 
 	mu       sync.Mutex // owns everything below
 	tables   *tables

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,8 @@ const (
 	aliasMark  = "moire:"
 	defaultMTU = 1430 // fits both underlay families at 1500
 )
+
+var hostName = regexp.MustCompile("^" + hostPrefix + "[0-9a-f]{12}$")
 
 // PlugConfig says what an interface of a workload must be.
 type PlugConfig struct {
@@ -217,13 +220,19 @@ func Unplug(host string) error {
 	if err != nil {
 		return fmt.Errorf("unplug %s: %w", host, err)
 	}
-	if !strings.HasPrefix(l.Attrs().Alias, aliasMark) {
+	if !strings.HasPrefix(l.Attrs().Alias, aliasMark) && !unmarked(l) {
 		return fmt.Errorf("unplug %s: it does not bear our mark (alias %q), so it is not ours to remove", host, l.Attrs().Alias)
 	}
 	if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("unplug %s: %w", host, err)
 	}
 	return nil
+}
+
+// unmarked: a pair of ours whose maker died before it could mark it. Nothing
+// else is a pair with such a name, and it was never up.
+func unmarked(l netlink.Link) bool {
+	return l.Type() == "veth" && l.Attrs().Alias == "" && l.Attrs().Flags&net.FlagUp == 0 && hostName.MatchString(l.Attrs().Name)
 }
 
 // whole repeats a listing that others changed while it was made; the kernel
@@ -239,13 +248,17 @@ func whole[T any](list func() ([]T, error)) (all []T, err error) {
 
 // Plugged lists the interfaces of the node that are there, by host side name.
 func Plugged(node string) ([]string, error) {
+	return listed(func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Alias, aliasMark+node+":") })
+}
+
+func listed(which func(netlink.Link) bool) ([]string, error) {
 	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	var out []string
 	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Alias, aliasMark+node+":") {
+		if which(l) {
 			out = append(out, l.Attrs().Name)
 		}
 	}

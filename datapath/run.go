@@ -88,8 +88,9 @@ func bootTime() uint64 {
 func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) error {
 	v, wall := d.view.Load(), time.Now()
 	var over []bpf.MoireSessionKey
-	rules := map[uint32]bool{}
+	rules, c := map[uint32]bool{}, census{opened: sumOf(d.objects.Opened), byOpener: map[uint32]uint64{}}
 	err := eachRow(d.objects.Sessions, func(k bpf.MoireSessionKey, s bpf.MoireSession) {
+		c.present++
 		e := bpf.MoireEvent{Time: now, Key: k, Session: s}
 		switch lastSeen := s.Expires - uint64(s.Timeout)*uint64(time.Second); {
 		case s.Expires < now:
@@ -103,6 +104,7 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 			s.Created+uint64(updatePause) <= now:
 			sink(v.recordOf(&e, wall, now))
 		}
+		c.byOpener[s.Hop[0].Ifindex]++
 		for i := range s.Rule {
 			rules[s.Rule[i]], rules[s.Shadow[i]] = true, true
 		}
@@ -110,10 +112,17 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 	if err != nil {
 		return fmt.Errorf("read sessions: %w", err)
 	}
+	d.evicted.count(&c)
 	for _, k := range over {
-		if err := d.objects.Sessions.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		switch err := d.objects.Sessions.Delete(&k); {
+		case err == nil:
+			d.evicted.removed++
+		case !errors.Is(err, ebpf.ErrKeyNotExist):
 			return fmt.Errorf("remove a session: %w", err)
 		}
+	}
+	if err := d.share(now, c.byOpener); err != nil {
+		return err
 	}
 	if !update {
 		return nil
@@ -137,17 +146,4 @@ func (d *Datapath) forgetRules(used map[uint32]bool) error {
 	}
 	d.idleRules = idle
 	return d.rules.forget(keep)
-}
-
-// Lost counts events that did not fit into the ring buffer.
-func (d *Datapath) Lost() uint64 {
-	var perCPU []uint64
-	if err := d.objects.MoireMaps.Lost.Lookup(uint32(0), &perCPU); err != nil {
-		return 0
-	}
-	var n uint64
-	for _, c := range perCPU {
-		n += c
-	}
-	return n
 }

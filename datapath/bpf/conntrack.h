@@ -13,6 +13,8 @@
 #define T_ICMP 30
 #define T_OTHER 120
 
+#define SHARE_AGAIN (15 * SECOND)
+
 inline_ u32 timeout_of(u8 proto, u8 flags)
 {
 	switch (proto) {

@@ -6,4 +6,4 @@
 // opens, pins or attaches anything; that is datapath's work.
 package bpf
 
-//go:generate bpf2go -target bpfel -strip llvm-strip -cc clang -type settings -type iface -type addr_key -type endpoint -type route_key -type node -type set_row -type policy_key -type verdict -type session_key -type hop -type session -type event -type drop_key -type allowance -type rule_name -type denied_key -type denial -type fragment_key -type ports Moire moire.c -- -O2 -g -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate bpf2go -target bpfel -strip llvm-strip -cc clang -type settings -type iface -type addr_key -type endpoint -type route_key -type node -type set_row -type policy_key -type verdict -type session_key -type hop -type session -type event -type drop_key -type allowance -type rule_name -type denied_key -type denial -type fragment_key -type ports -type share Moire moire.c -- -O2 -g -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

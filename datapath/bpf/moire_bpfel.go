@@ -74,13 +74,15 @@ type MoireEvent struct {
 }
 
 type MoireFragmentKey struct {
-	_     structs.HostLayout
-	Src   MoireAddr
-	Dst   MoireAddr
-	Vni   uint32
-	Id    uint32
-	Proto uint8
-	Pad   [7]uint8
+	_       structs.HostLayout
+	Src     MoireAddr
+	Dst     MoireAddr
+	Vni     uint32
+	Id      uint32
+	Ifindex uint32
+	Node    uint32
+	Proto   uint8
+	Pad     [7]uint8
 }
 
 type MoireHop struct {
@@ -178,8 +180,14 @@ type MoireSettings struct {
 	Epoch  uint32
 	Uplink uint32
 	V6     uint32
-	Pad    uint32
+	Share  uint32
 	Self   MoireAddr
+}
+
+type MoireShare struct {
+	_     structs.HostLayout
+	Since uint64
+	Count uint64
 }
 
 type MoireVerdict struct {
@@ -264,12 +272,14 @@ const (
 	MoireMapLost          = "lost"
 	MoireMapNetworks      = "networks"
 	MoireMapNodes         = "nodes"
+	MoireMapOpened        = "opened"
 	MoireMapPolicy        = "policy"
 	MoireMapRoutes        = "routes"
 	MoireMapRules         = "rules"
 	MoireMapScratch       = "scratch"
 	MoireMapSessions      = "sessions"
 	MoireMapSets          = "sets"
+	MoireMapShares        = "shares"
 	MoireMapVteps         = "vteps"
 	MoireProgFromUnderlay = "from_underlay"
 	MoireProgFromWorkload = "from_workload"
@@ -337,12 +347,14 @@ type MoireMapSpecs struct {
 	Lost       *ebpf.MapSpec `ebpf:"lost"`
 	Networks   *ebpf.MapSpec `ebpf:"networks"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
+	Opened     *ebpf.MapSpec `ebpf:"opened"`
 	Policy     *ebpf.MapSpec `ebpf:"policy"`
 	Routes     *ebpf.MapSpec `ebpf:"routes"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 	Sessions   *ebpf.MapSpec `ebpf:"sessions"`
 	Sets       *ebpf.MapSpec `ebpf:"sets"`
+	Shares     *ebpf.MapSpec `ebpf:"shares"`
 	Vteps      *ebpf.MapSpec `ebpf:"vteps"`
 }
 
@@ -384,12 +396,14 @@ type MoireMaps struct {
 	Lost       *ebpf.Map `ebpf:"lost"`
 	Networks   *ebpf.Map `ebpf:"networks"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
+	Opened     *ebpf.Map `ebpf:"opened"`
 	Policy     *ebpf.Map `ebpf:"policy"`
 	Routes     *ebpf.Map `ebpf:"routes"`
 	Rules      *ebpf.Map `ebpf:"rules"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
 	Sessions   *ebpf.Map `ebpf:"sessions"`
 	Sets       *ebpf.Map `ebpf:"sets"`
+	Shares     *ebpf.Map `ebpf:"shares"`
 	Vteps      *ebpf.Map `ebpf:"vteps"`
 }
 
@@ -407,12 +421,14 @@ func (m *MoireMaps) Close() error {
 		m.Lost,
 		m.Networks,
 		m.Nodes,
+		m.Opened,
 		m.Policy,
 		m.Routes,
 		m.Rules,
 		m.Scratch,
 		m.Sessions,
 		m.Sets,
+		m.Shares,
 		m.Vteps,
 	)
 }

@@ -239,7 +239,7 @@ inline_ int parse_l4(struct __sk_buff *skb, struct packet *p)
 // parse_fragment: the first fragment leaves its ports for the later ones.
 step int parse_fragment(struct packet *p, u32 id, u32 later)
 {
-	struct fragment_key k = {.vni = p->vni, .id = id, .proto = p->proto};
+	struct fragment_key k = {.vni = p->vni, .id = id, .ifindex = p->ifindex, .node = p->node, .proto = p->proto};
 	struct ports ports = {.sport = p->sport, .dport = p->dport};
 
 	k.src = p->src;
@@ -253,6 +253,8 @@ step int parse_fragment(struct packet *p, u32 id, u32 later)
 		return R_CT_FRAGMENT;
 	p->sport = known->sport;
 	p->dport = known->dport;
+	if (!p->sport && (p->proto == PROTO_ICMP || p->proto == PROTO_ICMPV6))
+		p->kind = K_REPLY; // of an echo reply: opens nothing either
 	return 0;
 }
 

@@ -21,17 +21,64 @@ step int refused(struct __sk_buff *skb, struct packet *p, const struct session *
 	return ACT_DROP;
 }
 
-// related lets an ICMP error pass to the one whose packet it is about.
-step int related(struct __sk_buff *skb, struct packet *p, struct endpoint *dst)
+// related lets an ICMP error pass to the one whose packet it is about, when it
+// comes from where that packet went to and the session is allowed now. The row
+// is left as it is, for the next packet of the session.
+step int related(struct __sk_buff *skb, struct packet *p, struct endpoint *dst, u32 epoch)
 {
+	const union addr *addressee = p->src_is_a ? &p->key.b : &p->key.a;
+	struct session *s = bpf_map_lookup_elem(&sessions, &p->key), *t = scratch_session();
+	struct endpoint *e = endpoint_of(p->vni, addressee);
 	struct hop to = {};
-	struct session *s = bpf_map_lookup_elem(&sessions, &p->key);
+	int sound;
 
-	if (!s || s->reason || s->expires < bpf_ktime_get_coarse_ns() || !same(&p->inner_src, &p->dst))
+	if (!s || !t || s->reason || s->expires < bpf_ktime_get_coarse_ns() || !same(&p->inner_src, &p->dst))
 		return drop(skb, p, R_CT_UNRELATED);
+	if (!e || e->ifindex != p->ifindex || e->node != p->node)
+		return drop(skb, p, R_CT_UNRELATED);
+	if (s->epoch != epoch) {
+		__builtin_memset(t, 0, sizeof(*t));
+		t->a_first = s->a_first;
+		if (side_of(p, s))
+			sound = resolve(t, p->vni, e, addressee, dst, &p->dst);
+		else
+			sound = resolve(t, p->vni, dst, &p->dst, e, addressee);
+		if (!sound || (!unchanged(s, t) && !judge(t, &p->key)))
+			return drop(skb, p, R_CT_UNRELATED);
+	}
 	judgement(skb, 0, s);
 	set_hop(&to, dst);
 	return forward(skb, p, &to);
+}
+
+// has_room: one interface cannot take the table from all others. The agent
+// counts every few seconds; without it the share comes anew after a while.
+inline_ int has_room(const struct packet *p, u64 now)
+{
+	struct settings *c = the_control();
+	struct share first = {.since = now, .count = 1}, *s;
+	u32 k = p->ifindex;
+
+	if (!k || !c)
+		return 1; // from another node, which has counted
+	s = bpf_map_lookup_elem(&shares, &k);
+	if (!s) {
+		bpf_map_update_elem(&shares, &k, &first, BPF_ANY);
+		return 1;
+	}
+	if (now > s->since + SHARE_AGAIN) {
+		s->since = now;
+		s->count = 0;
+	}
+	return __sync_fetch_and_add(&s->count, 1) < c->share;
+}
+
+inline_ void count_opened(void)
+{
+	u32 zero = 0;
+	u64 *n = bpf_map_lookup_elem(&opened, &zero);
+	if (n)
+		*n += 1;
 }
 
 // open_session makes the row for s and tells about it.
@@ -40,11 +87,11 @@ inline_ int open_session(struct __sk_buff *skb, struct packet *p, struct session
 	s->created = now;
 	s->flags = 0;
 	s->packets[0] = s->packets[1] = s->bytes[0] = s->bytes[1] = 0;
-	if (p->proto == PROTO_TCP && !(p->tcp & TCP_SYN))
-		s->flags = S_REPLY; // picked up in the middle
 	s->timeout = timeout_of(p->proto, s->flags);
 	account(skb, p, s, 0, now);
-	if (bpf_map_update_elem(&sessions, &p->key, s, BPF_ANY))
+	if (!bpf_map_update_elem(&sessions, &p->key, s, BPF_NOEXIST))
+		count_opened();
+	else if (bpf_map_update_elem(&sessions, &p->key, s, BPF_ANY))
 		return -1;
 	tell(EVENT_STARTED, 0, 0, &p->key, s);
 	return 0;
@@ -110,7 +157,7 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	if (!dst->ifindex && (p->node || !dst->node))
 		return drop(skb, p, dst->node ? R_NO_ROUTE : R_NOT_ATTACHED);
 	if (p->kind == K_ERROR)
-		return related(skb, p, dst);
+		return related(skb, p, dst, epoch);
 
 	s = bpf_map_lookup_elem(&sessions, &p->key);
 	if (s && (s->expires < now || is_opening(p, s)))
@@ -131,6 +178,8 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		return known(skb, p, s, t, epoch);
 	if (!judge(t, &p->key))
 		return refused(skb, p, t);
+	if (!has_room(p, now))
+		return drop(skb, p, R_CT_FULL);
 	if (open_session(skb, p, t, now))
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, t);

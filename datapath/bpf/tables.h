@@ -14,7 +14,7 @@ struct settings { // one row
 	u32 epoch; // raised after every change of a table: sessions judge again
 	u32 uplink;
 	u32 v6; // the underlay is IPv6
-	u32 pad;
+	u32 share; // most sessions that one interface may have opened
 	union addr self; // underlay address of this node
 };
 
@@ -126,6 +126,7 @@ struct fragment_key {
 	union addr src, dst;
 	u32 vni;
 	u32 id;
+	u32 ifindex, node; // where it came from: nobody speaks for another
 	u8 proto;
 	u8 pad[7];
 };
@@ -163,6 +164,11 @@ struct allowance { // of one sender, for the events that it causes by denials
 	u64 told;
 };
 
+struct share { // of the session table, that an interface has
+	u64 since; // ns since boot: when it was counted
+	u64 count;
+};
+
 struct drop_key {
 	u32 reason;
 	u32 rule;
@@ -193,6 +199,8 @@ TABLE(sessions, LRU_HASH, struct session_key, struct session, 131072, 0);
 TABLE(fragments, LRU_HASH, struct fragment_key, struct ports, 8192, 0);
 TABLE(denials, LRU_HASH, struct denied_key, struct denial, 8192, 0);
 TABLE(allowances, LRU_HASH, u64, struct allowance, 4096, 0);
+TABLE(shares, LRU_HASH, u32, struct share, 16384, 0);
+TABLE(opened, PERCPU_ARRAY, u32, u64, 1, 0); // rows made in sessions
 TABLE(drops, PERCPU_HASH, struct drop_key, u64, 8192, BPF_F_NO_PREALLOC);
 TABLE(lost, PERCPU_ARRAY, u32, u64, 1, 0);
 
