@@ -81,6 +81,11 @@ func (d *draft) forbidden(j *judged) string {
 // attachment has refuses the later one as a whole.
 func (d *draft) claimLive(j *judged) {
 	for _, a := range j.Addresses {
+		if owner := d.owner(a); j.foreign && owner != "" && owner != j.Workload {
+			j.refused = fmt.Sprintf("%s is declared by Workload %s/%s, and is in no address block of node %s", a, j.Project, owner, j.node)
+			d.problem(about(codeInUse, workloadName(Key{j.Project, j.Workload}), "", "the attachment on node "+j.node+" is refused: "+j.refused, "detach it, or choose another address for that Workload"))
+			return
+		}
 		c, taken := d.claims[a]
 		if !taken {
 			continue

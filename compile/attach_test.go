@@ -42,6 +42,7 @@ func TestGrantErrors(t *testing.T) {
 		"outside":         {func(w world) { w.workload("shop", "web", "n1", "main", "10.9.9.9") }, "10.9.9.9 is in no prefix"},
 		"gateway":         {func(w world) { w.workload("shop", "web", "n1", "main", "10.0.0.1") }, "is the gateway"},
 		"taken": {func(w world) {
+			w.block("n2", "shop", "main", "10.0.0.0/28")
 			w.attach("n2", "shop", "old", "main", 5, "10.0.0.9")
 			w.workload("shop", "web", "n1", "main", "10.0.0.9")
 		}, "10.0.0.9 is in use by shop/old on node n2"},
@@ -72,6 +73,41 @@ func TestGrantErrors(t *testing.T) {
 				t.Error("no Problem tells it")
 			}
 		})
+	}
+}
+
+// TestLyingNode: a node can say what it likes of when an attachment began and
+// which address it has. It takes no address that another one was given.
+func TestLyingNode(t *testing.T) {
+	w := shop()
+	w.block("n2", "shop", "main", "10.0.0.0/28")
+	w.attach("n2", "shop", "honest", "main", 9, "10.0.0.5")
+	w.workload("shop", "vault", "n2", "main", "10.0.0.99")
+	w.workload("shop", "bound", "n2", "main")
+	w.attach("n1", "shop", "thief", "main", 0, "10.0.0.5")
+	w.attach("n1", "shop", "robber", "main", 0, "10.0.0.99")
+	w.attach("n1", "shop", "bound", "main", 0, "10.0.0.77")
+	for _, attached := range []bool{false, true} {
+		if attached {
+			w.attach("n2", "shop", "vault", "main", 10, "10.0.0.99")
+		}
+		snaps, _ := w.compile()
+		for lie, want := range map[string]string{
+			"thief": "in use by shop/honest", "robber": "10.0.0.99 is declared by Workload shop/vault", "bound": "is bound to node n2",
+		} {
+			if g, ok := grant(snaps["n1"], lie); !ok || !strings.Contains(g.Error, want) {
+				t.Errorf("%s was granted %+v, want error %q", lie, g, want)
+			}
+		}
+		if e := endpoint(snaps["n2"], "10.0.0.5"); e.Workload != "honest" || e.Node != "n2" {
+			t.Errorf("10.0.0.5 is %+v", e)
+		}
+		if e := endpoint(snaps["n2"], "10.0.0.99"); attached && (e.Workload != "vault" || e.Node != "n2") || e.Node == "n1" {
+			t.Errorf("10.0.0.99 is %+v", e)
+		}
+		if e := endpoint(snaps["n2"], "10.0.0.77"); e.Workload != "" {
+			t.Errorf("10.0.0.77 is %+v", e)
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func (m *memory) facts(name string, b *bucket) map[Key]*facts {
 		}
 		for _, a := range list {
 			f := of(a.Network)
-			f.attachments = append(f.attachments, located{node, a, b.workloads[Key{name, a.Workload}]})
+			f.attachments = append(f.attachments, located{node: node, Attachment: a, declared: b.workloads[Key{name, a.Workload}]})
 		}
 	}
 	for _, f := range out {

@@ -58,6 +58,9 @@ type located struct {
 	node string
 	*snapshot.Attachment
 	declared *v1alpha1.Workload
+	// foreign: it has an address that was not given to it: neither out of a
+	// block of its node, nor by name. It follows from the rest of the facts.
+	foreign bool
 }
 
 func (a located) equal(b located) bool {
@@ -114,9 +117,49 @@ func (f *facts) host(name string) host {
 func (f *facts) sort() {
 	slices.SortFunc(f.workloads, func(a, b *v1alpha1.Workload) int { return cmp.Compare(a.Name, b.Name) })
 	f.workloads = slices.Compact(f.workloads)
+	// Since is what a node says. Whoever says "before you" comes first only
+	// among those who have what was given to them.
+	given := f.given()
+	for i := range f.attachments {
+		a := &f.attachments[i]
+		a.foreign = slices.ContainsFunc(a.Addresses, func(ip netip.Addr) bool { return !given(a, ip) })
+	}
 	slices.SortFunc(f.attachments, func(a, b located) int {
+		if a.foreign != b.foreign {
+			if b.foreign {
+				return -1
+			}
+			return 1
+		}
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.node, b.node), a.AttachmentKey.Compare(b.AttachmentKey))
 	})
+}
+
+// given tells whether an attachment was given an address: out of a block of its
+// node, or by name because it is declared, and not bound to another node.
+func (f *facts) given() func(a *located, ip netip.Addr) bool {
+	blocks := map[string][]netip.Prefix{}
+	if f.network != nil {
+		for _, b := range f.network.Status.Blocks {
+			if p, err := netip.ParsePrefix(b.CIDR); err == nil {
+				blocks[b.Node] = append(blocks[b.Node], p)
+			}
+		}
+	}
+	return func(a *located, ip netip.Addr) bool {
+		if slices.ContainsFunc(blocks[a.node], func(p netip.Prefix) bool { return p.Contains(ip) }) {
+			return true
+		}
+		w := a.declared
+		if w == nil || w.Spec.Node != "" && w.Spec.Node != a.node {
+			return false
+		}
+		i := interfaceOf(w, a.Network)
+		return i >= 0 && slices.ContainsFunc(w.Spec.Interfaces[i].Addresses, func(text string) bool {
+			named, err := netip.ParseAddr(text)
+			return err == nil && named == ip
+		})
+	}
 }
 
 func compareKeys(a, b Key) int {
