@@ -34,7 +34,7 @@ namespaces of this machine. It stays until Ctrl-C and then removes every trace;
 
 func (a *app) demo() (*demo.Demo, error) {
 	if os.Geteuid() != 0 {
-		return nil, fault.New(fault.Failed, "run it with sudo", "the demo makes network namespaces and loads eBPF programs, which needs root")
+		return nil, fault.New(fault.Forbidden, "run it with sudo", "the demo makes network namespaces and loads eBPF programs, which needs root")
 	}
 	exe, err := os.Executable()
 	if err != nil {

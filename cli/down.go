@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,7 +70,7 @@ func (a *app) down(ctx context.Context, dir, runDir, node string, purge bool) er
 		}
 	}
 	errs := []error{a.cleanup(ctx, runDir, node)}
-	for _, name := range []string{notesFile, "join.json", "kubeconfig", node + ".sock"} {
+	for _, name := range ownFiles(runDir, node) {
 		if err := os.Remove(filepath.Join(runDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -92,6 +93,27 @@ func (a *app) down(ctx context.Context, dir, runDir, node string, purge bool) er
 	}
 	a.say("- done")
 	return nil
+}
+
+// ownFiles are the files of `up` in the run directory. Those of the control
+// plane are not its own when agents of others serve there, such as a demo's.
+func ownFiles(runDir, node string) []string {
+	own := []string{notesFile, node + ".sock"}
+	sockets, err := filepath.Glob(filepath.Join(runDir, "*.sock"))
+	if err == nil && !slices.ContainsFunc(sockets, serves) {
+		own = append(own, "join.json", "kubeconfig")
+	}
+	return own
+}
+
+// serves says whether somebody listens at a socket.
+func serves(socket string) bool {
+	c, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 // cleanup lets moire-node remove its kernel state.

@@ -200,6 +200,7 @@ func (u *upping) agent() (*program, error) {
 // run starts the control plane, then the agent, stays, and ends them in the
 // reverse order.
 func (u *upping) run(ctx context.Context, control, agent *program) error {
+	defer u.forget()
 	endControl, err := u.start(ctx, control, "starting the control plane (an API server and etcd)")
 	defer endControl()
 	if err != nil {
@@ -221,6 +222,16 @@ func (u *upping) run(ctx context.Context, control, agent *program) error {
 	<-ctx.Done()
 	u.app.say("- stopping")
 	return nil
+}
+
+// forget removes the files that are true only while the control plane runs:
+// who finds them believes that there is one.
+func (u *upping) forget() {
+	for _, name := range []string{"join.json", "kubeconfig"} {
+		if err := os.Remove(filepath.Join(u.flags.runDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			u.app.say("warning: %v", err)
+		}
+	}
 }
 
 // start starts a program and waits until it is ready. The function that it

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +23,33 @@ func (l *Lab) unwire(ctx context.Context) []error {
 		errs = append(errs, removeNetns(filepath.Base(n.Netns)))
 	}
 	errs = append(errs, underlay{bridge: l.Name}.down())
+	if l.shared() {
+		return append(errs, l.removeOwn()...)
+	}
 	errs = append(errs, unmountUnder(l.RunDir))
 	errs = append(errs, os.RemoveAll(l.RunDir))
+	return errs
+}
+
+// shared: a node that is none of ours has its pins in the run directory, such
+// as that of a `moire up` that was stopped and goes on later.
+func (l *Lab) shared() bool {
+	pins, err := os.ReadDir(filepath.Join(l.RunDir, "bpf"))
+	return err == nil && slices.ContainsFunc(pins, func(e os.DirEntry) bool {
+		return !slices.ContainsFunc(l.Nodes, func(n *Node) bool { return n.Name == e.Name() })
+	})
+}
+
+// removeOwn removes what is ours in a run directory that is not only ours.
+func (l *Lab) removeOwn() []error {
+	own := []string{"kubeconfig", "join.json"}
+	for _, n := range l.Nodes {
+		own = append(own, n.Name+".sock", filepath.Join("bpf", n.Name))
+	}
+	var errs []error
+	for _, name := range own {
+		errs = append(errs, os.RemoveAll(filepath.Join(l.RunDir, name)))
+	}
 	return errs
 }
 

@@ -130,13 +130,23 @@ func endRemembered(ctx context.Context, dir string) error {
 	return nil
 }
 
+// gone: a process that has ended counts as gone before its parent has asked how.
+func gone(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	state := strings.TrimSpace(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
+}
+
 // end asks, waits 5 seconds, then kills.
 func end(ctx context.Context, pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGTERM); errors.Is(err, syscall.ESRCH) {
 		return nil
 	}
 	for range 50 {
-		if syscall.Kill(pid, 0) != nil {
+		if gone(pid) {
 			return nil
 		}
 		select {

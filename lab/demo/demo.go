@@ -3,8 +3,10 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,16 +57,29 @@ func New(c Config) (*Demo, error) {
 
 func (d *Demo) progress(s string) { fmt.Fprintf(d.Progress, "- %s\n", s) }
 
-// Down removes every trace of a demo, whoever started it.
-func (d *Demo) Down(ctx context.Context) error { return d.lab.Down(ctx) }
+// Down ends a demo that runs, whoever started it, and removes every trace, also
+// of one that was killed.
+func (d *Demo) Down(ctx context.Context) error {
+	if err := d.lab.EndHolder(ctx); err != nil {
+		return err
+	}
+	if !d.lab.Left() {
+		d.progress("nothing of a demo is left")
+		return os.RemoveAll(d.lab.Dir)
+	}
+	d.progress("removing what a demo left that was killed")
+	return d.lab.Down(ctx)
+}
 
 // Run makes the demo, shows it and stays until ctx ends; then it removes
 // every trace.
 func (d *Demo) Run(ctx context.Context) (err error) {
 	began := time.Now()
-	if err := d.vacant(); err != nil {
+	release, err := d.vacant(ctx)
+	if err != nil {
 		return err
 	}
+	defer release()
 	defer func() {
 		d.progress("removing the demo")
 		d.stopApps()
@@ -106,12 +121,34 @@ func (d *Demo) ended(ctx context.Context, err error) error {
 	return err
 }
 
-// vacant says clearly when something of Moiré is running here already.
-func (d *Demo) vacant() error {
-	if _, err := os.Stat(d.lab.Kubeconfig()); err == nil {
-		return fmt.Errorf("%s is there: a demo or `moire up` is running, or was killed; end it with 'moire demo down' or 'moire down' first", d.lab.RunDir)
+// vacant takes the place of the demo, or says clearly who has it. What a demo
+// left that was killed is removed: nobody needs it.
+func (d *Demo) vacant(ctx context.Context) (release func(), err error) {
+	release, err = d.lab.Hold()
+	if errors.Is(err, lab.ErrHeld) {
+		return nil, fmt.Errorf("a demo is there: %w; use that one, or end it with 'moire demo down'", err)
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	if d.lab.Left() {
+		d.progress("removing what a demo left that was killed")
+		if err := d.lab.Down(ctx); err != nil {
+			release()
+			return nil, err
+		}
+		release()
+		if release, err = d.lab.Hold(); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("tcp", d.lab.APIListen)
+	if err != nil {
+		os.RemoveAll(d.lab.Dir)
+		release()
+		return nil, fmt.Errorf("the demo's API server cannot listen: %w; end what listens there; a 'moire up' ends with Ctrl-C or 'moire down'", err)
+	}
+	return release, l.Close()
 }
 
 func (d *Demo) apply(ctx context.Context) error {
@@ -224,7 +261,7 @@ Try, in another terminal, as root:
   bin/moire explain --from globex-shop/batch --to globex-shop/db --port 8080
   bin/moire flows --verdict deny
   bin/moire run --node n1 --project acme-shop --network front --label app=web -- bin/moire demo fetch http://10.0.0.12:8080/
-  bin/moire run --node n1 --project acme-shop --network front --label app=batch -- bin/moire demo fetch http://[fd00:77::12]:8080/
+  bin/moire run --node n1 --project acme-shop --network front --label app=batch -- bin/moire demo fetch 'http://[fd00:77::12]:8080/'
   bin/moire get policy db -n acme-shop -o yaml
   kubectl --kubeconfig /run/moire/kubeconfig get networks -A
 
