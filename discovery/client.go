@@ -59,6 +59,7 @@ type Client struct {
 	log       *slog.Logger
 	running   atomic.Bool
 	connected atomic.Bool
+	trouble   atomic.Pointer[string] // nil: none
 	outbox    *outbox
 	shipper   *shipper
 	last      *snapshot.Snapshot // of the one session that runs
@@ -80,6 +81,15 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 
 // Connected says whether a server hears us now.
 func (c *Client) Connected() bool { return c.connected.Load() }
+
+// Trouble is why there is no connection, in words for people; empty while there
+// is one and before the first try.
+func (c *Client) Trouble() string {
+	if t := c.trouble.Load(); t != nil {
+		return *t
+	}
+	return ""
+}
 
 // Report tells how things are here; of several in a row the last is sent, and
 // again after each reconnect. The report must not be changed afterwards.
@@ -115,7 +125,9 @@ func (c *Client) Run(ctx context.Context) error {
 		if errors.Is(err, errRenewed) {
 			continue // the same server, with the new certificate
 		}
-		if text := server + err.Error(); accepted || text != told {
+		text := server + ": " + err.Error()
+		c.trouble.Store(&text)
+		if accepted || text != told {
 			told = text
 			c.log.Warn("no connection to the control plane; what this node has stays in force", "server", server, "error", err)
 		}

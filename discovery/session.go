@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,9 +45,10 @@ func (c *Client) session(ctx context.Context, server string, timeout time.Durati
 		return false, fmt.Errorf("no answer within %s", timeout)
 	}
 	if err != nil {
-		return false, err
+		return false, c.otherCA(err)
 	}
 	c.connected.Store(true)
+	c.trouble.Store(nil)
 	defer c.connected.Store(false)
 	c.log.Info("connected to the control plane", "server", server)
 	g.Go(func() error { return c.listen(stream) })
@@ -54,6 +56,16 @@ func (c *Client) session(ctx context.Context, server string, timeout time.Durati
 	g.Go(func() error { return c.shipper.run(ctx, client, c.log) })
 	g.Go(func() error { return c.renew(ctx, client, p) })
 	return true, g.Wait()
+}
+
+// otherCA says what to do when the server is not of the CA that this node
+// joined. gRPC keeps only the text of errors.
+func (c *Client) otherCA(err error) error {
+	if !strings.Contains(err.Error(), "signed by unknown authority") {
+		return err
+	}
+	return fmt.Errorf("its certificate is not from the CA that this node joined (%s in %s); if the control plane was made anew, join again with a token and the CA hash of the new one: %w",
+		rootFile, c.cfg.Dir, err)
 }
 
 // open says hello and waits until the server has accepted.

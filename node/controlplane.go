@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,13 +28,15 @@ type joinFile struct {
 }
 
 // link is the way to the control plane: it joins until that worked, then keeps
-// connected. Before, the last report and acknowledgement wait.
+// connected, and joins anew when the control plane of this machine is another. Before, the last report and acknowledgement wait.
 type link struct {
 	cfg     Config
 	log     *slog.Logger
 	handler discovery.Handler
 	ready   <-chan struct{}           // last may be asked
 	last    func() *snapshot.Snapshot // what this node has; nil: nothing
+
+	look time.Duration // pause between looks at joinFile; 0: lookEvery
 
 	mu     sync.Mutex
 	client *discovery.Client
@@ -49,9 +53,12 @@ func (l *link) run(ctx context.Context) error {
 	}
 	pause := 100 * time.Millisecond
 	for {
-		client, err := l.join(ctx)
+		client, by, err := l.join(ctx)
 		if err == nil {
-			return client.Run(ctx)
+			if err := l.stay(ctx, client, by); err != nil || ctx.Err() != nil {
+				return err
+			}
+			continue
 		}
 		l.mu.Lock()
 		again := l.err != nil && l.err.Error() == err.Error()
@@ -69,13 +76,49 @@ func (l *link) run(ctx context.Context) error {
 	}
 }
 
-// join makes the client, once this node has its certificate.
-func (l *link) join(ctx context.Context) (*discovery.Client, error) {
+// lookEvery is how often a node without a connection looks whether the control
+// plane of this machine is another one now.
+const lookEvery = 2 * time.Second
+
+// stay runs the client. It returns before ctx is done when the node has lost
+// its connection and is invited to other servers, or by another CA.
+func (l *link) stay(ctx context.Context, client *discovery.Client, by joinFile) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- client.Run(running) }()
+	tick := time.NewTicker(cmp.Or(l.look, lookEvery))
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
+		}
+		if client.Connected() || len(l.cfg.Servers) > 0 {
+			continue
+		}
+		now, err := readJoinFile(l.joinPath())
+		if err != nil || slices.Equal(now.Servers, by.Servers) && now.CAHash == by.CAHash {
+			continue // no file: the control plane is away
+		}
+		l.log.Warn("another control plane invites this node; joining it", "file", l.joinPath(),
+			"servers", now.Servers, "ca", now.CAHash, "before", by.Servers, "ca before", by.CAHash)
+		stop()
+		return <-ended
+	}
+}
+
+func (l *link) joinPath() string { return filepath.Join(l.cfg.RunDir, "join.json") }
+
+// join makes the client, once this node has its certificate, and says by which
+// invitation.
+func (l *link) join(ctx context.Context) (*discovery.Client, joinFile, error) {
 	j := joinFile{Servers: l.cfg.Servers, Token: l.cfg.Token, CAHash: l.cfg.CAHash}
 	if len(j.Servers) == 0 {
 		var err error
-		if j, err = readJoinFile(filepath.Join(l.cfg.RunDir, "join.json")); err != nil {
-			return nil, err
+		if j, err = readJoinFile(l.joinPath()); err != nil {
+			return nil, j, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -85,13 +128,13 @@ func (l *link) join(ctx context.Context) (*discovery.Client, error) {
 		Node: l.cfg.Name, Address: l.cfg.Address, Dir: l.cfg.Dir,
 	})
 	if err != nil {
-		return nil, err
+		return nil, j, err
 	}
 	c, err := discovery.NewClient(discovery.ClientConfig{
 		Servers: j.Servers, Dir: l.cfg.Dir, Node: l.cfg.Name, Handler: l.handler, Log: l.log, Last: l.last(),
 	})
 	if err != nil {
-		return nil, err
+		return nil, j, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,7 +145,7 @@ func (l *link) join(ctx context.Context) (*discovery.Client, error) {
 	if l.ack != nil {
 		l.ack(c)
 	}
-	return c, nil
+	return c, j, nil
 }
 
 func readJoinFile(path string) (joinFile, error) {
@@ -157,14 +200,17 @@ func (l *link) ship(rs []record.Record, lost uint64) error {
 	return errors.New("this node has not joined yet")
 }
 
-// trouble says why this node could not join, if so.
+// trouble says why this node could not join, or has no connection, if so.
 func (l *link) trouble() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err == nil {
-		return ""
+	switch {
+	case l.err != nil:
+		return l.err.Error()
+	case l.client != nil:
+		return l.client.Trouble()
 	}
-	return l.err.Error()
+	return ""
 }
 
 func (l *link) get() *discovery.Client {

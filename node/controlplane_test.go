@@ -190,6 +190,43 @@ func TestWithDiscovery(t *testing.T) {
 	eventually(t, "the control plane hears of the end", func() bool { return c.has(func() bool { return len(c.report.Attachments) == 1 }) })
 }
 
+// TestInvitedAnew: the control plane of this machine is made anew, with another
+// CA, at the same address and then at another one. The node says what is wrong,
+// and joins it as soon as it is invited.
+func TestInvitedAnew(t *testing.T) {
+	first, second := newControl(t, nil), newControl(t, nil)
+	stop := first.run("127.0.0.1:0")
+	b := newBench(t)
+	ready := make(chan struct{})
+	close(ready)
+	up := &link{cfg: b.cfg, log: b.log, handler: b.loop, ready: ready, last: func() *snapshot.Snapshot { return nil }, look: 20 * time.Millisecond}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := up.run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	defer wg.Wait()
+	defer cancel()
+	first.invite(t, b.dir)
+	eventually(t, "the node is connected", up.Connected)
+	if up.trouble() != "" {
+		t.Errorf("connected, and yet %q", up.trouble())
+	}
+	addr := first.server.Addr()
+	stop()
+	stop = second.run(addr)
+	eventually(t, "the trouble is told", func() bool { return strings.Contains(up.trouble(), "not from the CA that this node joined") })
+	second.invite(t, b.dir)
+	eventually(t, "the node is connected to the new one", up.Connected)
+	stop()
+	stop = second.run("127.0.0.1:0")
+	defer func() { stop() }()
+	second.invite(t, b.dir)
+	eventually(t, "the node is connected at the new address", up.Connected)
+}
+
 func TestJoinFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "join.json")
 	for content, want := range map[string]string{
