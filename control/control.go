@@ -59,7 +59,7 @@ func New(cfg Config) (*Control, error) {
 	c.store, err = store.New(store.Config{
 		Dir: cfg.Dir, Listen: cfg.APIListen, Names: cfg.names(), KubeconfigPath: cfg.Kubeconfig,
 		EtcdServers: cfg.EtcdServers, EtcdCA: cfg.EtcdCA, EtcdCert: cfg.EtcdCert, EtcdKey: cfg.EtcdKey,
-		Log: cfg.Log,
+		Log: cfg.Log, AwaitWorld: true,
 		Virtual: []store.Virtual{
 			{Resource: "flows", Namespaced: true, Handler: flowsHandler{archive: c.archive, now: time.Now, life: c.life}},
 			{Resource: "explain", Namespaced: true, Handler: explainHandler{loop: c.loop, rights: rights{func() *rest.Config { return c.store.RESTConfig() }}}},
@@ -175,7 +175,6 @@ func (c *Control) prepare(ctx context.Context) error {
 	c.world = newWorld(self, time.Now, c.loop.wake)
 	c.keeper = newKeeper(c.store.Rows(), self, c.world, c.log, time.Now, c.loop.wake)
 	c.loop.world, c.loop.keeper = c.world, c.keeper
-	c.store.SetWorld(newShown(c.loop, c.nodeStates))
 	return nil
 }
 
@@ -270,6 +269,8 @@ func (c *Control) running(ctx context.Context, g *errgroup.Group, server *discov
 			return nil
 		}
 	}
+	// Not before: until now we know nothing of the nodes.
+	c.store.SetWorld(newShown(c.loop, c.nodeStates))
 	addr, err := net.ResolveTCPAddr("tcp", server.Addr())
 	if err != nil {
 		return fmt.Errorf("control: %w", err)

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -91,8 +92,19 @@ func TestShelvesFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	// Who asks before the first world is set waits for it, or for its own end.
+	soon, late := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer late()
+	if o.await(soon) {
+		t.Error("the world is known before it was set")
+	}
 	done := make(chan error, 1)
 	go func() { done <- o.run(ctx) }()
+	asked := make(chan int, 1)
+	go func() {
+		o.await(ctx)
+		asked <- len(o.laid["workloads"].shelf.Load().entries)
+	}()
 	shows := func(want int) {
 		t.Helper()
 		eventually(t, func() string {
@@ -106,6 +118,9 @@ func TestShelvesFollow(t *testing.T) {
 	first.report("ns", "a", "Running", "n1")
 	o.setWorld(first)
 	shows(1)
+	if n := <-asked; n != 1 {
+		t.Errorf("who waited for the world sees %d workloads, want 1", n)
+	}
 	first.report("ns", "b", "Running", "n1")
 	shows(2)
 	second := newFakeWorld()

@@ -3,9 +3,11 @@ package store
 import (
 	"context"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -14,6 +16,9 @@ import (
 // worldPause is how long the world must be quiet before it is shown again: a
 // node that reports a hundred workloads is one step, not a hundred.
 const worldPause = 10 * time.Millisecond
+
+// worldWait is how long a request waits for the world after a start.
+const worldWait = 10 * time.Second
 
 // overlay sits inside the handler chain, behind authentication, authorization
 // and audit. It answers virtual resources and lays the world over workloads
@@ -24,6 +29,8 @@ type overlay struct {
 	world    atomic.Pointer[World]
 	replaced chan struct{} // holds one token after setWorld
 	stopping chan struct{} // closed when run's context ends
+	known    chan struct{} // closed when the world is on the shelves
+	know     func()        // closes it, once
 }
 
 // laidResource is one resource that has a world side.
@@ -40,7 +47,9 @@ func newOverlay(virtual []Virtual) (*overlay, error) {
 		laid:     map[string]*laidResource{},
 		replaced: make(chan struct{}, 1),
 		stopping: make(chan struct{}),
+		known:    make(chan struct{}),
 	}
+	o.know = sync.OnceFunc(func() { close(o.known) })
 	for _, v := range virtual {
 		o.virtual[v.Resource] = v
 	}
@@ -85,6 +94,9 @@ func (o *overlay) run(ctx context.Context) error {
 				close(now.next)
 			}
 		}
+		if changed != nil {
+			o.know()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -118,6 +130,13 @@ func (o *overlay) wrap(next http.Handler) http.Handler {
 			return
 		}
 		a := asking{laid: l, next: next, info: info}
+		switch info.Verb {
+		case "get", "list", "watch":
+			if !o.await(r.Context()) {
+				writeError(w, apierrors.NewServiceUnavailable("the control plane has just started and does not know yet how the nodes are; try again in a moment"))
+				return
+			}
+		}
 		switch {
 		case r.Method == http.MethodHead || info.Verb == "deletecollection":
 			next.ServeHTTP(w, r)
@@ -131,6 +150,25 @@ func (o *overlay) wrap(next http.Handler) http.Handler {
 			a.write(w, r)
 		}
 	})
+}
+
+// await waits until the world is known.
+func (o *overlay) await(ctx context.Context) bool {
+	select {
+	case <-o.known:
+		return true
+	default:
+	}
+	late := time.NewTimer(worldWait)
+	defer late.Stop()
+	select {
+	case <-o.known:
+		return true
+	case <-ctx.Done():
+	case <-o.stopping:
+	case <-late.C:
+	}
+	return false
 }
 
 // seesIntentOnly is true for the loopback client: our own controllers act on

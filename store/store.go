@@ -40,6 +40,9 @@ type Config struct {
 	KubeconfigPath string
 	// Virtual resources are served in the group moire.dev/v1alpha1.
 	Virtual []Virtual
+	// AwaitWorld lets who reads workloads and nodes wait until SetWorld was
+	// called: who knows nothing yet must not say that there is nothing.
+	AwaitWorld bool
 	// Log receives what the store, the API server and etcd have to say.
 	// Default: slog.Default().
 	Log *slog.Logger
@@ -116,6 +119,9 @@ func New(cfg Config) (*Store, error) {
 	world, err := newOverlay(cfg.Virtual)
 	if err != nil {
 		return nil, err
+	}
+	if !cfg.AwaitWorld {
+		world.know()
 	}
 	return &Store{
 		cfg:   cfg,
