@@ -262,6 +262,8 @@ func fromAgent(err error) error {
 		return err
 	case errors.Is(err, local.ErrAway):
 		code = fault.Unreachable
+	case errors.Is(err, local.ErrInvalid):
+		code = fault.Usage
 	case errors.Is(err, os.ErrPermission):
 		code = fault.Forbidden
 	case errors.Is(err, context.DeadlineExceeded):

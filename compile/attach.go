@@ -48,7 +48,7 @@ func (d *draft) forbidden(j *judged) string {
 	case f.project.missing != "":
 		return f.project.missing
 	case f.network == nil:
-		return "Network " + f.key.String() + " does not exist"
+		return "Network " + f.key.String() + " does not exist; create it or correct the name"
 	case f.twin != "":
 		return fmt.Sprintf("Network %s has the VNI of Network %s", f.key, f.twin)
 	case f.host(j.node).external:

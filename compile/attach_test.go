@@ -33,9 +33,9 @@ func TestGrantErrors(t *testing.T) {
 		build func(w world)
 		want  string
 	}{
-		"no domain":       {func(w world) { delete(w.Projects, "shop") }, "project shop belongs to no Domain"},
-		"domain gone":     {func(w world) { delete(w.Domains, "red") }, "Domain red of project shop does not exist"},
-		"no network":      {func(w world) { delete(w.Networks, Key{"shop", "main"}) }, "Network shop/main does not exist"},
+		"no domain":       {func(w world) { delete(w.Projects, "shop") }, "project shop belongs to no Domain; create the project, or label it: kubectl label namespace shop moire.dev/domain=DOMAIN"},
+		"domain gone":     {func(w world) { delete(w.Domains, "red") }, "Domain red of project shop does not exist; create it or correct the label"},
+		"no network":      {func(w world) { delete(w.Networks, Key{"shop", "main"}) }, "Network shop/main does not exist; create it or correct the name"},
 		"bound elsewhere": {func(w world) { w.workload("shop", "web", "n2", "main") }, "is bound to node n2"},
 		"not listed":      {func(w world) { w.workload("shop", "web", "n1", "other") }, "has no interface in Network main"},
 		"external":        {func(w world) { w.Nodes["n1"].Spec.External = true }, ""},

@@ -67,9 +67,9 @@ func (m *memory) makeProject(name string, b *bucket, wide map[string][]*v1alpha1
 	out := &project{name: name, domain: m.projects[name]}
 	switch trust, exists := m.trusts[out.domain]; {
 	case out.domain == "":
-		out.missing = "project " + name + " belongs to no Domain"
+		out.missing = "project " + name + " belongs to no Domain; create the project, or label it: kubectl label namespace " + name + " moire.dev/domain=DOMAIN"
 	case !exists:
-		out.missing = "Domain " + out.domain + " of project " + name + " does not exist"
+		out.missing = "Domain " + out.domain + " of project " + name + " does not exist; create it or correct the label"
 	default:
 		out.trust = trust
 		out.policies = slices.AppendSeq(slices.Clone(wide[out.domain]), maps.Values(b.policies))

@@ -146,7 +146,7 @@ func makePair(c *PlugConfig, inside *namespace, nl *netlink.Handle) error {
 		return fmt.Errorf("look for %s: %w", c.Host, err)
 	}
 	if _, err := nl.LinkByName(c.IfName); err == nil {
-		return fmt.Errorf("the namespace already has an interface %s; choose another name", c.IfName)
+		return fmt.Errorf("the namespace already has an interface %s; choose another name (--ifname)", c.IfName)
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = c.Host, c.MTU

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"moire.dev/moire/datapath"
@@ -16,8 +17,10 @@ import (
 )
 
 var (
-	ifName   = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$`)
-	trailing = regexp.MustCompile(`[0-9]+$`)
+	ifName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$`)
+	// labelText is what label selectors can ask for.
+	labelText = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
+	trailing  = regexp.MustCompile(`[0-9]+$`)
 )
 
 // check says what is wrong with a request, in words for who sent it.
@@ -56,8 +59,23 @@ func check(a *local.Attach) error {
 	if len(a.Labels) > 64 {
 		return fmt.Errorf("a Workload has at most 64 labels, not %d", len(a.Labels))
 	}
+	for key, value := range a.Labels {
+		prefix, short, found := strings.Cut(key, "/")
+		if !found {
+			prefix, short = "", key
+		}
+		if found && !name.MatchString(prefix) || !labelText.MatchString(short) || value != "" && !labelText.MatchString(value) {
+			return fmt.Errorf("label %q cannot be; use at most 63 letters, digits, '-', '_' and '.' for key and value, beginning and ending with a letter or digit", key+"="+value)
+		}
+	}
 	return nil
 }
+
+// invalid is a request that can never be done as it is.
+type invalid struct{ error }
+
+// Unwrap gives the reason.
+func (i invalid) Unwrap() error { return i.error }
 
 // nthIfName counts on from the number at the end: eth0, eth1, ...
 func nthIfName(first string, n int) string {
@@ -93,7 +111,7 @@ func (l *loop) begin(r *request) {
 func (l *loop) beginAttach(r *request) error {
 	a := r.attach
 	if err := check(a); err != nil {
-		return err
+		return invalid{err}
 	}
 	inode, err := netnsInode(a.Netns)
 	if err != nil {

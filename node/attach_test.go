@@ -293,6 +293,8 @@ func TestCheckRequests(t *testing.T) {
 		{"lo", func(a *local.Attach) { a.IfName = "lo" }, "cannot be the name of an interface"},
 		{"long", func(a *local.Attach) { a.IfName = strings.Repeat("x", 16) }, "cannot be the name of an interface"},
 		{"account", func(a *local.Attach) { a.Account = "A B" }, "is not a name"},
+		{"label value", func(a *local.Attach) { a.Labels = map[string]string{"app": "@@"} }, `label "app=@@" cannot be`},
+		{"label key", func(a *local.Attach) { a.Labels = map[string]string{"a/b/c": "x"} }, `label "a/b/c=x" cannot be`},
 		{"no netns", func(a *local.Attach) { a.Netns = "/nowhere" }, "no such file"},
 		{"not a netns", func(a *local.Attach) { a.Netns = "/etc" }, "not a network namespace"},
 		{"no process", func(a *local.Attach) { a.PID = 1 << 30 }, "no process"},

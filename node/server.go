@@ -234,11 +234,18 @@ func answerWith(w http.ResponseWriter, out any, err error) {
 		writeJSON(w, out)
 	case errors.Is(err, errUnknown):
 		problem(w, http.StatusNotFound, err)
+	case isInvalid(err):
+		problem(w, http.StatusBadRequest, err)
 	case errors.Is(err, errStopping):
 		problem(w, http.StatusServiceUnavailable, err)
 	default:
 		problem(w, http.StatusConflict, err)
 	}
+}
+
+func isInvalid(err error) bool {
+	_, is := errors.AsType[invalid](err)
+	return is
 }
 
 func problem(w http.ResponseWriter, code int, err error) {

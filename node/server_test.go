@@ -72,7 +72,7 @@ func TestSocket(t *testing.T) {
 		t.Errorf("attach without an answer of the control plane: %v", err)
 	}
 	a.Project = "../etc"
-	if _, err := c.Attach(ctx, a); err == nil || !strings.Contains(err.Error(), "is not a name") {
+	if _, err := c.Attach(ctx, a); !errors.Is(err, local.ErrInvalid) || !strings.Contains(err.Error(), "is not a name") {
 		t.Errorf("a wrong name: %v", err)
 	}
 	if err := c.Detach(ctx, local.Detach{Project: "a", Workload: "b"}); !errors.Is(err, local.ErrNotFound) {

@@ -21,6 +21,9 @@ import (
 // ErrNotFound: the agent knows no such attachment.
 var ErrNotFound = errors.New("not found")
 
+// ErrInvalid: the request can never be done as it is.
+var ErrInvalid = errors.New("not valid")
+
 // ErrAway: no agent answers at the socket.
 var ErrAway = errors.New("the agent of the node does not answer")
 
@@ -165,8 +168,23 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	if err != nil || json.Unmarshal(b, &p) != nil || p.Error == "" {
 		p.Error = resp.Status
 	}
-	if resp.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("%s: %w", p.Error, ErrNotFound)
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		return nil, refused{p.Error, ErrNotFound}
+	case http.StatusBadRequest:
+		return nil, refused{p.Error, ErrInvalid}
 	}
 	return nil, errors.New(p.Error)
 }
+
+// refused is what the agent says, of a kind.
+type refused struct {
+	text string
+	kind error
+}
+
+// Error is what the agent says.
+func (r refused) Error() string { return r.text }
+
+// Unwrap gives the kind.
+func (r refused) Unwrap() error { return r.kind }
