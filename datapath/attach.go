@@ -104,12 +104,24 @@ func onInterface(l link.Link, ifindex int) bool {
 	return tcx != nil && int(tcx.Ifindex) == ifindex
 }
 
+// forgetLink takes the program off. To unpin and close alone would leave that
+// to the kernel, for later: until then the program cannot come back.
 func (d *Datapath) forgetLink(pin string) {
-	if a, ok := d.links[pin]; ok {
+	path := filepath.Join(d.linkDir(), pin)
+	a, ok := d.links[pin]
+	if !ok && !d.cfg.Ephemeral {
+		if l, err := link.LoadPinnedLink(path, nil); err == nil { // of an agent before us
+			a, ok = &attachment{link: l}, true
+		}
+	}
+	if ok {
+		if err := a.link.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) {
+			d.cfg.Log.Warn("take a program off", "pin", pin, "error", err)
+		}
 		a.link.Close()
 		delete(d.links, pin)
 	}
-	os.Remove(filepath.Join(d.linkDir(), pin))
+	os.Remove(path)
 }
 
 // detachOthers removes the links that are not wanted. An interface that is

@@ -33,7 +33,12 @@ func Probe() []Check {
 		}
 		out = append(out, c)
 	}
-	add("privileges", privileged(), "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN")
+	if err := privileged(); err != nil {
+		// Without them every trial fails, and would be taken for an old kernel.
+		add("privileges", err, "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN; only then can the kernel's features be tried")
+		return out
+	}
+	add("privileges", nil, "")
 	add("BPF system call", features.HaveProgramType(ebpf.SchedCLS), "build the kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_ACT")
 	add("longest-match tables", features.HaveMapType(ebpf.LPMTrie), newerKernel)
 	add("LRU tables", features.HaveMapType(ebpf.LRUHash), newerKernel)
