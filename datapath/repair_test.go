@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,8 +126,19 @@ func TestSweep(t *testing.T) {
 	if !echoed(dial(t, "moire-dp-acme-web", "udp", "10.1.0.3"), time.Second) {
 		t.Fatal("no traffic")
 	}
+	w.decide(11, policy.Egress, policy.Set{Default: policy.DefaultRule{ID: "default/denies-shortly"}})
+	w.apply()
+	if echoed(dialFrom(t, "moire-dp-acme-web", "10.1.0.3", 99), 100*time.Millisecond) {
+		t.Fatal("what is denied passes")
+	}
+	counted := func(rule string) bool {
+		return slices.ContainsFunc(n.Drops(), func(c DropCount) bool { return c.Rule == rule && c.Packets > 0 })
+	}
 	w.decide(11, policy.Egress, open("acme"))
 	w.apply()
+	if !counted("default/denies-shortly") {
+		t.Error("a denial was not counted")
+	}
 	var seen []record.Record
 	sink := func(r record.Record) {
 		if r.Protocol == "udp" {
@@ -158,6 +170,11 @@ func TestSweep(t *testing.T) {
 	}
 	if _, ok := n.rules.numbers["default/short-lived"]; ok {
 		t.Error("a rule that nothing refers to was kept")
+	}
+	for _, c := range n.Drops() {
+		if c.Reason == "policy" {
+			t.Errorf("the counter of a rule that is forgotten was kept: %+v", c)
+		}
 	}
 	if _, ok := n.rules.numbers["default/acme/net/open"]; !ok {
 		t.Error("a rule that is in use was forgotten")

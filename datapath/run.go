@@ -145,5 +145,31 @@ func (d *Datapath) forgetRules(used map[uint32]bool) error {
 		idle[n] = !used[n]
 	}
 	d.idleRules = idle
-	return d.rules.forget(keep)
+	if err := d.rules.forget(keep); err != nil {
+		return err
+	}
+	return d.forgetDrops()
+}
+
+// forgetDrops removes the counters of rules that have no name any more: the
+// table has no room for all rules there ever were.
+func (d *Datapath) forgetDrops() error {
+	var gone []bpf.MoireDropKey
+	var k bpf.MoireDropKey
+	var perCPU []uint64
+	it := d.objects.Drops.Iterate()
+	for it.Next(&k, &perCPU) {
+		if _, named := d.rules.names[k.Rule]; k.Rule != 0 && !named {
+			gone = append(gone, k)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("read counters of drops: %w", err)
+	}
+	for _, k := range gone {
+		if err := d.objects.Drops.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove a counter of drops: %w", err)
+		}
+	}
+	return nil
 }
