@@ -9,7 +9,7 @@ TOOL := go tool -modfile=tools/go.mod
 .PHONY: help build gen test check demo lab bench clean $(BINARIES)
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 build: $(BINARIES) ## build the binaries into bin/ (the first time takes minutes: moired holds an API server)
 
