@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"pgregory.net/rapid"
@@ -177,6 +178,29 @@ func TestRecordOf(t *testing.T) {
 	if r = v.recordOf(&e, now, 3e9); r.Drop != "spoofed-ip" || r.Source.Workload != "evil" || r.Rule != "" || r.Observer != record.AtSource {
 		t.Errorf("%+v", r)
 	}
+}
+
+// FuzzEvent: whatever the ring buffer brings makes a record, or none.
+func FuzzEvent(f *testing.F) {
+	a := netip.MustParseAddr("10.0.0.1")
+	v := newView("n1", State{Snapshot: &snapshot.Snapshot{
+		Networks:  map[snapshot.VNI]snapshot.Network{5: {VNI: 5, Project: "p", Name: "net"}},
+		Endpoints: map[snapshot.Addr]snapshot.Endpoint{{VNI: 5, IP: a}: {Project: "p", Workload: "web", Node: "n1", Identity: 1}},
+	}}, nil, map[uint32]policy.RuleID{1: policy.NoPolicy})
+	f.Add(make([]byte, unsafe.Sizeof(bpf.MoireEvent{})), uint64(0))
+	f.Add([]byte{1}, uint64(9))
+	f.Fuzz(func(t *testing.T, sample []byte, since uint64) {
+		e, ok := eventOf(sample)
+		if ok != (len(sample) >= int(unsafe.Sizeof(bpf.MoireEvent{}))) {
+			t.Fatalf("%d bytes: %v", len(sample), ok)
+		}
+		if !ok {
+			return
+		}
+		if r := v.recordOf(e, time.Unix(100, 0), since); r.ID == "" || r.Node != "n1" || r.Kind == "" && r.Verdict == "" {
+			t.Errorf("%+v", r)
+		}
+	})
 }
 
 func TestProtocolNames(t *testing.T) {

@@ -47,6 +47,7 @@ const (
 	minConnect = 2 * time.Second
 	maxConnect = 10 * time.Second
 
+	maxDoze     = time.Minute // between looks at the clock
 	joinTimeout = 10 * time.Second
 	minBackoff  = 50 * time.Millisecond
 	maxBackoff  = 5 * time.Second

@@ -83,6 +83,16 @@ func Join(ctx context.Context, cfg JoinConfig) error {
 	}
 }
 
+// CheckJoined says why the certificate of the node in dir is of no use now; nil:
+// it is good.
+func CheckJoined(dir, node string) error {
+	p, err := load(dir)
+	if err != nil {
+		return err
+	}
+	return p.check(node, time.Now())
+}
+
 // refused reports whether trying again would bring the same.
 func refused(err error) bool {
 	switch status.Code(err) {

@@ -162,14 +162,20 @@ func (c *Client) talk(ctx context.Context, stream wire.Discovery_WatchClient) er
 // then: the next one uses the new certificate.
 func (c *Client) renew(ctx context.Context, client wire.DiscoveryClient, p *papers) error {
 	life := p.leaf.NotAfter.Sub(p.leaf.NotBefore)
-	wait := time.Until(p.halfway()) + rand.N(life/20+1)
+	due := p.halfway().Add(rand.N(life/20 + 1))
 	for {
-		t := time.NewTimer(wait)
+		// A timer stands still while the machine sleeps, and knows nothing of a
+		// clock that was set.
+		wait := time.Until(due)
+		t := time.NewTimer(min(wait, maxDoze))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
 			return ctx.Err()
+		}
+		if wait > maxDoze {
+			continue
 		}
 		err := c.renewNow(ctx, client)
 		if err == nil {
@@ -178,8 +184,9 @@ func (c *Client) renew(ctx context.Context, client wire.DiscoveryClient, p *pape
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		wait = min(max(life/50, time.Second), 10*time.Minute)
-		c.log.Warn("the certificate could not be renewed", "error", err, "ends", p.leaf.NotAfter, "again", wait)
+		again := min(max(life/50, time.Second), 10*time.Minute)
+		due = time.Now().Add(again)
+		c.log.Warn("the certificate could not be renewed", "error", err, "ends", p.leaf.NotAfter, "again", again)
 	}
 }
 

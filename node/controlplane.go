@@ -81,7 +81,8 @@ func (l *link) run(ctx context.Context) error {
 const lookEvery = 2 * time.Second
 
 // stay runs the client. It returns before ctx is done when the node has lost
-// its connection and is invited to other servers, or by another CA.
+// its connection and must join again: its certificate has ended, or it is
+// invited to other servers, or by another CA.
 func (l *link) stay(ctx context.Context, client *discovery.Client, by joinFile) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -95,7 +96,16 @@ func (l *link) stay(ctx context.Context, client *discovery.Client, by joinFile) 
 			return err
 		case <-tick.C:
 		}
-		if client.Connected() || len(l.cfg.Servers) > 0 {
+		if client.Connected() {
+			continue
+		}
+		// The machine may have slept while it ended.
+		if err := discovery.CheckJoined(l.cfg.Dir, l.cfg.Name); err != nil {
+			l.log.Warn("the certificate of this node is of no use any more; joining again", "error", err)
+			stop()
+			return <-ended
+		}
+		if len(l.cfg.Servers) > 0 {
 			continue
 		}
 		now, err := readJoinFile(l.joinPath())

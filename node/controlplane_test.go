@@ -225,6 +225,17 @@ func TestInvitedAnew(t *testing.T) {
 	defer func() { stop() }()
 	second.invite(t, b.dir)
 	eventually(t, "the node is connected at the new address", up.Connected)
+
+	// Its certificate is of no use any more, as after a long sleep.
+	if err := os.Remove(filepath.Join(b.cfg.Dir, "node.crt")); err != nil {
+		t.Fatal(err)
+	}
+	addr = second.server.Addr()
+	stop()
+	eventually(t, "the connection is lost", func() bool { return !up.Connected() })
+	stop = second.run(addr)
+	second.invite(t, b.dir)
+	eventually(t, "the node is connected again", up.Connected)
 }
 
 func TestJoinFile(t *testing.T) {
@@ -247,4 +258,19 @@ func TestJoinFile(t *testing.T) {
 			t.Errorf("%q: %v, want %q", content, err, want)
 		}
 	}
+}
+
+// FuzzJoinFile: whatever the file holds names servers, or is refused.
+func FuzzJoinFile(f *testing.F) {
+	f.Add([]byte(`{"servers":["a:1"],"token":"t.s","caHash":"sha256:00"}`))
+	f.Add([]byte(`{"servers":null}`))
+	path := filepath.Join(f.TempDir(), "join.json")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if j, err := readJoinFile(path); err == nil && len(j.Servers) == 0 {
+			t.Errorf("%q gives %+v", b, j)
+		}
+	})
 }
