@@ -121,7 +121,11 @@ func (a *app) explain(ctx context.Context, f explainFlags) error {
 		return err
 	}
 	if answer.Error != "" {
-		return fault.Usagef("`moire get workloads -A` shows what there is", "cannot tell: %s", answer.Error)
+		fix := "`moire get workloads -A` shows what there is"
+		if len(f.files) > 0 {
+			fix = "declare it in the files, or ask the server without -f"
+		}
+		return fault.Usagef(fix, "cannot tell: %s", answer.Error)
 	}
 	if format.Kind != show.AsTable {
 		err = writeValue(a.out, format, answer)

@@ -316,7 +316,7 @@ func (u *upping) awaitNode(ctx context.Context) {
 }
 
 func (u *upping) broken(p *program, err error) error {
-	return fault.New(fault.Failed, "moire check --pre", "%s did not become ready: %v; the end of %s:\n%s", p.Name, err, p.logPath, supervise.Tail(p.logPath, 10))
+	return fault.New(fault.Failed, "mend what the log says; `moire check --pre` looks for what this machine lacks", "%s did not become ready: %v; the end of %s:\n%s", p.Name, err, p.logPath, supervise.Tail(p.logPath, 10))
 }
 
 func (u *upping) howToGoOn() string {

@@ -36,7 +36,7 @@ func (l *Lab) unwire(ctx context.Context) []error {
 func (l *Lab) shared() bool {
 	pins, err := os.ReadDir(filepath.Join(l.RunDir, "bpf"))
 	return err == nil && slices.ContainsFunc(pins, func(e os.DirEntry) bool {
-		return !slices.ContainsFunc(l.Nodes, func(n *Node) bool { return n.Name == e.Name() })
+		return e.IsDir() && !slices.ContainsFunc(l.Nodes, func(n *Node) bool { return n.Name == e.Name() })
 	})
 }
 

@@ -38,7 +38,10 @@ func (l *Lab) Hold() (release func(), err error) {
 			if !errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, fmt.Errorf("lock %s: %w", l.Dir, err)
 			}
-			return nil, fmt.Errorf("%w, as process %d", ErrHeld, l.holder())
+			if pid := l.holder(); pid != 0 {
+				return nil, fmt.Errorf("%w, as process %d", ErrHeld, pid)
+			}
+			return nil, ErrHeld // it has only just begun
 		}
 		// The one before us may have removed the directory meanwhile.
 		if same(dir, l.Dir) {

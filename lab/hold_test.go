@@ -111,7 +111,7 @@ func TestEndDoesNotWaitForTheParent(t *testing.T) {
 
 func TestOthersInTheRunDirectoryStay(t *testing.T) {
 	l := heldLab(t)
-	stay := []string{"bpf/vm/pin", "up.json", "vm.sock"}
+	stay := []string{"bpf/maps.debug", "bpf/vm/pin", "up.json", "vm.sock"}
 	leave := []string{"bpf/n1/pin", "kubeconfig", "join.json", "n1.sock", "n2.sock"}
 	for _, name := range append(append([]string{}, stay...), leave...) {
 		path := filepath.Join(l.RunDir, name)

@@ -173,7 +173,7 @@ func (c Config) port(id, protocol string, port int, flag string) Result {
 	case errors.Is(err, syscall.EADDRINUSE) && c.Running && protocol == "tcp":
 		return ok(id, "%s port %d is in use by the control plane that runs here", protocol, port)
 	case errors.Is(err, syscall.EADDRINUSE):
-		fix := fmt.Sprintf("stop what uses it: ss -lpn 'sport = :%d'", port)
+		fix := fmt.Sprintf("stop what uses it: ss -lnp | grep :%d", port)
 		if flag != "" {
 			fix += "; or choose another port with " + flag
 		} else {
@@ -181,7 +181,7 @@ func (c Config) port(id, protocol string, port int, flag string) Result {
 		}
 		return fail(id, fix, "%s port %d is in use", protocol, port)
 	}
-	return fail(id, "see why the address cannot be used: "+fmt.Sprintf("ss -lpn 'sport = :%d'", port), "%s port %d: %v", protocol, port, err)
+	return fail(id, "see why the address cannot be used: "+fmt.Sprintf("ss -lnp | grep :%d", port), "%s port %d: %v", protocol, port, err)
 }
 
 // clock: certificates are valid from and until.
