@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -183,10 +184,12 @@ func (l *loop) follow(a *attachment) error {
 	if a.PID == 0 {
 		return nil
 	}
-	return l.watcher.watch(l.ctx, a.PID, a.Born, func() {
+	ctx, stop := context.WithCancel(l.ctx)
+	a.unfollow = stop
+	return l.watcher.watch(ctx, a.PID, a.Born, func() {
 		select {
 		case l.exits <- a:
-		case <-l.ctx.Done():
+		case <-ctx.Done():
 		}
 	})
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"context"
 	"net/netip"
 	"slices"
 	"time"
@@ -54,6 +55,8 @@ type attachment struct {
 	retry time.Time
 	// inode of the namespace that it was last plugged into.
 	inode uint64
+	// unfollow stops to watch the process; nil: none is watched.
+	unfollow context.CancelFunc
 }
 
 // here: the interface is in place.

@@ -77,6 +77,9 @@ func (l *loop) leave(a *attachment) error {
 		return fmt.Errorf("give the addresses back: %w", err)
 	}
 	delete(l.attached, a.Key)
+	if a.unfollow != nil {
+		a.unfollow() // the process may go on for long
+	}
 	if a.PID != 0 && !l.others(a.Key) {
 		if err := removeNetnsFile(l.cfg.netnsFile(a.Key.Project, a.Key.Workload)); err != nil {
 			l.log.Warn("cannot remove the namespace of a process that ended", "error", err)

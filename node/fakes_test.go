@@ -122,13 +122,16 @@ func (c *fakeControl) last() snapshot.Report {
 	return c.reports[len(c.reports)-1]
 }
 
-type fakeWatcher struct{ ended map[int]func() }
+type fakeWatcher struct {
+	ended map[int]func()
+	last  context.Context // of the last watch
+}
 
-func (w *fakeWatcher) watch(_ context.Context, pid int, _ uint64, ended func()) error {
+func (w *fakeWatcher) watch(ctx context.Context, pid int, _ uint64, ended func()) error {
 	if pid == 999999999 {
 		return errors.New("gone")
 	}
-	w.ended[pid] = ended
+	w.ended[pid], w.last = ended, ctx
 	return nil
 }
 

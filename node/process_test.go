@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"moire.dev/moire/node/local"
 )
 
 func TestProcesses(t *testing.T) {
@@ -48,6 +50,25 @@ func TestProcesses(t *testing.T) {
 	p.wait()
 	if err := p.watch(t.Context(), cmd.Process.Pid, born, nil); err == nil {
 		t.Error("a process that has ended is watched")
+	}
+}
+
+// TestLongProcess: a process that goes on is not watched for what it has given
+// back, however often it does that.
+func TestLongProcess(t *testing.T) {
+	b := newBench(t)
+	b.gives(world(b.control, nil))
+	a := web()
+	a.PID = os.Getpid()
+	b.attachedWeb(a)
+	if b.procs.last.Err() != nil {
+		t.Fatal("the process is not watched")
+	}
+	if err := b.detach(local.Detach{Project: "shop", Workload: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	if b.procs.last.Err() == nil {
+		t.Error("the process is still watched")
 	}
 }
 
