@@ -18,11 +18,13 @@ import (
 // and the run directory.
 func (l *Lab) unwire(ctx context.Context) []error {
 	var errs []error
+	var ports []string
 	for _, n := range l.Nodes {
 		errs = append(errs, l.cleanup(ctx, n))
 		errs = append(errs, removeNetns(filepath.Base(n.Netns)))
+		ports = append(ports, n.port)
 	}
-	errs = append(errs, underlay{bridge: l.Name}.down())
+	errs = append(errs, underlay{bridge: l.Name}.down(ports...))
 	if l.shared() {
 		return append(errs, l.removeOwn()...)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // underlay is the bridge that joins the nodes, and the host's foot on it.
@@ -107,13 +108,21 @@ func configure(name string, addr netip.Prefix) error {
 	return netlink.LinkSetUp(link)
 }
 
-// down removes the bridge; the ports go with their namespaces.
-func (u underlay) down() error {
-	link, err := netlink.LinkByName(u.bridge)
-	if err != nil {
-		return nil // gone already
+// down removes the bridge and its ports: the kernel takes its time to remove a
+// namespace and the other ends of what was in it.
+func (u underlay) down(ports ...string) error {
+	var errs []error
+	for _, name := range append(ports, u.bridge) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			continue // gone already
+		}
+		// The kernel may be quicker after all.
+		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
+		}
 	}
-	return netlink.LinkDel(link)
+	return errors.Join(errs...)
 }
 
 func noDAD(p netip.Prefix) int {

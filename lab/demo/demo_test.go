@@ -152,11 +152,11 @@ func blocks(t *testing.T, file, info string) []string {
 func traces(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("bash", "-c", `
-ip -o link | awk '{print $2}' | sort
-ip netns | sort
+ip -o link | awk '{print $2}' | grep moire-demo | sort
+ip netns | grep moire-demo | sort
 ls -d /run/moire /var/lib/moire/moire-demo 2>/dev/null
 grep -E 'moire-demo|/run/moire/' /proc/self/mountinfo
-pgrep -af 'moire-demo|moire demo serve|/run/moire( |$)' | grep -v pgrep | cut -d' ' -f2-
+pgrep -af 'moire-demo|moire demo serve' | grep -v pgrep | cut -d' ' -f2-
 true`).CombinedOutput()
 	if err != nil {
 		t.Fatalf("look for traces: %v\n%s", err, out)
