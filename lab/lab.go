@@ -12,6 +12,9 @@ import (
 	"moire.dev/moire/node/local"
 )
 
+// stateDir is where state lies by default.
+const stateDir = "/var/lib/moire"
+
 // Config of a Lab. The zero value of a field means its default.
 type Config struct {
 	// Name marks everything that the lab makes. Default "moire-demo"; at most
@@ -72,7 +75,7 @@ func New(c Config) (*Lab, error) {
 		c.Underlay = netip.MustParsePrefix("198.18.77.0/24")
 	}
 	if c.Dir == "" {
-		c.Dir = filepath.Join("/var/lib/moire", c.Name)
+		c.Dir = filepath.Join(stateDir, c.Name)
 	}
 	if c.RunDir == "" {
 		c.RunDir = "/run/moire"
@@ -264,6 +267,16 @@ func (l *Lab) Down(ctx context.Context) error {
 	}
 	errs = append(errs, endRemembered(ctx, l.Dir))
 	errs = append(errs, l.unwire(ctx)...)
-	errs = append(errs, os.RemoveAll(l.Dir))
+	errs = append(errs, l.Forget())
 	return errors.Join(errs...)
+}
+
+// Forget removes the directory of state and logs, and the one above it when it
+// is the default one and nobody else has something there.
+func (l *Lab) Forget() error {
+	err := os.RemoveAll(l.Dir)
+	if filepath.Dir(l.Dir) == stateDir {
+		_ = os.Remove(stateDir) // not empty: others have something there
+	}
+	return err
 }

@@ -65,7 +65,7 @@ func (d *Demo) Down(ctx context.Context) error {
 	}
 	if !d.lab.Left() {
 		d.progress("nothing of a demo is left")
-		return os.RemoveAll(d.lab.Dir)
+		return d.lab.Forget()
 	}
 	d.progress("removing what a demo left that was killed")
 	return d.lab.Down(ctx)
@@ -144,8 +144,8 @@ func (d *Demo) vacant(ctx context.Context) (release func(), err error) {
 	}
 	l, err := net.Listen("tcp", d.lab.APIListen)
 	if err != nil {
-		os.RemoveAll(d.lab.Dir)
 		release()
+		err = errors.Join(err, d.lab.Forget())
 		return nil, fmt.Errorf("the demo's API server cannot listen: %w; end what listens there; a 'moire up' ends with Ctrl-C or 'moire down'", err)
 	}
 	return release, l.Close()

@@ -154,7 +154,7 @@ func traces(t *testing.T) string {
 	out, err := exec.Command("bash", "-c", `
 ip -o link | awk '{print $2}' | grep moire-demo | sort
 ip netns | grep moire-demo | sort
-ls -d /run/moire /var/lib/moire/moire-demo 2>/dev/null
+ls -d /run/moire /var/lib/moire /var/lib/moire/moire-demo 2>/dev/null
 grep -E 'moire-demo|/run/moire/' /proc/self/mountinfo
 pgrep -af 'moire-demo|moire demo serve' | grep -v pgrep | cut -d' ' -f2-
 true`).CombinedOutput()
