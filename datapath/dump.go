@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
+
 	"moire.dev/moire/datapath/bpf"
 )
 
@@ -59,7 +61,8 @@ func (d *Datapath) dumpPolicy(w io.Writer) {
 }
 
 func (d *Datapath) dumpSessions(w io.Writer) error {
-	sessions, err := readMap[bpf.MoireSessionKey, bpf.MoireSession](d.objects.Sessions)
+	sessions := map[bpf.MoireSessionKey]bpf.MoireSession{}
+	err := d.eachSession(func(_ *ebpf.Map, k bpf.MoireSessionKey, s bpf.MoireSession) { sessions[k] = s })
 	if err != nil {
 		return fmt.Errorf("read sessions: %w", err)
 	}

@@ -98,6 +98,7 @@ func (d *Datapath) Forget() error {
 			return nil
 		}
 		return errors.Join(empty[bpf.MoireSessionKey, bpf.MoireSession](d.judge.Sessions),
+			empty[bpf.MoireSessionKey, bpf.MoireSession](d.judge.Crowd),
 			empty[bpf.MoireFragmentKey, bpf.MoirePorts](d.judge.Fragments))
 	})
 }

@@ -10,7 +10,8 @@ import (
 	"moire.dev/moire/datapath/bpf"
 )
 
-// sharers is how many interfaces it takes to fill the session table.
+// sharers is how many interfaces it takes to fill the session table. What one
+// opens beyond its share has a table of that size, with others like it.
 const sharers = 4
 
 // census is what one sweep finds in the session table.
@@ -39,6 +40,16 @@ func (e *evicted) count(c *census) {
 	if known := e.before + e.removed + c.present; c.opened > known {
 		e.total.Store(max(e.total.Load(), c.opened-known))
 	}
+}
+
+// eachSession calls f for every session, with the table that it is in.
+func (d *Datapath) eachSession(f func(m *ebpf.Map, k bpf.MoireSessionKey, s bpf.MoireSession)) error {
+	for _, m := range []*ebpf.Map{d.objects.Sessions, d.objects.Crowd} {
+		if err := eachRow(m, func(k bpf.MoireSessionKey, s bpf.MoireSession) { f(m, k, s) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // share tells the programs how much of the session table each interface has.

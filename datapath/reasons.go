@@ -12,13 +12,13 @@ import (
 const (
 	reasonPolicy  = 1
 	reasonSpoofIP = 3
-	reasonFull    = 19
+	reasonFailed  = 18
 )
 
 var reasons = [...]string{
 	"", "policy", "spoofed-mac", "spoofed-ip", "spoofed-arp", "spoofed-nd", "no-neighbour", "no-route", "not-attached",
 	"no-network", "unknown-vtep", "foreign-source", "bad-packet", "unsupported", "too-big", "ct-unrelated", "ct-fragment",
-	"multicast", "failed", "ct-full",
+	"multicast", "failed",
 }
 
 func reasonName(n uint32) string {

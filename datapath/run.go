@@ -87,14 +87,14 @@ func bootTime() uint64 {
 // rules that neither a policy set nor a session refers to are forgotten.
 func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) error {
 	v, wall := d.view.Load(), time.Now()
-	var over []bpf.MoireSessionKey
+	over := map[*ebpf.Map][]bpf.MoireSessionKey{}
 	rules, c := map[uint32]bool{}, census{opened: sumOf(d.objects.Opened), byOpener: map[uint32]uint64{}}
-	err := eachRow(d.objects.Sessions, func(k bpf.MoireSessionKey, s bpf.MoireSession) {
+	err := d.eachSession(func(m *ebpf.Map, k bpf.MoireSessionKey, s bpf.MoireSession) {
 		c.present++
 		e := bpf.MoireEvent{Time: now, Key: k, Session: s}
 		switch lastSeen := s.Expires - uint64(s.Timeout)*uint64(time.Second); {
 		case s.Expires < now:
-			over = append(over, k)
+			over[m] = append(over[m], k)
 			if s.Flags&flagEnded == 0 && s.Reason == 0 {
 				e.Kind, e.Time = eventEnded, lastSeen
 				sink(v.recordOf(&e, wall, now))
@@ -104,7 +104,9 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 			s.Created+uint64(updatePause) <= now:
 			sink(v.recordOf(&e, wall, now))
 		}
-		c.byOpener[s.Hop[0].Ifindex]++
+		if m == d.objects.Sessions {
+			c.byOpener[s.Hop[0].Ifindex]++
+		}
 		for i := range s.Rule {
 			rules[s.Rule[i]], rules[s.Shadow[i]] = true, true
 		}
@@ -113,12 +115,14 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 		return fmt.Errorf("read sessions: %w", err)
 	}
 	d.evicted.count(&c)
-	for _, k := range over {
-		switch err := d.objects.Sessions.Delete(&k); {
-		case err == nil:
-			d.evicted.removed++
-		case !errors.Is(err, ebpf.ErrKeyNotExist):
-			return fmt.Errorf("remove a session: %w", err)
+	for m, keys := range over {
+		for _, k := range keys {
+			switch err := m.Delete(&k); {
+			case err == nil:
+				d.evicted.removed++
+			case !errors.Is(err, ebpf.ErrKeyNotExist):
+				return fmt.Errorf("remove a session: %w", err)
+			}
 		}
 	}
 	if err := d.share(now, c.byOpener); err != nil {

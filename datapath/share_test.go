@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
+	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/flow/record"
 )
 
@@ -22,14 +25,6 @@ func TestShare(t *testing.T) {
 		if err := n.sweep(bootTime()+uint64(later), false, func(record.Record) {}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	full := func() (packets uint64) {
-		for _, d := range n.Drops() {
-			if d.Reason == "ct-full" {
-				packets = d.Packets
-			}
-		}
-		return packets
 	}
 	sweep(0)
 	flood := func(first, sessions int) {
@@ -50,30 +45,45 @@ func TestShare(t *testing.T) {
 	}
 	share := int(n.objects.Sessions.MaxEntries()) / sharers
 	flood(10_000, share+200)
-	if got := full(); got < 150 || got > 250 {
-		t.Errorf("%d packets were refused; want about 200 above a share of %d", got, share)
+	rows := func(from uint32) (inTable, inCrowd int) {
+		t.Helper()
+		err := n.eachSession(func(m *ebpf.Map, _ bpf.MoireSessionKey, s bpf.MoireSession) {
+			switch {
+			case s.Hop[0].Ifindex != from:
+			case m == n.objects.Crowd:
+				inCrowd++
+			default:
+				inTable++
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return inTable, inCrowd
 	}
-	if echoed(dialFrom(t, "moire-dp-acme-web", "10.1.0.3", 5), 50*time.Millisecond) {
-		t.Error("the share is not enforced for new sessions")
+	web, db := uint32(n.want.links[n.locals[0].Host]), uint32(n.want.links[n.locals[1].Host])
+	if table, crowd := rows(web); table != share || crowd < 150 || crowd > 250 {
+		t.Errorf("%d sessions in the table and %d in the crowd; want the share of %d and about 200", table, crowd, share)
+	}
+	if !echoed(dialFrom(t, "moire-dp-acme-web", "10.1.0.3", 5), time.Second) {
+		t.Error("a session of the crowd gets no answer")
 	}
 	if lost := n.evicted.total.Load(); lost != 0 {
 		t.Errorf("%d lost although the table is not full", lost)
 	}
-	sweep(time.Minute) // all but what lives long is over
-	if !echoed(dialFrom(t, "moire-dp-acme-web", "10.1.0.3", 6), time.Second) {
-		t.Error("after the flood its sender is still refused")
-	}
-	// Without the share, the kernel makes room in its own way.
-	c := n.tables.control.rows[0]
-	c.Share = 1 << 30
-	if err := n.objects.Control.Put(uint32(0), &c); err != nil {
-		t.Fatal(err)
-	}
+	// However much it opens, others keep theirs; what was pushed out is counted.
 	most := int(n.objects.Sessions.MaxEntries())
-	flood(10_000, 2*most)
+	flood(10_000, 4*most)
 	sweep(0)
-	if lost := int(n.evicted.total.Load()); lost < most-most/8 || lost > 2*most || uint64(lost) > n.Lost() {
-		t.Errorf("%d lost of %d sessions in a table of %d", lost, 2*most, most)
+	if table, _ := rows(db); table == 0 {
+		t.Error("a flood pushed out the session of another interface")
+	}
+	if lost := int(n.evicted.total.Load()); lost < 2*most || lost > 4*most || uint64(lost) > n.Lost() {
+		t.Errorf("%d lost of %d sessions", lost, 4*most)
+	}
+	sweep(time.Hour)
+	if table, crowd := rows(web); table+crowd != 0 {
+		t.Errorf("%d and %d sessions are left after they were over", table, crowd)
 	}
 }
 

@@ -46,6 +46,13 @@ inline_ struct endpoint *endpoint_of(u32 vni, const union addr *a)
 	return bpf_map_lookup_elem(&endpoints, &k);
 }
 
+// session_of finds the row of a session, wherever it is.
+inline_ struct session *session_of(const struct session_key *k)
+{
+	struct session *s = bpf_map_lookup_elem(&sessions, k);
+	return s ? s : bpf_map_lookup_elem(&crowd, k);
+}
+
 // side is 0 when the packet goes from originator to responder.
 inline_ u32 side_of(const struct packet *p, const struct session *s)
 {

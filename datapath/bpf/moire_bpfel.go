@@ -263,6 +263,7 @@ const (
 	MoireMapAllowances    = "allowances"
 	MoireMapClasses       = "classes"
 	MoireMapControl       = "control"
+	MoireMapCrowd         = "crowd"
 	MoireMapDenials       = "denials"
 	MoireMapDrops         = "drops"
 	MoireMapEndpoints     = "endpoints"
@@ -338,6 +339,7 @@ type MoireMapSpecs struct {
 	Allowances *ebpf.MapSpec `ebpf:"allowances"`
 	Classes    *ebpf.MapSpec `ebpf:"classes"`
 	Control    *ebpf.MapSpec `ebpf:"control"`
+	Crowd      *ebpf.MapSpec `ebpf:"crowd"`
 	Denials    *ebpf.MapSpec `ebpf:"denials"`
 	Drops      *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
@@ -387,6 +389,7 @@ type MoireMaps struct {
 	Allowances *ebpf.Map `ebpf:"allowances"`
 	Classes    *ebpf.Map `ebpf:"classes"`
 	Control    *ebpf.Map `ebpf:"control"`
+	Crowd      *ebpf.Map `ebpf:"crowd"`
 	Denials    *ebpf.Map `ebpf:"denials"`
 	Drops      *ebpf.Map `ebpf:"drops"`
 	Endpoints  *ebpf.Map `ebpf:"endpoints"`
@@ -412,6 +415,7 @@ func (m *MoireMaps) Close() error {
 		m.Allowances,
 		m.Classes,
 		m.Control,
+		m.Crowd,
 		m.Denials,
 		m.Drops,
 		m.Endpoints,

@@ -23,5 +23,4 @@ enum reason {
 	R_CT_FRAGMENT,	  // fragment whose first part was not seen
 	R_MULTICAST,	  // multicast or broadcast, quietly
 	R_FAILED,	  // a helper of the kernel refused
-	R_CT_FULL,	  // the interface has opened its share of the session table
 };

@@ -27,7 +27,7 @@ step int refused(struct __sk_buff *skb, struct packet *p, const struct session *
 step int related(struct __sk_buff *skb, struct packet *p, struct endpoint *dst, u32 epoch)
 {
 	const union addr *addressee = p->src_is_a ? &p->key.b : &p->key.a;
-	struct session *s = bpf_map_lookup_elem(&sessions, &p->key), *t = scratch_session();
+	struct session *s = session_of(&p->key), *t = scratch_session();
 	struct endpoint *e = endpoint_of(p->vni, addressee);
 	struct hop to = {};
 	int sound;
@@ -51,8 +51,9 @@ step int related(struct __sk_buff *skb, struct packet *p, struct endpoint *dst, 
 	return forward(skb, p, &to);
 }
 
-// has_room: one interface cannot take the table from all others. The agent
-// counts every few seconds; without it the share comes anew after a while.
+// has_room: one interface cannot push the sessions of all others out. What it
+// opens beyond its share goes into the crowd, where only such sessions are. The
+// agent counts every few seconds; without it the share comes anew after a while.
 inline_ int has_room(const struct packet *p, u64 now)
 {
 	struct settings *c = the_control();
@@ -81,6 +82,19 @@ inline_ void count_opened(void)
 		*n += 1;
 }
 
+// write_session makes the row, or replaces it where it is.
+step int write_session(struct packet *p, struct session *s, u64 now)
+{
+	if (bpf_map_lookup_elem(&sessions, &p->key))
+		return bpf_map_update_elem(&sessions, &p->key, s, BPF_ANY) != 0;
+	if (bpf_map_lookup_elem(&crowd, &p->key))
+		return bpf_map_update_elem(&crowd, &p->key, s, BPF_ANY) != 0;
+	count_opened();
+	if (has_room(p, now))
+		return bpf_map_update_elem(&sessions, &p->key, s, BPF_ANY) != 0;
+	return bpf_map_update_elem(&crowd, &p->key, s, BPF_ANY) != 0;
+}
+
 // open_session makes the row for s and tells about it.
 inline_ int open_session(struct __sk_buff *skb, struct packet *p, struct session *s, u64 now)
 {
@@ -89,9 +103,7 @@ inline_ int open_session(struct __sk_buff *skb, struct packet *p, struct session
 	s->packets[0] = s->packets[1] = s->bytes[0] = s->bytes[1] = 0;
 	s->timeout = timeout_of(p->proto, s->flags);
 	account(skb, p, s, 0, now);
-	if (!bpf_map_update_elem(&sessions, &p->key, s, BPF_NOEXIST))
-		count_opened();
-	else if (bpf_map_update_elem(&sessions, &p->key, s, BPF_ANY))
+	if (write_session(p, s, now))
 		return -1;
 	tell(EVENT_STARTED, 0, 0, &p->key, s);
 	return 0;
@@ -159,7 +171,7 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	if (p->kind == K_ERROR)
 		return related(skb, p, dst, epoch);
 
-	s = bpf_map_lookup_elem(&sessions, &p->key);
+	s = session_of(&p->key);
 	if (s && (s->expires < now || is_opening(p, s)))
 		s = 0;
 	if (!s && p->kind == K_REPLY)
@@ -178,8 +190,6 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		return known(skb, p, s, t, epoch);
 	if (!judge(t, &p->key))
 		return refused(skb, p, t);
-	if (!has_room(p, now))
-		return drop(skb, p, R_CT_FULL);
 	if (open_session(skb, p, t, now))
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, t);
@@ -195,7 +205,7 @@ inline_ struct session *fast(struct packet *p, u64 now)
 
 	if (unlikely(p->kind != K_FLOW && p->kind != K_REPLY))
 		return 0;
-	s = bpf_map_lookup_elem(&sessions, &p->key);
+	s = session_of(&p->key);
 	if (!s || !c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s))
 		return 0;
 	struct hop *from = side_of(p, s) ? &s->hop[1] : &s->hop[0];

@@ -14,7 +14,7 @@ struct settings { // one row
 	u32 epoch; // raised after every change of a table: sessions judge again
 	u32 uplink;
 	u32 v6; // the underlay is IPv6
-	u32 share; // most sessions that one interface may have opened
+	u32 share; // most rows of sessions that one interface fills
 	union addr self; // underlay address of this node
 };
 
@@ -196,6 +196,7 @@ TABLE(sets, HASH, u32, struct set_row, 65536, BPF_F_NO_PREALLOC);
 TABLE(rules, HASH, u32, struct rule_name, 65536, BPF_F_NO_PREALLOC);
 
 TABLE(sessions, LRU_HASH, struct session_key, struct session, 131072, 0);
+TABLE(crowd, LRU_HASH, struct session_key, struct session, 32768, 0); // of who has more than a share
 TABLE(fragments, LRU_HASH, struct fragment_key, struct ports, 8192, 0);
 TABLE(denials, LRU_HASH, struct denied_key, struct denial, 8192, 0);
 TABLE(allowances, LRU_HASH, u64, struct allowance, 4096, 0);
