@@ -50,47 +50,110 @@ func (d *draft) elsewhere(p netip.Prefix, node string) ranges {
 }
 
 // capacity finds out which nodes need another block, and whether there is one.
+// An attachment for which there is no address is refused.
 func (d *draft) capacity() {
 	if d.f.project.missing != "" || d.f.twin != "" {
 		return
 	}
 	waiting := d.waiting()
-	if len(waiting) == 0 {
-		return
-	}
-	unblocked := d.unblocked()
 	for _, v6 := range []bool{false, true} {
 		if !slices.ContainsFunc(d.space.prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 }) {
 			continue
 		}
-		left := unblocked.size(v6)
-		for _, node := range sortedNames(waiting) {
-			held, spare := d.spare(node, v6)
-			need := int64(len(waiting[node]))
-			if spare >= need+held/8 {
-				continue
-			}
-			if left > 0 {
-				d.blocks = append(d.blocks, BlockNeed{Network: d.f.key, Node: node, IPv6: v6})
-			}
-			for _, w := range waiting[node][min(spare, need):] {
-				if left--; left < 0 {
-					d.exhausted(w, v6)
-				}
-			}
+		var unserved []Key
+		if len(waiting) > 0 {
+			unserved = d.share(waiting, v6)
 		}
+		d.scarce(unserved, v6)
 	}
 	slices.SortFunc(d.blocks, func(a, b BlockNeed) int { return cmp.Or(cmp.Compare(a.Node, b.Node), boolOrder(a.IPv6, b.IPv6)) })
 }
 
-func (d *draft) exhausted(w Key, v6 bool) {
+// share orders blocks and returns those that wait for an address of the family
+// in vain.
+func (d *draft) share(waiting map[string][]Key, v6 bool) (unserved []Key) {
+	left := d.unblocked().size(v6)
+	for _, node := range sortedNames(waiting) {
+		held, spare := d.spare(node, v6)
+		need := int64(len(waiting[node]))
+		if spare >= need+held/8 {
+			continue
+		}
+		if left > 0 {
+			d.blocks = append(d.blocks, BlockNeed{Network: d.f.key, Node: node, IPv6: v6})
+		}
+		for _, w := range waiting[node][min(spare, need):] {
+			if left--; left < 0 {
+				d.exhausted(node, w, v6)
+				unserved = append(unserved, w)
+			}
+		}
+	}
+	return unserved
+}
+
+const moreAddresses = "add a prefix to the Network, or detach something"
+
+// scarce says of the Network that it has too few addresses, or no more.
+func (d *draft) scarce(unserved []Key, v6 bool) {
+	size := d.space.dynamic.size(v6)
+	switch {
+	case size == 0: // only static addresses, perhaps on purpose
+	case len(unserved) > 0:
+		d.problem(about(codeExhausted, networkName(d.f.key), "spec.prefixes",
+			fmt.Sprintf("Workloads wait in vain for an %s address: %d, such as %s; %s", family(v6), len(unserved), unserved[0], d.why(v6)), moreAddresses))
+	case d.full(v6):
+		d.problem(warn(about(codeExhausted, networkName(d.f.key), "spec.prefixes", d.why(v6), moreAddresses)))
+	}
+}
+
+// why no address of the family is free.
+func (d *draft) why(v6 bool) string {
+	why := "all of them are in use"
+	if !d.full(v6) {
+		why = "those that are free are in blocks of other nodes or kept for Workloads that came first"
+	}
+	return fmt.Sprintf("%s addresses to give out: %d, and %s", family(v6), d.space.dynamic.size(v6), why)
+}
+
+// full: every dynamic address of the family is in use or named.
+func (d *draft) full(v6 bool) bool {
+	size := d.space.dynamic.size(v6)
+	if size == 0 || int64(len(d.claims)+len(d.named)) < size {
+		return false
+	}
+	taken := slices.Clone(d.named)
+	for a := range d.claims {
+		taken = append(taken, a)
+	}
+	return d.space.dynamic.minus(single(taken)).size(v6) == 0
+}
+
+// exhausted tells the Workload and its node that it gets nothing.
+func (d *draft) exhausted(node string, w Key, v6 bool) {
 	if d.space.dynamic.size(v6) == 0 {
-		d.problem(about(codeExhausted, workloadName(w), "", fmt.Sprintf("Network %s has no dynamic %s addresses: all are gateway, reserved, static or outside spec.allocation", d.f.key, family(v6)),
-			"add a prefix to the Network, or name a static address"))
+		why, fix := fmt.Sprintf("Network %s has no dynamic %s addresses: all are gateway, reserved, static or outside spec.allocation", d.f.key, family(v6)),
+			"add a prefix to the Network, or name a static address"
+		d.problem(about(codeExhausted, workloadName(w), "", why, fix))
+		d.refuse(node, w, why+"; "+fix)
 		return
 	}
-	d.problem(about(codeExhausted, workloadName(w), "", fmt.Sprintf("Network %s has no free %s address left for it", d.f.key, family(v6)),
-		"add a prefix to the Network, or free addresses"))
+	why := fmt.Sprintf("Network %s has no free %s address left for it; %s", d.f.key, family(v6), d.why(v6))
+	d.problem(about(codeExhausted, workloadName(w), "", why, moreAddresses))
+	d.refuse(node, w, why+"; "+moreAddresses)
+}
+
+// refuse takes back the Grant of an attachment that waits for an address.
+func (d *draft) refuse(node string, w Key, why string) {
+	h := d.hosts[node]
+	if h == nil {
+		return
+	}
+	for i, g := range h.grants {
+		if g.Project == w.Project && g.Workload == w.Name {
+			h.grants[i] = snapshot.Grant{AttachmentKey: g.AttachmentKey, Error: why}
+		}
+	}
 }
 
 func boolOrder(a, b bool) int {

@@ -61,14 +61,31 @@ func TestBlocksRunOut(t *testing.T) {
 	w.attach("n1", "shop", "last", "main", 20)
 	snaps, problems := w.compile()
 	wantCodes(t, codes(problems), codeExhausted)
-	if len(problems) != 2 {
-		t.Errorf("%d Workloads are told, want 2: %v", len(problems), problems)
+	if len(problems) != 3 || problems[0].Object != "Network shop/main" || problems[0].Warning {
+		t.Errorf("want the Network and 2 Workloads: %v", problems)
+	}
+	// The node is told as well, so that who attaches need not wait.
+	const want = "Network shop/main has no free IPv4 address left for it; IPv4 addresses to give out: 13, and all of them are in use; add a prefix to the Network, or detach something"
+	for key, g := range snaps["n1"].Grants {
+		if refused := key.Workload == "last" || key.Workload == "w0"; refused != (g.Error == want) || refused != (g.VNI == 0) {
+			t.Errorf("got the grant %+v", g)
+		}
 	}
 	if n := NeedsOf(w.Input); len(n.Blocks) != 0 {
 		t.Errorf("needs %+v although nothing is left", n.Blocks)
 	}
 	if len(snaps["n1"].Endpoints) != 13 {
 		t.Errorf("%d endpoints", len(snaps["n1"].Endpoints))
+	}
+	// Without them the Network works, but says that nobody else fits in.
+	w.detach("n1", "last")
+	w.detach("n1", "w0")
+	if _, problems = w.compile(); len(problems) != 1 || problems[0].Code != codeExhausted || !problems[0].Warning {
+		t.Errorf("a Network that is full: %v", problems)
+	}
+	w.detach("n1", "x3")
+	if _, problems = w.compile(); len(problems) != 0 {
+		t.Errorf("a Network with one free address: %v", problems)
 	}
 }
 

@@ -76,6 +76,13 @@ func (w world) attach(node, project, workload, network string, minute int, addre
 }
 
 // block gives a node a block; echoed says what the node confirms of it.
+// detach takes a Workload from a node.
+func (w world) detach(node, workload string) {
+	r := *w.Reports[node]
+	r.Attachments = slices.DeleteFunc(slices.Clone(r.Attachments), func(a snapshot.Attachment) bool { return a.Workload == workload })
+	w.Reports[node] = &r
+}
+
 func (w world) block(node, project, network, cidr string, echoed ...string) {
 	n := w.Networks[Key{project, network}].DeepCopy()
 	n.Status.Blocks = append(n.Status.Blocks, v1alpha1.Block{CIDR: cidr, Node: node})

@@ -42,10 +42,9 @@ func (a apiNetworks) putStatus(ctx context.Context, n *v1alpha1.Network) error {
 
 // order is what one compile wants allocated and written.
 type order struct {
-	in       *compile.Input
-	needs    compile.Needs
-	networks map[compile.Key]condition
-	domains  map[string]condition
+	in    *compile.Input
+	needs compile.Needs
+	judgements
 }
 
 // allocator fulfils orders, one after the other, the latest first. Everything
@@ -54,7 +53,7 @@ type order struct {
 type allocator struct {
 	keeper   *keeper
 	networks networks
-	domains  func(ctx context.Context, name string, want condition) error
+	writer   writer
 	log      *slog.Logger
 
 	mu   sync.Mutex
@@ -62,8 +61,8 @@ type allocator struct {
 	bell chan struct{}
 }
 
-func newAllocator(k *keeper, n networks, domains func(context.Context, string, condition) error, log *slog.Logger) *allocator {
-	return &allocator{keeper: k, networks: n, domains: domains, log: log, bell: make(chan struct{}, 1)}
+func newAllocator(k *keeper, n networks, w writer, log *slog.Logger) *allocator {
+	return &allocator{keeper: k, networks: n, writer: w, log: log, bell: make(chan struct{}, 1)}
 }
 
 // offer replaces the order that waits.
@@ -144,7 +143,13 @@ func (a *allocator) fulfil(ctx context.Context, o *order) error {
 		errs = append(errs, a.network(ctx, o.in, k, w.vni, w.blocks, want, judged))
 	}
 	for _, name := range slices.Sorted(keys(o.domains)) {
-		errs = append(errs, a.domains(ctx, name, o.domains[name]))
+		errs = append(errs, a.writer.writeDomain(ctx, name, o.domains[name]))
+	}
+	for _, k := range slices.SortedFunc(keys(o.policies), compareKeys) {
+		if a.take() != o || ctx.Err() != nil {
+			break // a newer order waits; it holds what is not written yet
+		}
+		errs = append(errs, a.writer.writePolicy(ctx, k, o.policies[k]))
 	}
 	return errors.Join(errs...)
 }

@@ -79,7 +79,11 @@ func aNetwork(project, name string, prefixes ...string) *v1alpha1.Network {
 		Spec: v1alpha1.NetworkSpec{Prefixes: prefixes}}
 }
 
-func noDomains(context.Context, string, condition) error { return nil }
+// noWriter writes no condition.
+type noWriter struct{}
+
+func (noWriter) writeDomain(context.Context, string, condition) error      { return nil }
+func (noWriter) writePolicy(context.Context, compile.Key, condition) error { return nil }
 
 func loadedKeeper(t interface{ Fatal(...any) }, rows *memory, self string) *keeper {
 	k := newKeeper(rows, self, newWorld(self, time.Now, func() {}), silent(), time.Now, func() {})
@@ -93,12 +97,12 @@ func TestFulfil(t *testing.T) {
 	front := compile.Key{Project: "shop", Name: "front"}
 	s := &shelfOfNetworks{all: map[compile.Key]*v1alpha1.Network{front: aNetwork("shop", "front", "10.0.0.0/24", "fd00::/64")}}
 	k := loadedKeeper(t, newMemory(), "a")
-	a := newAllocator(k, s, noDomains, silent())
+	a := newAllocator(k, s, noWriter{}, silent())
 	id := snapshot.Identity{Domain: "acme", Project: "shop", Account: "default"}
 	o := &order{in: &compile.Input{Networks: s.input()}, needs: compile.Needs{
 		VNIs: []compile.Key{front, {Project: "shop", Name: "deleted"}}, Identities: []snapshot.Identity{id}, NodeNumbers: []string{"n1", "n2"},
 		Blocks: []compile.BlockNeed{{Network: front, Node: "n1"}, {Network: front, Node: "n2"}, {Network: front, Node: "n1", IPv6: true}}},
-		networks: map[compile.Key]condition{front: {ok: true, reason: "Ready", message: "m"}}}
+		judgements: judgements{networks: map[compile.Key]condition{front: {ok: true, reason: "Ready", message: "m"}}}}
 	for range 3 { // the same order again changes nothing
 		if err := a.fulfil(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -191,7 +195,7 @@ func TestAllocatorsCompete(t *testing.T) {
 				k := newKeeper(rows, fmt.Sprint(p), newWorld("", time.Now, func() {}), silent(), time.Now, func() {})
 				for k.load(context.Background()) != nil {
 				}
-				a := newAllocator(k, s, noDomains, silent())
+				a := newAllocator(k, s, noWriter{}, silent())
 				for range 30 {
 					if a.fulfil(context.Background(), &order{in: &compile.Input{Networks: old}, needs: mine}) == nil {
 						return
@@ -245,7 +249,7 @@ func unique(t *rapid.T, s *shelfOfNetworks, k *keeper) {
 func TestExhaustedNetworkHoldsUpNobody(t *testing.T) {
 	small, large := compile.Key{Project: "p", Name: "a-small"}, compile.Key{Project: "p", Name: "large"}
 	s := &shelfOfNetworks{all: map[compile.Key]*v1alpha1.Network{small: aNetwork("p", "a-small", "10.0.0.0/32"), large: aNetwork("p", "large", "10.0.0.0/24")}}
-	a := newAllocator(loadedKeeper(t, newMemory(), "a"), s, noDomains, silent())
+	a := newAllocator(loadedKeeper(t, newMemory(), "a"), s, noWriter{}, silent())
 	err := a.fulfil(t.Context(), &order{in: &compile.Input{Networks: s.input()}, needs: compile.Needs{
 		Blocks: []compile.BlockNeed{{Network: small, Node: "n"}, {Network: large, Node: "n"}}}})
 	if err != nil || len(s.all[large].Status.Blocks) != 1 || len(s.all[small].Status.Blocks) != 0 {
@@ -266,7 +270,7 @@ func TestAllocatorTriesAgain(t *testing.T) {
 			}
 			return nil
 		}
-		a := newAllocator(loadedKeeper(t, newMemory(), "a"), s, noDomains, silent())
+		a := newAllocator(loadedKeeper(t, newMemory(), "a"), s, noWriter{}, silent())
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { a.run(ctx) })

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/compile"
@@ -52,11 +54,11 @@ func setCondition(list *[]metav1.Condition, c condition, generation int64) bool 
 }
 
 // first sorts problems by object: the first one that is no warning, else the
-// first warning.
+// warning with the lowest code, because that is the cause of the others.
 func first(problems []v1alpha1.Problem) map[string]v1alpha1.Problem {
 	out := make(map[string]v1alpha1.Problem, len(problems))
 	for _, p := range problems {
-		if have, ok := out[p.Object]; !ok || have.Warning && !p.Warning {
+		if have, ok := out[p.Object]; !ok || have.Warning && (!p.Warning || p.Code < have.Code) {
 			out[p.Object] = p
 		}
 	}
@@ -86,50 +88,81 @@ func judge(p v1alpha1.Problem, bad bool, good string) condition {
 	return condition{ok: p.Warning, reason: cmp.Or(p.Code, "Problem"), message: sentence(p)}
 }
 
-// conditions says which Networks and Domains shall say something new.
-func conditions(in *compile.Input, problems map[string]v1alpha1.Problem) (map[compile.Key]condition, map[string]condition) {
-	networks, domains := map[compile.Key]condition{}, map[string]condition{}
+// judgements are the conditions that shall say something new.
+type judgements struct {
+	networks map[compile.Key]condition
+	domains  map[string]condition
+	policies map[compile.Key]condition
+}
+
+// conditions says which Networks, Domains and Policies shall say something
+// new. policies are the objects with their newest status.
+func conditions(in *compile.Input, policies map[compile.Key]*v1alpha1.Policy, problems map[string]v1alpha1.Problem) judgements {
+	out := judgements{networks: map[compile.Key]condition{}, domains: map[string]condition{}, policies: map[compile.Key]condition{}}
 	for k, n := range in.Networks {
 		if n.DeletionTimestamp != nil {
 			continue
 		}
 		p, bad := problems["Network "+k.String()]
 		c := judge(p, bad, fmt.Sprintf("network id %d", n.Status.VNI))
-		if !bad && n.Status.VNI == 0 {
+		if n.Status.VNI == 0 && !bad {
 			c = condition{reason: "Allocating", message: "waiting for a network id; the control plane gives one within seconds"}
 		}
 		if !c.same(n.Status.Conditions) {
-			networks[k] = c
+			out.networks[k] = c
 		}
 	}
 	for name, d := range in.Domains {
 		p, bad := problems["Domain "+name]
 		if c := judge(p, bad, "trust domain "+compile.TrustDomain(d)); d.DeletionTimestamp == nil && !c.same(d.Status.Conditions) {
-			domains[name] = c
+			out.domains[name] = c
 		}
 	}
-	return networks, domains
+	for k, o := range policies {
+		p, bad := problems["Policy "+k.String()]
+		if c := judge(p, bad, "in force"); o.DeletionTimestamp == nil && !c.same(o.Status.Conditions) {
+			out.policies[k] = c
+		}
+	}
+	return out
+}
+
+// writer writes the conditions of objects that have nothing else in status.
+type writer interface {
+	writeDomain(ctx context.Context, name string, want condition) error
+	writePolicy(ctx context.Context, k compile.Key, want condition) error
 }
 
 // writeDomain writes the condition of a Domain through the API.
 func (c clients) writeDomain(ctx context.Context, name string, want condition) error {
+	var d v1alpha1.Domain
+	return c.write(ctx, compile.Key{Name: name}, "domains", &d, func() bool { return setCondition(&d.Status.Conditions, want, d.Generation) })
+}
+
+// writePolicy writes the condition of a Policy through the API.
+func (c clients) writePolicy(ctx context.Context, k compile.Key, want condition) error {
+	var p v1alpha1.Policy
+	return c.write(ctx, k, "policies", &p, func() bool { return setCondition(&p.Status.Conditions, want, p.Generation) })
+}
+
+// write reads an object into o and writes its status if set changed it.
+func (c clients) write(ctx context.Context, k compile.Key, resource string, o runtime.Object, set func() bool) error {
 	for range 10 {
-		var d v1alpha1.Domain
-		err := c.moire.Get().Resource("domains").Name(name).Do(ctx).Into(&d)
+		err := c.moire.Get().NamespaceIfScoped(k.Project, k.Project != "").Resource(resource).Name(k.Name).Do(ctx).Into(o)
 		if err == nil {
-			if !setCondition(&d.Status.Conditions, want, d.Generation) {
+			if !set() {
 				return nil
 			}
-			err = c.moire.Put().Resource("domains").Name(name).SubResource("status").Body(&d).Do(ctx).Error()
+			err = c.moire.Put().NamespaceIfScoped(k.Project, k.Project != "").Resource(resource).Name(k.Name).SubResource("status").Body(o).Do(ctx).Error()
 		}
 		switch {
 		case err == nil || apierrors.IsNotFound(err):
 			return nil
 		case !apierrors.IsConflict(err):
-			return fmt.Errorf("control: write status of Domain %s: %w", name, err)
+			return fmt.Errorf("control: write status of %s %s: %w", resource, strings.TrimPrefix(k.String(), "/"), err)
 		}
 	}
-	return fmt.Errorf("control: Domain %s keeps changing; trying again", name)
+	return fmt.Errorf("control: %s %s keeps changing; trying again", resource, strings.TrimPrefix(k.String(), "/"))
 }
 
 func keys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }

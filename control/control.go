@@ -202,7 +202,7 @@ func (c *Control) work(ctx context.Context) error {
 		return fmt.Errorf("control: watch the intent: %w", err)
 	}
 	c.clients.Store(&api)
-	c.loop.allocator = newAllocator(c.keeper, apiNetworks{api}, api.writeDomain, c.log)
+	c.loop.allocator = newAllocator(c.keeper, apiNetworks{api}, api, c.log)
 	server, err := discovery.NewServer(discovery.ServerConfig{Listen: c.cfg.DiscoveryListen, CA: c.ca, Sink: sink{c}, Log: c.log,
 		Keepalive: 2 * time.Second, KeepaliveTimeout: 2 * time.Second})
 	if err != nil {

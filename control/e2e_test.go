@@ -72,6 +72,7 @@ func TestEndToEnd(t *testing.T) {
 	b.attach("shop", "nowhere", "missing")
 	seen(t, a, b)
 	t.Run("objects", func(t *testing.T) { objects(t, c) })
+	t.Run("conditions", func(t *testing.T) { tells(t, c, a) })
 	t.Run("explain", func(t *testing.T) { explains(t, c) })
 	t.Run("foreign", func(t *testing.T) { foreign(t, c) })
 	t.Run("flows", func(t *testing.T) { flows(t, c, a) })

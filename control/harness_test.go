@@ -206,6 +206,13 @@ func (a *agent) attach(project, workload, network string) {
 	a.report()
 }
 
+func (a *agent) detach(workloads ...string) {
+	a.mu.Lock()
+	a.wants = slices.DeleteFunc(slices.Clone(a.wants), func(k snapshot.AttachmentKey) bool { return slices.Contains(workloads, k.Workload) })
+	a.mu.Unlock()
+	a.report()
+}
+
 var began = time.Now().Truncate(time.Second)
 
 // report says what there is, with an address wherever that is possible.

@@ -25,6 +25,8 @@ import (
 type intent struct {
 	domains, networks, workloads, policies, nodes, projects *shelf
 	informers                                               []cache.SharedIndexInformer
+	// newest are the Policies with their newest status; only for who calls read.
+	newest map[compile.Key]*v1alpha1.Policy
 }
 
 // shelf holds the objects of one kind. Objects on it are never changed.
@@ -151,8 +153,24 @@ func (i *intent) read(last, next *compile.Input) bool {
 	})
 	read(i.networks, func() { next.Networks = last.Networks }, func() { next.Networks = keyed[*v1alpha1.Network](i.networks) })
 	read(i.workloads, func() { next.Workloads = last.Workloads }, func() { next.Workloads = keyed[*v1alpha1.Workload](i.workloads) })
-	read(i.policies, func() { next.Policies = last.Policies }, func() { next.Policies = keyed[*v1alpha1.Policy](i.policies) })
+	read(i.policies, func() { next.Policies = last.Policies }, func() {
+		i.newest = keyed[*v1alpha1.Policy](i.policies)
+		next.Policies = declared(last.Policies, i.newest)
+	})
 	return changed
+}
+
+// declared are the Policies as the compiler shall see them: one of which only
+// the status changed is the object that it knows, and is not compiled again.
+func declared(last, newest map[compile.Key]*v1alpha1.Policy) map[compile.Key]*v1alpha1.Policy {
+	out := make(map[compile.Key]*v1alpha1.Policy, len(newest))
+	for k, p := range newest {
+		if old := last[k]; old != nil && p.Generation != 0 && old.Generation == p.Generation && old.UID == p.UID {
+			p = old
+		}
+		out[k] = p
+	}
+	return out
 }
 
 func each[T any](s *shelf, do func(T)) {

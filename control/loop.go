@@ -183,9 +183,7 @@ func (l *loop) compile(old, next *facts) {
 	snaps, problems := l.compiler.Compile(next.in)
 	next.snaps, next.problems = snaps, first(problems)
 	l.complain(problems)
-	o := &order{in: next.in, needs: needs}
-	o.networks, o.domains = conditions(next.in, next.problems)
-	l.allocator.offer(o)
+	l.allocator.offer(&order{in: next.in, needs: needs, judgements: conditions(next.in, l.intent.newest, next.problems)})
 	if l.holding(next.nodes, next.in) {
 		l.last.any = false // look again, also when nothing changes
 		return

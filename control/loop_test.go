@@ -51,7 +51,7 @@ func newBench(rows *memory, networks *shelfOfNetworks, self string) *bench {
 	})
 	b.world = newWorld(self, time.Now, b.wake)
 	b.keeper = newKeeper(rows, self, b.world, silent(), time.Now, b.wake)
-	b.allocator = newAllocator(b.keeper, networks, noDomains, silent())
+	b.allocator = newAllocator(b.keeper, networks, noWriter{}, silent())
 	shelve := func(kind string) *shelf {
 		s := &shelf{list: func() []any { b.mu.Lock(); defer b.mu.Unlock(); return slices.Clone(b.lists[kind]) }}
 		s.changed.Store(true)
@@ -226,46 +226,6 @@ func TestSameFactsSameVersions(t *testing.T) {
 	}
 	if len(versions) != 1 {
 		t.Errorf("%d versions of the same facts", len(versions))
-	}
-}
-
-func TestConditions(t *testing.T) {
-	in := &compile.Input{
-		Domains: map[string]*v1alpha1.Domain{"acme": domain("acme")},
-		Networks: map[compile.Key]*v1alpha1.Network{
-			{Project: "p", Name: "good"}: aNetwork("p", "good"), {Project: "p", Name: "bad"}: aNetwork("p", "bad"),
-			{Project: "p", Name: "new"}: aNetwork("p", "new"), {Project: "p", Name: "warned"}: aNetwork("p", "warned")},
-	}
-	for k, n := range in.Networks {
-		if k.Name != "new" {
-			n.Status.VNI = 7
-		}
-	}
-	problems := first([]v1alpha1.Problem{
-		{Object: "Network p/bad", Code: "MOI3001", Reason: "a warning", Warning: true},
-		{Object: "Network p/bad", Code: "MOI2001", Field: "spec.x", Reason: "it is wrong", Fix: "mend it"},
-		{Object: "Network p/bad", Code: "MOI2002", Reason: "later"},
-		{Object: "Network p/warned", Reason: "odd", Warning: true},
-	})
-	networks, domains := conditions(in, problems)
-	for name, want := range map[string]condition{
-		"good": {true, "Ready", "network id 7"}, "bad": {false, "MOI2001", "spec.x: it is wrong; mend it"},
-		"new":    {false, "Allocating", "waiting for a network id; the control plane gives one within seconds"},
-		"warned": {true, "Problem", "odd"},
-	} {
-		if got := networks[compile.Key{Project: "p", Name: name}]; got != want {
-			t.Errorf("%s: got %+v, want %+v", name, got, want)
-		}
-	}
-	if domains["acme"].message != "trust domain acme.moire" {
-		t.Errorf("domains: %+v", domains)
-	}
-	for k, n := range in.Networks {
-		setCondition(&n.Status.Conditions, networks[k], 1)
-	}
-	setCondition(&in.Domains["acme"].Status.Conditions, domains["acme"], 1)
-	if networks, domains = conditions(in, problems); len(networks)+len(domains) != 0 {
-		t.Errorf("what is written already is written again: %v %v", networks, domains)
 	}
 }
 

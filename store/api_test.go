@@ -139,7 +139,7 @@ func TestVerbs(t *testing.T) {
 		{"columns", "", in("get", "net"), `^NAME +VNI +PREFIXES +DEFAULT +READY +AGE\nweb +\["10.0.0.0/16","fd00:1::/64"\] +open +\d+s\n$`},
 		{"wide", "", in("get", "net", "-o", "wide"), `^NAME +VNI +PREFIXES +DEFAULT +READY +REASON +AGE\n`},
 		{"server-side apply", policyWeb, in("apply", "--server-side", "-f", "-"), `^policy.moire.dev/web serverside-applied\n$`},
-		{"policy defaults", "", in("get", "pol"), `^NAME +TIER +PRIORITY +MODE +AGE\nweb +project +100 +enforce +\d+s\n$`},
+		{"policy defaults", "", in("get", "pol"), `^NAME +TIER +PRIORITY +MODE +READY +AGE\nweb +project +100 +enforce +\d+s\n$`},
 		{"no difference", policyWeb, in("diff", "--server-side", "-f", "-"), `^$`},
 		{"apply again", policyWeb, in("apply", "--server-side", "-f", "-"), `serverside-applied`},
 		{"client-side apply", strings.Replace(networkWeb, "10.0.1.0/24", "10.0.2.0/24", 1), in("apply", "-f", "-"), `^network.moire.dev/web configured\n$`},

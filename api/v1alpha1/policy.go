@@ -8,15 +8,19 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // (allow, deny), then the default of the Network.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=pol
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
 // +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type Policy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
-	Spec              PolicySpec `json:"spec"`
+	Spec              PolicySpec   `json:"spec"`
+	Status            PolicyStatus `json:"status,omitempty"`
 }
 
 // Tiers of a Policy, in the order in which they are asked.
@@ -82,6 +86,15 @@ type PolicySpec struct {
 	// +listType=atomic
 	// +optional
 	Egress []Rule `json:"egress,omitzero"`
+}
+
+// PolicyStatus is what the control plane found out.
+type PolicyStatus struct {
+	// Conditions: Ready is False when something that the Policy names does not
+	// exist or cannot be; it is True with a message when a rule has no effect.
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
 // Subject selects Workloads; every field that is set must match.

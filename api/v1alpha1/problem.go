@@ -7,6 +7,8 @@ import (
 
 // Problem is something wrong with what people wrote: where, why and how to
 // mend it.
+//
+// +kubebuilder:object:generate=false
 type Problem struct {
 	// Code is stable, such as MOI1003; see docs/problems.md.
 	Code string

@@ -7,6 +7,8 @@ import (
 )
 
 // Range is a closed interval of addresses of one family.
+//
+// +kubebuilder:object:generate=false
 type Range struct{ First, Last netip.Addr }
 
 // String is "first-last", or the address when there is only one.
