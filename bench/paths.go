@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,7 +137,7 @@ spec:
 // under a policy that denies by default.
 func ours(ctx context.Context, bin string) (*lab.Lab, []path, error) {
 	l, err := lab.New(lab.Config{
-		Name: prefix, Bin: bin, Direct: true, RunDir: "/run/moire-bench", APIListen: "127.0.0.1:17443",
+		Name: prefix, Bin: bin, Direct: true, Underlay: netip.MustParsePrefix("198.18.75.0/24"), RunDir: "/run/moire-bench", APIListen: "127.0.0.1:17443",
 		Progress: func(s string) { fmt.Fprintln(os.Stderr, "-", s) },
 	})
 	if err != nil {

@@ -53,7 +53,7 @@ func theLab(t *testing.T) *Lab {
 		if bin == "" {
 			bin, _ = filepath.Abs("../bin")
 		}
-		l, err := New(Config{Name: "moire-t", Nodes: 3, Bin: bin, RunDir: "/run/moire-test", APIListen: freePort()})
+		l, err := New(Config{Name: "moire-t", Nodes: 3, Underlay: netip.MustParsePrefix("198.18.76.0/24"), Bin: bin, RunDir: "/run/moire-test", APIListen: freePort()})
 		if err != nil {
 			shared.err = err
 			return
