@@ -73,11 +73,7 @@ func (a *app) describe(ctx context.Context, selector string, args []string) erro
 			}
 			return nil
 		})
-		var told fault.Exit
-		switch {
-		case errors.As(err, &told):
-			failed = err
-		case err != nil:
+		if err := unlessTold(err, &failed); err != nil {
 			return err
 		}
 	}

@@ -41,11 +41,7 @@ func (g *getting) tables(ctx context.Context, targets []target) error {
 			}
 			return nil
 		})
-		var told fault.Exit
-		switch {
-		case errors.As(err, &told):
-			failed = err
-		case err != nil:
+		if err := unlessTold(err, &failed); err != nil {
 			return err
 		}
 		if whole == nil || len(whole.Rows) == 0 {
@@ -105,11 +101,7 @@ func (g *getting) names(ctx context.Context, targets []target) error {
 			_, err := g.app.out.Write([]byte(b.String()))
 			return err
 		})
-		var told fault.Exit
-		switch {
-		case errors.As(err, &told):
-			failed = err
-		case err != nil:
+		if err := unlessTold(err, &failed); err != nil {
 			return err
 		}
 	}
@@ -134,11 +126,7 @@ func (g *getting) objects(ctx context.Context, targets []target) error {
 			items = append(items, unlist(object, t)...)
 			return nil
 		})
-		var told fault.Exit
-		switch {
-		case errors.As(err, &told):
-			failed = err
-		case err != nil:
+		if err := unlessTold(err, &failed); err != nil {
 			return err
 		}
 	}
@@ -172,4 +160,16 @@ func unlist(object map[string]any, t target) []any {
 		}
 	}
 	return items
+}
+
+// unlessTold keeps a failure that was already told, so that the other targets
+// have their turn and the exit code still says so; any other error ends the
+// command.
+func unlessTold(err error, failed *error) error {
+	var told fault.Exit
+	if errors.As(err, &told) {
+		*failed = err
+		return nil
+	}
+	return err
 }
