@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"net/netip"
+
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
@@ -18,15 +20,24 @@ type Input struct {
 	Domains map[string]*v1alpha1.Domain
 	// Projects: namespace -> Domain. A project without a Domain has no entry,
 	// and nothing in it is connected.
-	Projects  map[string]string
-	Networks  map[Key]*v1alpha1.Network  // status: VNI and blocks
-	Workloads map[Key]*v1alpha1.Workload // declared ones
-	Policies  map[Key]*v1alpha1.Policy
-	Nodes     map[string]*v1alpha1.Node
+	Projects    map[string]string
+	Networks    map[Key]*v1alpha1.Network  // status: VNI and blocks
+	Workloads   map[Key]*v1alpha1.Workload // declared ones
+	Policies    map[Key]*v1alpha1.Policy
+	Nodes       map[string]*v1alpha1.Node
+	Links       map[Key]*v1alpha1.Link
+	Services    map[Key]*v1alpha1.Service    // status: addresses
+	FloatingIPs map[Key]*v1alpha1.FloatingIP // status: address
 	// NodeNumbers are allocated, 1 to 65535.
 	NodeNumbers map[string]uint16
 	// Reports: the last word of each node, also of those that are away.
 	Reports map[string]*snapshot.Report
+	// Away: nodes that have not been heard of for some seconds. What needs a
+	// living node (backends, gateways, function instances) leaves them.
+	Away map[string]bool
+	// Resolved: the addresses of the external names of Services, as last asked;
+	// sorted. A name without an entry has not been asked yet.
+	Resolved map[string][]netip.Addr
 	// Identities that are allocated, in use or until a moment ago.
 	Identities map[IdentityKey]policy.Identity
 }
@@ -41,6 +52,18 @@ type Needs struct {
 	Identities  []snapshot.Identity // Number is 0
 	NodeNumbers []string
 	Blocks      []BlockNeed
+	Addresses   []AddressNeed
+	// Names: external names of Services that have to be resolved, sorted.
+	Names []string
+}
+
+// AddressNeed: the Service or FloatingIP (Kind) needs this address, which is
+// free, in its status.
+type AddressNeed struct {
+	Kind    string
+	Key     Key
+	Network Key
+	Address netip.Addr
 }
 
 // BlockNeed: the node needs one more block of the Network.

@@ -15,8 +15,11 @@ type Delta struct {
 	Reset bool
 	// Version after the change.
 	Version Version
-	// Put holds the rows that are new or different.
+	// Put holds the rows that are new or different; its Firewall and
+	// AcceptMassDelete are always those of the new Snapshot.
 	Put Snapshot
+	// Changed: Firewall or AcceptMassDelete are different.
+	Changed bool
 	// Delete holds the keys that are gone; only map keys count.
 	Delete Snapshot
 }
@@ -35,6 +38,16 @@ func Diff(old, new *Snapshot) Delta {
 	d.Put.Blocks, d.Delete.Blocks = diff(old.Blocks, new.Blocks)
 	d.Put.Grants, d.Delete.Grants = diff(old.Grants, new.Grants)
 	d.Put.Policies, d.Delete.Policies = diff(old.Policies, new.Policies)
+	d.Put.Chains, d.Delete.Chains = diff(old.Chains, new.Chains)
+	d.Put.Services, d.Delete.Services = diff(old.Services, new.Services)
+	d.Put.Exits, d.Delete.Exits = diff(old.Exits, new.Exits)
+	d.Put.Masquerades, d.Delete.Masquerades = diff(old.Masquerades, new.Masquerades)
+	d.Put.Externals, d.Delete.Externals = diff(old.Externals, new.Externals)
+	d.Put.Names, d.Delete.Names = diff(old.Names, new.Names)
+	d.Put.Checks, d.Delete.Checks = diff(old.Checks, new.Checks)
+	d.Put.Captures, d.Delete.Captures = diff(old.Captures, new.Captures)
+	d.Put.Firewall, d.Put.AcceptMassDelete = new.Firewall, new.AcceptMassDelete
+	d.Changed = !reflect.DeepEqual(old.Firewall, new.Firewall) || old.AcceptMassDelete != new.AcceptMassDelete
 	return d
 }
 
@@ -66,14 +79,23 @@ func (s *Snapshot) Apply(d *Delta) *Snapshot {
 		return &out
 	}
 	return &Snapshot{
-		Node:       s.Node,
-		Nodes:      apply(s.Nodes, d.Put.Nodes, d.Delete.Nodes),
-		Networks:   apply(s.Networks, d.Put.Networks, d.Delete.Networks),
-		Identities: apply(s.Identities, d.Put.Identities, d.Delete.Identities),
-		Endpoints:  apply(s.Endpoints, d.Put.Endpoints, d.Delete.Endpoints),
-		Blocks:     apply(s.Blocks, d.Put.Blocks, d.Delete.Blocks),
-		Grants:     apply(s.Grants, d.Put.Grants, d.Delete.Grants),
-		Policies:   apply(s.Policies, d.Put.Policies, d.Delete.Policies),
+		Node:        s.Node,
+		Nodes:       apply(s.Nodes, d.Put.Nodes, d.Delete.Nodes),
+		Networks:    apply(s.Networks, d.Put.Networks, d.Delete.Networks),
+		Identities:  apply(s.Identities, d.Put.Identities, d.Delete.Identities),
+		Endpoints:   apply(s.Endpoints, d.Put.Endpoints, d.Delete.Endpoints),
+		Blocks:      apply(s.Blocks, d.Put.Blocks, d.Delete.Blocks),
+		Grants:      apply(s.Grants, d.Put.Grants, d.Delete.Grants),
+		Policies:    apply(s.Policies, d.Put.Policies, d.Delete.Policies),
+		Chains:      apply(s.Chains, d.Put.Chains, d.Delete.Chains),
+		Services:    apply(s.Services, d.Put.Services, d.Delete.Services),
+		Exits:       apply(s.Exits, d.Put.Exits, d.Delete.Exits),
+		Masquerades: apply(s.Masquerades, d.Put.Masquerades, d.Delete.Masquerades),
+		Externals:   apply(s.Externals, d.Put.Externals, d.Delete.Externals),
+		Names:       apply(s.Names, d.Put.Names, d.Delete.Names),
+		Checks:      apply(s.Checks, d.Put.Checks, d.Delete.Checks),
+		Captures:    apply(s.Captures, d.Put.Captures, d.Delete.Captures),
+		Firewall:    d.Put.Firewall, AcceptMassDelete: d.Put.AcceptMassDelete,
 	}
 }
 
@@ -92,12 +114,13 @@ func apply[K comparable, V any](old, put, del map[K]V) map[K]V {
 
 // Empty reports whether the Delta changes nothing.
 func (d *Delta) Empty() bool {
-	return !d.Reset && d.Put.rows() == 0 && d.Delete.rows() == 0
+	return !d.Reset && !d.Changed && d.Put.rows() == 0 && d.Delete.rows() == 0
 }
 
 // rows counts all rows.
 func (s *Snapshot) rows() int {
-	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies)
+	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies) +
+		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures)
 }
 
 // IdentityOf finds the identity of the given project, account and labels.

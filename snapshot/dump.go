@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -25,6 +26,20 @@ func (s *Snapshot) Dump(w io.Writer) {
 	dump(w, "block", s.Blocks, BlockKey.Compare)
 	dump(w, "grant", s.Grants, AttachmentKey.Compare)
 	dump(w, "policy", s.Policies, PolicyKey.Compare)
+	dump(w, "chain", s.Chains, ChainKey.Compare)
+	dump(w, "service", s.Services, ServiceKey.Compare)
+	dump(w, "exit", s.Exits, cmp.Compare[VNI])
+	dump(w, "masquerade", s.Masquerades, Addr.Compare)
+	dump(w, "external", s.Externals, netip.Addr.Compare)
+	dump(w, "names", s.Names, cmp.Compare[VNI])
+	dump(w, "check", s.Checks, CheckKey.Compare)
+	dump(w, "capture", s.Captures, cmp.Compare[string])
+	if s.Firewall != nil {
+		fmt.Fprintf(w, "firewall %+v\n", *s.Firewall)
+	}
+	if s.AcceptMassDelete {
+		fmt.Fprintln(w, "accept mass-delete")
+	}
 }
 
 func dump[K comparable, V any](w io.Writer, table string, rows map[K]V, order func(a, b K) int) {

@@ -18,6 +18,14 @@ type Report struct {
 	Blocks []Block
 	// RecordsLost counts records dropped since the agent started.
 	RecordsLost uint64
+	// Health of what the node checks, sorted by key.
+	Health []Health
+	// Repairs counts rows of the kernel's tables that were not as they should
+	// and were repaired, since the agent started; LastRepair says which.
+	Repairs    uint64
+	LastRepair string
+	// Held says why the newest snapshot waits for consent; "": it does not.
+	Held string
 }
 
 // Attachment is one interface that the node has or wants.

@@ -44,6 +44,27 @@ type Snapshot struct {
 	// Policies of the endpoints on this node. A local endpoint without its
 	// two sets is closed.
 	Policies map[PolicyKey]policy.Set
+	// Chains in front of linked addresses.
+	Chains map[ChainKey]Chain
+	// Services and FloatingIPs of Networks that the node hosts, and those whose
+	// backends are here.
+	Services map[ServiceKey]Service
+	// Exits of Networks that may leave.
+	Exits map[VNI]Exit
+	// Masquerades of Endpoints that have a FloatingIP of an external pool.
+	Masquerades map[Addr]Masquerade
+	// Externals that this node or the exits of its Networks use.
+	Externals map[netip.Addr]External
+	// Names: the name service of each Network here.
+	Names map[VNI]DNS
+	// Checks that this node does.
+	Checks map[CheckKey]Check
+	// Captures that go on, by id.
+	Captures map[string]Capture
+	// Firewall of the node; nil: off.
+	Firewall *Firewall
+	// AcceptMassDelete: this may remove more than MassDelete of what was there.
+	AcceptMassDelete bool
 }
 
 // Node is one VXLAN endpoint of the underlay.
@@ -67,6 +88,8 @@ type Network struct {
 	MTU int
 	// Deny: the default inside the Network is deny.
 	Deny bool
+	// Limit of all local Workloads together.
+	Limit Limit
 }
 
 // Identity is who a Workload is.
@@ -93,6 +116,20 @@ type Endpoint struct {
 	Identity policy.Identity
 	// Node that hosts it.
 	Node string
+	// Home is where it really is, when Addr is how a linked Network sees it.
+	// The zero Home: at Addr. What the other side then sees as source is the
+	// address whose Endpoint in Home's Network has the sender's Addr as Home.
+	Home Addr
+	// Chain, of Addr's Network, that stands in front; the zero Chain: none.
+	Chain ChainKey
+}
+
+// Real is where the Endpoint is: Home, or Addr.
+func (e *Endpoint) Real() Addr {
+	if e.Home.IP.IsValid() {
+		return e.Home
+	}
+	return e.Addr
 }
 
 // BlockKey names an address block.
@@ -131,6 +168,8 @@ type Grant struct {
 	Addresses []netip.Addr
 	// MAC that it must have; zero: the node chooses.
 	MAC MAC
+	// Limit of the interface.
+	Limit Limit
 }
 
 // PolicyKey says whose policy set it is.

@@ -75,6 +75,53 @@ type NetworkSpec struct {
 	// +kubebuilder:validation:Maximum=9000
 	// +optional
 	MTU int32 `json:"mtu,omitempty"`
+	// External: the prefixes are addresses of the underlay, a pool for
+	// FloatingIPs. Nothing can be attached to it. Only who may "manage" the
+	// Domain may write it. Cannot be changed.
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="external cannot be changed; make another Network"
+	// +optional
+	External bool `json:"external,omitempty"`
+	// Consents let other projects refer to this Network.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	Consents []Consent `json:"consents,omitempty"`
+	// Outside says how Workloads reach what is outside of all Networks.
+	// Default: not at all.
+	// +optional
+	Outside *Outside `json:"outside,omitempty"`
+	// DNS says what the name service does. It is at 169.254.169.253 and
+	// fd00:4d4f:4952:45::53 in every Network.
+	// +kubebuilder:default={}
+	// +optional
+	DNS *DNS `json:"dns,omitempty"`
+	// Metadata is an endpoint, http://host:port, that the node asks for what
+	// Workloads request at http://169.254.169.254. The headers
+	// X-Moire-Project, X-Moire-Workload, X-Moire-Network and X-Forwarded-For
+	// tell who asks. Default: nothing answers there.
+	// +kubebuilder:validation:MaxLength=300
+	// +kubebuilder:validation:Pattern=`^https?://[^/]+(/.*)?$`
+	// +optional
+	Metadata string `json:"metadata,omitempty"`
+	// Limit of all Workloads of the Network together, on each node.
+	// +optional
+	Limit *Limit `json:"limit,omitempty"`
+	// Services are the ranges from which addresses of Services are allocated.
+	// Default: what no node holds, from the end of the first prefix.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=100
+	// +kubebuilder:validation:XValidation:rule="self.all(r, isCIDR(r) || isIP(r) || (size(r.split('-')) == 2 && r.split('-').all(a, isIP(a))))",message="each range must be a CIDR, an address or first-last, such as 10.0.0.10-10.0.0.20"
+	// +listType=atomic
+	// +optional
+	Services []string `json:"services,omitempty"`
+	// Floating are the ranges from which FloatingIPs come. Default: everything
+	// when External, else nothing.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=100
+	// +kubebuilder:validation:XValidation:rule="self.all(r, isCIDR(r) || isIP(r) || (size(r.split('-')) == 2 && r.split('-').all(a, isIP(a))))",message="each range must be a CIDR, an address or first-last, such as 10.0.0.10-10.0.0.20"
+	// +listType=atomic
+	// +optional
+	Floating []string `json:"floating,omitempty"`
 }
 
 // NetworkStatus is what the control plane found out or decided.

@@ -32,7 +32,63 @@ type NodeSpec struct {
 	// External: a VXLAN endpoint that runs no agent.
 	// +optional
 	External bool `json:"external,omitempty"`
+	// Zone of the node, for the locality of Services.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Zone string `json:"zone,omitempty"`
+	// Firewall of the node itself. Default: off.
+	// +optional
+	Firewall *Firewall `json:"firewall,omitempty"`
 }
+
+// Modes of a Firewall.
+const (
+	FirewallOff     = "off"
+	FirewallAudit   = "audit"   // counts what it would drop
+	FirewallEnforce = "enforce" // drops what no rule allows
+)
+
+// Firewall says what may reach the node's own addresses. Replies, loopback,
+// ICMP errors and neighbour discovery, and what Moiré itself needs (VXLAN from
+// Nodes, control plane) always pass. It cannot be enforced without a rule that allows
+// SSH from somewhere unless the Node has the annotation
+// moire.dev/accept-risk: lock-out.
+type Firewall struct {
+	// +kubebuilder:validation:Enum=off;audit;enforce
+	// +kubebuilder:default=off
+	// +optional
+	Mode string `json:"mode,omitempty"`
+	// Allow lists what may come in.
+	// +kubebuilder:validation:MaxItems=128
+	// +listType=atomic
+	// +optional
+	Allow []FirewallRule `json:"allow,omitempty"`
+}
+
+// FirewallRule allows ports from sources.
+type FirewallRule struct {
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +optional
+	Name string `json:"name,omitempty"`
+	// From: any of these CIDRs. Default: everywhere.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=50
+	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="each source must be a CIDR, such as 192.0.2.0/24"
+	// +listType=atomic
+	// +optional
+	From []string `json:"from,omitempty"`
+	// Ports: any of these. Default: every protocol and port.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// AcceptRisk is the annotation of a Node that consents, separated by commas,
+// to mass-delete (a snapshot that removes more than 30 % of what the node has)
+// and lock-out (a Firewall without a rule for SSH).
+const AcceptRisk = "moire.dev/accept-risk"
 
 // States of a Node.
 const (

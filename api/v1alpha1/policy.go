@@ -142,12 +142,21 @@ type Rule struct {
 	// +listType=atomic
 	// +optional
 	Ports []Port `json:"ports,omitempty"`
+	// MatchEqual lists label keys that both ends must have with the same value:
+	// one rule serves every environment. It matches Workloads only.
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=317
+	// +listType=set
+	// +optional
+	MatchEqual []string `json:"matchEqual,omitempty"`
 }
 
 // Peer is the other side; every field that is set must match.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.labels) || has(self.network) || has(self.project) || has(self.cidr)",message="an empty peer matches nobody; set labels, network, project or cidr, or leave the whole list out for everybody"
+// +kubebuilder:validation:XValidation:rule="has(self.labels) || has(self.network) || has(self.project) || has(self.cidr) || has(self.service) || has(self.name)",message="an empty peer matches nobody; set labels, network, project, cidr, service or name, or leave the whole list out for everybody"
 // +kubebuilder:validation:XValidation:rule="!has(self.except) || has(self.cidr)",message="except needs cidr"
+// +kubebuilder:validation:XValidation:rule="!has(self.name) || !has(self.labels) && !has(self.network) && !has(self.project) && !has(self.cidr) && !has(self.service)",message="name stands alone; write another peer for the rest"
+// +kubebuilder:validation:XValidation:rule="!has(self.service) || !has(self.labels) && !has(self.network) && !has(self.cidr)",message="service stands alone or with project; write another peer for the rest"
 type Peer struct {
 	// Labels of the peer Workload: matchLabels and matchExpressions.
 	// +optional
@@ -174,6 +183,19 @@ type Peer struct {
 	// +listType=atomic
 	// +optional
 	Except []string `json:"except,omitempty"`
+	// Service (egress): whoever is behind this Service of the peer's project,
+	// at the target ports that the rule's ports allow.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Service string `json:"service,omitempty"`
+	// Name (egress): a DNS name outside, such as api.example.com or
+	// *.example.com (any number of labels). It matches the addresses that the
+	// Network's own name service told this Workload for such a name, as long as
+	// the answer is valid or a session lives, and no other way.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^(\*\.)?([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.?$`
+	// +optional
+	Name string `json:"name,omitempty"`
 }
 
 // Port is a protocol with, where it has ports, a port or a range.

@@ -47,9 +47,10 @@ type WorkloadSpec struct {
 
 // Interface is one attachment of a Workload to one Network.
 type Interface struct {
-	// Network of the same project.
+	// Network of the same project, or "project/network" where that Network
+	// consents to attach.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:MaxLength=317
 	Network string `json:"network"`
 	// Addresses that the Workload must get: at most one IPv4 and one IPv6.
 	// Default: one dynamic address for each family that the Network has.
@@ -64,6 +65,9 @@ type Interface struct {
 	// +kubebuilder:validation:Pattern=`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`
 	// +optional
 	MAC string `json:"mac,omitempty"`
+	// Limit of this interface.
+	// +optional
+	Limit *Limit `json:"limit,omitempty"`
 }
 
 // Phases of a Workload.

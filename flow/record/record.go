@@ -66,8 +66,18 @@ type Record struct {
 	ReplyPackets   uint64 `json:"replyPackets"`
 	ReplyBytes     uint64 `json:"replyBytes"`
 
+	// Service, project/name, and the address and port that the source asked
+	// for, when Destination is a backend that was chosen for them.
+	Service        string `json:"service,omitempty"`
+	ServiceAddress string `json:"serviceAddress,omitempty"`
+	// Translated is how the session looks on the other side of a translation
+	// (a Link, a FloatingIP, the way outside): address:port, empty when the same.
+	TranslatedSource      string `json:"translatedSource,omitempty"`
+	TranslatedDestination string `json:"translatedDestination,omitempty"`
+	// Via is the function instance, project/workload, that the session went to.
+	Via string `json:"via,omitempty"`
+
 	// Filled by the L7 data plane.
-	Service string        `json:"service,omitempty"`
 	Route   string        `json:"route,omitempty"`
 	Latency time.Duration `json:"latency,omitempty"`
 	TraceID string        `json:"traceID,omitempty"`

@@ -118,7 +118,7 @@ func (s *Set) walk(region netip.Prefix, p Packet, shadow bool, steps []Step) (Ve
 }
 
 func (r *Rule) matches(region netip.Prefix, p Packet) bool {
-	return r.matchesPort(p) && r.matchesPeer(region, p.Peer)
+	return r.matchesPort(p) && r.matchesPeer(region, p)
 }
 
 func (r *Rule) matchesPort(p Packet) bool {
@@ -133,21 +133,24 @@ func (r *Rule) matchesPort(p Packet) bool {
 	return false
 }
 
-func (r *Rule) matchesPeer(region netip.Prefix, id Identity) bool {
+func (r *Rule) matchesPeer(region netip.Prefix, p Packet) bool {
 	if len(r.Peers) == 0 {
 		return true
 	}
 	for i := range r.Peers {
-		if r.Peers[i].matches(region, id) {
+		if r.Peers[i].matches(region, p) {
 			return true
 		}
 	}
 	return false
 }
 
-func (p *Peer) matches(region netip.Prefix, id Identity) bool {
+func (p *Peer) matches(region netip.Prefix, packet Packet) bool {
+	if p.Name != "" {
+		return MatchName(p.Name, packet.Name)
+	}
 	if !p.Anyone {
-		if _, ok := slices.BinarySearch(p.Identities, id); !ok {
+		if _, ok := slices.BinarySearch(p.Identities, packet.Peer); !ok {
 			return false
 		}
 	}

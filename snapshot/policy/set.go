@@ -12,6 +12,7 @@ type Identity uint32
 //	                                              the Workload, and no rule of the tier matched
 //	default/<project>/<network>/<open|deny>       nothing else decided
 //	gateway/<project>/<network>                   the gateway of the Network answers a ping
+//	platform/<names|metadata|health>              what the node itself serves or checks
 //	closed/<reason>                               something needed is missing
 type RuleID string
 
@@ -121,6 +122,11 @@ type Peer struct {
 	// CIDR, when valid, must contain the peer's address, and none of Except.
 	CIDR   netip.Prefix
 	Except []netip.Prefix
+	// Name, when set, is all there is: a DNS name or *.name, lower case without
+	// a full stop at the end. Packet.Name must match it. A kernel table knows no
+	// names: the node first puts Peers with the addresses that it has told the
+	// Workload in its place, see Resolve.
+	Name string
 }
 
 // PortRange is a protocol and a closed range of destination ports; 0 to 65535
@@ -138,6 +144,8 @@ type Packet struct {
 	Protocol uint8
 	// Port is the destination port, 0 where the protocol has none.
 	Port uint16
+	// Name by which the peer was asked for, "" when unknown; only for explain.
+	Name string
 }
 
 // Verdict is the decision.
