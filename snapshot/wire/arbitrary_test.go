@@ -76,6 +76,9 @@ func rule(t *rapid.T, tier policy.Tier) policy.Rule {
 		ID: policy.RuleID("policy/" + name(t)), Tier: tier, Audit: rapid.Bool().Draw(t, "audit"),
 		Action: policy.Action(rapid.IntRange(0, int(last)).Draw(t, "action")),
 	}
+	if rapid.Bool().Draw(t, "named") {
+		r.Peers = append(r.Peers, policy.Peer{Name: "*.example.com"})
+	}
 	for range rapid.IntRange(0, 3).Draw(t, "peers") {
 		p := policy.Peer{Anyone: rapid.Bool().Draw(t, "anyone")}
 		p.Identities = some(t, "identities", func(t *rapid.T) policy.Identity {
@@ -129,7 +132,7 @@ func arbitrary(t *rapid.T) *snapshot.Snapshot {
 		return n.Name, n
 	})
 	s.Networks = fill(t, "networks", func(t *rapid.T) (snapshot.VNI, snapshot.Network) {
-		n := snapshot.Network{VNI: vni(t), Project: name(t), Name: name(t), Domain: name(t), MTU: rapid.IntRange(0, 9000).Draw(t, "mtu"), Deny: rapid.Bool().Draw(t, "deny")}
+		n := snapshot.Network{VNI: vni(t), Project: name(t), Name: name(t), Domain: name(t), Limit: limit(t), MTU: rapid.IntRange(0, 9000).Draw(t, "mtu"), Deny: rapid.Bool().Draw(t, "deny")}
 		n.Prefixes = some(t, "prefixes", prefix, comparePrefix)
 		return n.VNI, n
 	})
@@ -140,6 +143,9 @@ func arbitrary(t *rapid.T) *snapshot.Snapshot {
 	})
 	s.Endpoints = fill(t, "endpoints", func(t *rapid.T) (snapshot.Addr, snapshot.Endpoint) {
 		e := snapshot.Endpoint{Addr: snapshot.Addr{VNI: vni(t), IP: addr(t)}, Project: name(t), Workload: name(t), MAC: mac(t), Identity: 7, Node: name(t)}
+		if rapid.Bool().Draw(t, "linked") {
+			e.Home, e.Chain = at(t), chainKey(t)
+		}
 		return e.Addr, e
 	})
 	s.Blocks = fill(t, "blocks", func(t *rapid.T) (snapshot.BlockKey, snapshot.Block) {
@@ -151,7 +157,7 @@ func arbitrary(t *rapid.T) *snapshot.Snapshot {
 		if rapid.Bool().Draw(t, "refused") {
 			g.Error = "no such Network;\ncreate it"
 		} else {
-			g.VNI, g.Identity, g.MAC = vni(t), 9, mac(t)
+			g.VNI, g.Identity, g.MAC, g.Limit = vni(t), 9, mac(t), limit(t)
 			g.Addresses = some(t, "addresses", addr, netip.Addr.Compare)
 		}
 		return g.AttachmentKey, g
@@ -159,6 +165,7 @@ func arbitrary(t *rapid.T) *snapshot.Snapshot {
 	s.Policies = fill(t, "policies", func(t *rapid.T) (snapshot.PolicyKey, policy.Set) {
 		return snapshot.PolicyKey{VNI: vni(t), Identity: 7, Direction: policy.Direction(rapid.IntRange(0, 1).Draw(t, "direction"))}, set(t)
 	})
+	reach(t, s)
 	return s
 }
 
@@ -174,5 +181,9 @@ func report(t *rapid.T) snapshot.Report {
 	for range rapid.IntRange(0, 3).Draw(t, "blocks") {
 		r.Blocks = append(r.Blocks, block(t))
 	}
+	r.Health = list(t, "health", func(t *rapid.T) snapshot.Health {
+		return snapshot.Health{CheckKey: checkKeyOf(t), Healthy: rapid.Bool().Draw(t, "healthy"), Since: time.Unix(1, 2).UTC(), Error: "refused"}
+	})
+	r.Repairs, r.LastRepair, r.Held = rapid.Uint64().Draw(t, "repairs"), "endpoints: 1 row", "it removes 40 %"
 	return r
 }

@@ -47,6 +47,24 @@ func addRow(out *snapshot.Snapshot, c *check, r *Row, keysOnly bool) {
 		add(c, &out.Grants, "grant", r.Grant, (*check).grantKey, (*check).grant, keysOnly)
 	case *Row_Policy:
 		add(c, &out.Policies, "policy", r.Policy, (*check).policyKey, (*check).set, keysOnly)
+	case *Row_Chain:
+		add(c, &out.Chains, "chain", r.Chain, (*check).chainKey, (*check).chain, keysOnly)
+	case *Row_Service:
+		add(c, &out.Services, "service", r.Service, (*check).serviceKey, (*check).service, keysOnly)
+	case *Row_Exit:
+		add(c, &out.Exits, "exit", r.Exit, (*check).exitKey, (*check).exit, keysOnly)
+	case *Row_Masquerade:
+		add(c, &out.Masquerades, "masquerade", r.Masquerade, (*check).masqueradeKey, (*check).masquerade, keysOnly)
+	case *Row_External:
+		add(c, &out.Externals, "external", r.External, (*check).externalKey, (*check).external, keysOnly)
+	case *Row_Names:
+		add(c, &out.Names, "names", r.Names, (*check).namesKey, (*check).names, keysOnly)
+	case *Row_Check:
+		add(c, &out.Checks, "check", r.Check, (*check).checkKey, (*check).check, keysOnly)
+	case *Row_Capture:
+		add(c, &out.Captures, "capture", r.Capture, (*check).captureKey, (*check).capture, keysOnly)
+	case *Row_Own:
+		c.own(out, r.Own)
 	default:
 		c.err = fmt.Errorf("%s: of no known kind; the other side may be newer than this one", c.row)
 	}
@@ -96,6 +114,7 @@ func (c *check) network(in *Network) snapshot.Network {
 		Domain:   c.text("domain", in.GetDomain(), maxName),
 		Prefixes: c.prefixes("prefixes", in.GetPrefixes(), true),
 		Deny:     in.GetDeny(),
+		Limit:    c.limit(in.GetLimit()),
 	}
 	ascending(c, "prefixes", out.Prefixes, comparePrefix)
 	if in.GetMtu() > maxMTU {
@@ -136,6 +155,8 @@ func (c *check) endpoint(in *Endpoint) snapshot.Endpoint {
 		MAC:      c.mac("mac", in.GetMac()),
 		Identity: policy.Identity(in.GetIdentity()),
 		Node:     c.name("node", in.GetNode()),
+		Home:     c.home("home", in.GetHome()),
+		Chain:    c.chainOf("chain", in.GetChain()),
 	}
 }
 
@@ -196,12 +217,14 @@ func (c *check) grant(in *Grant) snapshot.Grant {
 	out.Identity = policy.Identity(in.GetIdentity())
 	out.Addresses = c.addrs("addresses", in.GetAddresses())
 	out.MAC = c.mac("mac", in.GetMac())
+	out.Limit = c.limit(in.GetLimit())
 	return out
 }
 
 // count of all rows.
 func count(s *snapshot.Snapshot) int {
-	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies)
+	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies) +
+		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures)
 }
 
 // overlap finds a key that is in both.
@@ -214,6 +237,14 @@ func overlap(a, b *snapshot.Snapshot) error {
 		shared("block", a.Blocks, b.Blocks),
 		shared("grant", a.Grants, b.Grants),
 		shared("policy", a.Policies, b.Policies),
+		shared("chain", a.Chains, b.Chains),
+		shared("service", a.Services, b.Services),
+		shared("exit", a.Exits, b.Exits),
+		shared("masquerade", a.Masquerades, b.Masquerades),
+		shared("external", a.Externals, b.Externals),
+		shared("names", a.Names, b.Names),
+		shared("check", a.Checks, b.Checks),
+		shared("capture", a.Captures, b.Captures),
 	)
 }
 

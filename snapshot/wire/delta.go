@@ -16,7 +16,7 @@ func FromDelta(d *snapshot.Delta, send func(*Delta) error) error {
 	if n := count(&d.Put) + count(&d.Delete); n > MaxRows {
 		return fmt.Errorf("%d rows, more than %d", n, MaxRows)
 	}
-	c := chunker{send: send, version: string(d.Version), next: &Delta{Version: string(d.Version), Reset_: d.Reset}}
+	c := chunker{send: send, version: string(d.Version), next: &Delta{Version: string(d.Version), Reset_: d.Reset, Changed: d.Changed}}
 	if !d.Reset {
 		for r, err := range rows(&d.Delete, true) {
 			if err := c.add(r, true, err); err != nil {
@@ -54,7 +54,7 @@ func (c *chunker) add(r *Row, del bool, err error) error {
 		if err := c.send(c.next); err != nil {
 			return err
 		}
-		c.next, c.size = &Delta{Version: c.version, Reset_: c.next.Reset_}, 0
+		c.next, c.size = &Delta{Version: c.version, Reset_: c.next.Reset_, Changed: c.next.Changed}, 0
 	}
 	c.size += size
 	if del {
@@ -88,7 +88,7 @@ func (j *Joiner) Add(m *Delta) (*snapshot.Delta, error) {
 	version := snapshot.Version(m.GetVersion())
 	if j.delta == nil || j.delta.Version != version || j.delta.Reset != m.GetReset_() {
 		*j = Joiner{node: j.node, delta: &snapshot.Delta{
-			Version: version, Reset: m.GetReset_(),
+			Version: version, Reset: m.GetReset_(), Changed: m.GetChanged(),
 			Put: snapshot.Snapshot{Node: j.node}, Delete: snapshot.Snapshot{Node: j.node},
 		}}
 	}

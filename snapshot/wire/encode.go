@@ -28,13 +28,24 @@ func FromSnapshot(s *snapshot.Snapshot) ([]*Row, error) {
 // rows yields every row in a fixed order, or only the keys; an error ends it.
 func rows(s *snapshot.Snapshot, keysOnly bool) iter.Seq2[*Row, error] {
 	return func(yield func(*Row, error) bool) {
-		_ = table(yield, keysOnly, "node", s.Nodes, cmp.Compare[string], nodeRow) &&
+		ok := table(yield, keysOnly, "node", s.Nodes, cmp.Compare[string], nodeRow) &&
 			table(yield, keysOnly, "network", s.Networks, cmp.Compare[snapshot.VNI], networkRow) &&
 			table(yield, keysOnly, "identity", s.Identities, cmp.Compare[policy.Identity], identityRow) &&
 			table(yield, keysOnly, "endpoint", s.Endpoints, snapshot.Addr.Compare, endpointRow) &&
 			table(yield, keysOnly, "block", s.Blocks, snapshot.BlockKey.Compare, blockRow) &&
 			table(yield, keysOnly, "grant", s.Grants, snapshot.AttachmentKey.Compare, grantRow) &&
-			table(yield, keysOnly, "policy", s.Policies, snapshot.PolicyKey.Compare, policyRow)
+			table(yield, keysOnly, "policy", s.Policies, snapshot.PolicyKey.Compare, policyRow) &&
+			table(yield, keysOnly, "chain", s.Chains, snapshot.ChainKey.Compare, chainRow) &&
+			table(yield, keysOnly, "service", s.Services, snapshot.ServiceKey.Compare, serviceRow) &&
+			table(yield, keysOnly, "exit", s.Exits, cmp.Compare[snapshot.VNI], exitRow) &&
+			table(yield, keysOnly, "masquerade", s.Masquerades, snapshot.Addr.Compare, masqueradeRow) &&
+			table(yield, keysOnly, "external", s.Externals, netip.Addr.Compare, externalRow) &&
+			table(yield, keysOnly, "names", s.Names, cmp.Compare[snapshot.VNI], namesRow) &&
+			table(yield, keysOnly, "check", s.Checks, snapshot.CheckKey.Compare, checkRow) &&
+			table(yield, keysOnly, "capture", s.Captures, cmp.Compare[string], captureRow)
+		if own := ownRow(s); ok && own != nil && !keysOnly {
+			yield(own, nil)
+		}
 	}
 }
 
@@ -73,6 +84,7 @@ func networkRow(k snapshot.VNI, v *snapshot.Network) (*Row, snapshot.VNI) {
 	if v != nil {
 		out.Project, out.Name, out.Domain = v.Project, v.Name, v.Domain
 		out.Prefixes, out.Mtu, out.Deny = fromPrefixes(v.Prefixes), uint32(v.MTU), v.Deny
+		out.Limit = fromLimit(v.Limit)
 		k = v.VNI
 	}
 	return &Row{Row: &Row_Network{out}}, k
@@ -93,6 +105,7 @@ func endpointRow(k snapshot.Addr, v *snapshot.Endpoint) (*Row, snapshot.Addr) {
 	if v != nil {
 		out.Project, out.Workload, out.Node = v.Project, v.Workload, v.Node
 		out.Mac, out.Identity = fromMAC(v.MAC), uint32(v.Identity)
+		out.Home, out.Chain = fromAddr(v.Home), fromChainKey(v.Chain)
 		k = v.Addr
 	}
 	return &Row{Row: &Row_Endpoint{out}}, k
@@ -119,7 +132,7 @@ func grantRow(k snapshot.AttachmentKey, v *snapshot.Grant) (*Row, snapshot.Attac
 	out := &Grant{Project: k.Project, Workload: k.Workload, Network: k.Network}
 	if v != nil {
 		out.Error, out.Vni, out.Identity = v.Error, uint32(v.VNI), uint32(v.Identity)
-		out.Addresses, out.Mac = fromAddrs(v.Addresses), fromMAC(v.MAC)
+		out.Addresses, out.Mac, out.Limit = fromAddrs(v.Addresses), fromMAC(v.MAC), fromLimit(v.Limit)
 		k = v.AttachmentKey
 	}
 	return &Row{Row: &Row_Grant{out}}, k

@@ -34,5 +34,6 @@ const (
 	maxMTU     = 65535
 	maxVNI     = 1<<24 - 1
 	maxItems   = 1 << 16 // repeated fields inside a row
+	maxFrame   = 65535   // bytes of a captured frame
 	maxReports = 1 << 16 // attachments, and blocks, of one report
 )

@@ -28,7 +28,7 @@ func policyRow(k snapshot.PolicyKey, v *policy.Set) (*Row, snapshot.PolicyKey) {
 func fromRule(r policy.Rule) *Rule {
 	out := &Rule{Id: string(r.ID), Tier: uint32(r.Tier), Action: uint32(r.Action), Audit: r.Audit}
 	for _, p := range r.Peers {
-		peer := &Peer{Anyone: p.Anyone, Cidr: fromPrefix(p.CIDR), Except: fromPrefixes(p.Except)}
+		peer := &Peer{Anyone: p.Anyone, Cidr: fromPrefix(p.CIDR), Except: fromPrefixes(p.Except), Name: p.Name}
 		for _, i := range p.Identities {
 			peer.Identities = append(peer.Identities, uint32(i))
 		}
@@ -103,7 +103,10 @@ func (c *check) rule(in *Rule) policy.Rule {
 }
 
 func (c *check) peer(in *Peer) policy.Peer {
-	out := policy.Peer{Anyone: in.GetAnyone()}
+	out := policy.Peer{Anyone: in.GetAnyone(), Name: c.text("rules.peers.name", in.GetName(), maxName)}
+	if out.Name != "" && (out.Anyone || len(in.GetIdentities()) > 0 || in.GetCidr() != nil) {
+		c.failf("rules.peers.name", "set, but so is something else that the peer must match")
+	}
 	if !c.count("rules.peers.identities", len(in.GetIdentities()), MaxRows) {
 		return policy.Peer{}
 	}

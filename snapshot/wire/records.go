@@ -76,7 +76,7 @@ func toRecord(b []byte) (record.Record, error) {
 	if r.Latency < 0 {
 		c.failf("latency", "%s is negative", r.Latency)
 	}
-	for _, s := range []string{r.Protocol, r.Rule, r.IngressRule, r.Tier, r.Direction, r.ShadowVerdict, r.ShadowRule, r.Drop, r.Service, r.Route, r.TraceID} {
+	for _, s := range []string{r.Protocol, r.Rule, r.IngressRule, r.Tier, r.Direction, r.ShadowVerdict, r.ShadowRule, r.Drop, r.Service, r.ServiceAddress, r.TranslatedSource, r.TranslatedDestination, r.Via, r.Route, r.TraceID} {
 		c.text("texts", s, maxRuleID)
 	}
 	c.end("source", &r.Source)

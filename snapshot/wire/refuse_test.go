@@ -30,6 +30,15 @@ func goodRows() map[string]*Row {
 			{Id: "a", Tier: 0, Action: 2, Peers: []*Peer{{Identities: []uint32{1, 2}, Cidr: net4, Except: []*Prefix{{Address: ip4, Bits: 32}}}}},
 			{Id: "b", Tier: 1, Action: 1, Ports: []*PortRange{{Protocol: 6, First: 1, Last: 65535}}},
 		}}}},
+		"chain":      {Row: &Row_Chain{&Chain{Key: &ChainKey{Vni: 5, Link: "p/l"}, Hops: []*Hop{{Project: "p", Workload: "fw", Addr: &Addr{Vni: 5, Address: ip4}}}}}},
+		"service":    {Row: &Row_Service{&Service{Addr: &Addr{Vni: 5, Address: ip4}, Protocol: 6, Port: 80, Project: "p", Name: "s", Backends: []*Backend{{Addr: &Addr{Vni: 5, Address: ip4}}}}}},
+		"exit":       {Row: &Row_Exit{&Exit{Vni: 5, Addresses: [][]byte{ip4}, Hosts: []*PortRange{{Protocol: 6, First: 1, Last: 2}}}}},
+		"masquerade": {Row: &Row_Masquerade{&Masquerade{Addr: &Addr{Vni: 5, Address: ip4}, As: ip4}}},
+		"external":   {Row: &Row_External{&External{Address: ip4, Node: "n1"}}},
+		"names":      {Row: &Row_Names{&Names{Vni: 5, Zone: "z", Forward: []*Server{{Address: ip4, Port: 53}}, Records: []*NameRecord{{Name: "a.", Type: "A", Data: "10.0.0.1"}}}}},
+		"check":      {Row: &Row_Check{&Check{Key: &CheckKey{Addr: &Addr{Vni: 5, Address: ip4}, Kind: "tcp", Port: 80}, Interval: 1}}},
+		"capture":    {Row: &Row_Capture{&Capture{Id: "c", Vnis: []uint32{5}, Probe: &Probe{Source: &Addr{Vni: 5, Address: ip4}, Destination: &Addr{Vni: 5, Address: ip4}}}}},
+		"own":        {Row: &Row_Own{&Own{AcceptMassDelete: true, Firewall: &Firewall{Allow: []*FirewallRule{{From: []*Prefix{net4}}}}}}},
 	}
 }
 
@@ -48,6 +57,16 @@ func TestBadRows(t *testing.T) {
 		change func(*Row)
 		want   string // the whole error after "row 0 "
 	}{
+		{"chain", func(r *Row) { r.GetChain().Key = nil }, "(chain): field key: missing"},
+		{"chain", func(r *Row) { r.GetChain().Hops[0].Addr = nil }, "(chain {5 p/l false}): field hops.addr.vni: network id 0 is not within 1 to 16777215"},
+		{"service", func(r *Row) { r.GetService().Protocol = 256 }, "(service): field protocol: 256 is larger than 255"},
+		{"service", func(r *Row) { r.GetService().Affinity = -1 }, "(service {5/10.0.0.1 6 80}): field affinity: -1ns is negative"},
+		{"exit", func(r *Row) { r.GetExit().Hosts[0].First = 3 }, "(exit 5): field rules.ports: 3 to 2 is no range"},
+		{"masquerade", func(r *Row) { r.GetMasquerade().As = nil }, "(masquerade 5/10.0.0.1): field as: an address of 0 bytes; want 4 or 16"},
+		{"names", func(r *Row) { r.GetNames().Records[0].Name = "" }, "(names 5): field records.name: empty"},
+		{"check", func(r *Row) { r.GetCheck().Interval = -5 }, "(check {5/10.0.0.1 tcp 80 }): field interval: -5ns is negative"},
+		{"capture", func(r *Row) { r.GetCapture().Vnis[0] = 0 }, "(capture c): field vnis: network id 0 is not within 1 to 16777215"},
+		{"policy", func(r *Row) { r.GetPolicy().Rules[0].Peers[0].Name = "x" }, "(policy {5 3 ingress}): field rules.peers.name: set, but so is something else that the peer must match"},
 		{"node", func(r *Row) { r.GetNode().Name = "" }, "(node): field name: empty"},
 		{"node", func(r *Row) { r.GetNode().Name = long }, "(node): field name: 70000 bytes; at most 253"},
 		{"node", func(r *Row) { r.GetNode().Name = "a\nb" }, "(node): field name: control character 0x0a"},

@@ -11,7 +11,8 @@ import (
 // FromReport leaves the node's name out: the receiver knows it from the
 // certificate.
 func FromReport(r *snapshot.Report) *Report {
-	out := &Report{Address: r.Address.AsSlice(), Agent: r.Agent, Kernel: r.Kernel, RecordsLost: r.RecordsLost}
+	out := &Report{Address: r.Address.AsSlice(), Agent: r.Agent, Kernel: r.Kernel, RecordsLost: r.RecordsLost,
+		Repairs: r.Repairs, LastRepair: r.LastRepair, Held: r.Held}
 	for _, a := range r.Attachments {
 		out.Attachments = append(out.Attachments, &Attachment{
 			Project: a.Project, Workload: a.Workload, Network: a.Network,
@@ -22,6 +23,9 @@ func FromReport(r *snapshot.Report) *Report {
 	}
 	for _, b := range r.Blocks {
 		out.Blocks = append(out.Blocks, fromBlock(&b))
+	}
+	for _, h := range r.Health {
+		out.Health = append(out.Health, &Health{Key: fromCheckKey(h.CheckKey), Healthy: h.Healthy, Since: nanos(h.Since), Error: h.Error})
 	}
 	return out
 }
@@ -44,9 +48,13 @@ func ToReport(node string, in *Report) (snapshot.Report, error) {
 		Agent:       c.text("agent", in.GetAgent(), maxName),
 		Kernel:      c.text("kernel", in.GetKernel(), maxName),
 		RecordsLost: in.GetRecordsLost(),
+		Repairs:     in.GetRepairs(),
+		LastRepair:  c.lines("last_repair", in.GetLastRepair()),
+		Held:        c.lines("held", in.GetHeld()),
 	}
 	c.count("attachments", len(in.GetAttachments()), maxReports)
 	c.count("blocks", len(in.GetBlocks()), maxReports)
+	c.count("health", len(in.GetHealth()), maxReports)
 	if c.err != nil {
 		return snapshot.Report{}, c.err
 	}
@@ -60,6 +68,13 @@ func ToReport(node string, in *Report) (snapshot.Report, error) {
 	for i, b := range in.GetBlocks() {
 		c.row = fmt.Sprintf("report: block %d", i)
 		out.Blocks = append(out.Blocks, c.block(b))
+		if c.err != nil {
+			return snapshot.Report{}, c.err
+		}
+	}
+	for i, h := range in.GetHealth() {
+		c.row = fmt.Sprintf("report: health %d", i)
+		out.Health = append(out.Health, c.health(h))
 		if c.err != nil {
 			return snapshot.Report{}, c.err
 		}

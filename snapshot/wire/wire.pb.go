@@ -190,9 +190,11 @@ func (x *JoinReply) GetRoots() [][]byte {
 type FromNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// hello comes first and once: the version that the node has.
-	Hello         *Hello  `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
-	Ack           *Ack    `protobuf:"bytes,2,opt,name=ack,proto3" json:"ack,omitempty"`
-	Report        *Report `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
+	Hello  *Hello  `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	Ack    *Ack    `protobuf:"bytes,2,opt,name=ack,proto3" json:"ack,omitempty"`
+	Report *Report `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
+	// captured belongs to captures of the snapshot that the node has.
+	Captured      []*Captured `protobuf:"bytes,4,rep,name=captured,proto3" json:"captured,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +250,137 @@ func (x *FromNode) GetReport() *Report {
 	return nil
 }
 
+func (x *FromNode) GetCaptured() []*Captured {
+	if x != nil {
+		return x.Captured
+	}
+	return nil
+}
+
+type Captured struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Capture       string                 `protobuf:"bytes,1,opt,name=capture,proto3" json:"capture,omitempty"`
+	Time          int64                  `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"` // Unix nanoseconds
+	Where         string                 `protobuf:"bytes,3,opt,name=where,proto3" json:"where,omitempty"`
+	Vni           uint32                 `protobuf:"varint,4,opt,name=vni,proto3" json:"vni,omitempty"`
+	Interface     string                 `protobuf:"bytes,5,opt,name=interface,proto3" json:"interface,omitempty"`
+	Verdict       string                 `protobuf:"bytes,6,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Rule          string                 `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Length        uint32                 `protobuf:"varint,9,opt,name=length,proto3" json:"length,omitempty"`
+	Data          []byte                 `protobuf:"bytes,10,opt,name=data,proto3" json:"data,omitempty"`
+	Text          string                 `protobuf:"bytes,11,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Captured) Reset() {
+	*x = Captured{}
+	mi := &file_wire_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Captured) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Captured) ProtoMessage() {}
+
+func (x *Captured) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Captured.ProtoReflect.Descriptor instead.
+func (*Captured) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Captured) GetCapture() string {
+	if x != nil {
+		return x.Capture
+	}
+	return ""
+}
+
+func (x *Captured) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Captured) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *Captured) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Captured) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Captured) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *Captured) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Captured) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Captured) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *Captured) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Captured) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"` // empty: nothing
@@ -257,7 +390,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +402,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +415,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hello) GetVersion() string {
@@ -306,7 +439,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +451,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +464,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ack) GetVersion() string {
@@ -367,15 +500,16 @@ type Delta struct {
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	Reset_        bool                   `protobuf:"varint,2,opt,name=reset,proto3" json:"reset,omitempty"`
 	Put           []*Row                 `protobuf:"bytes,3,rep,name=put,proto3" json:"put,omitempty"`
-	Delete        []*Row                 `protobuf:"bytes,4,rep,name=delete,proto3" json:"delete,omitempty"` // key fields only
-	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`    // the next message continues this delta
+	Delete        []*Row                 `protobuf:"bytes,4,rep,name=delete,proto3" json:"delete,omitempty"`    // key fields only
+	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`       // the next message continues this delta
+	Changed       bool                   `protobuf:"varint,6,opt,name=changed,proto3" json:"changed,omitempty"` // what the own row tells is different
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +521,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +534,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Delta) GetVersion() string {
@@ -438,6 +572,13 @@ func (x *Delta) GetMore() bool {
 	return false
 }
 
+func (x *Delta) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
 type Row struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Row:
@@ -449,6 +590,15 @@ type Row struct {
 	//	*Row_Block
 	//	*Row_Grant
 	//	*Row_Policy
+	//	*Row_Chain
+	//	*Row_Service
+	//	*Row_Exit
+	//	*Row_Masquerade
+	//	*Row_External
+	//	*Row_Names
+	//	*Row_Check
+	//	*Row_Capture
+	//	*Row_Own
 	Row           isRow_Row `protobuf_oneof:"row"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -456,7 +606,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +618,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +631,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Row) GetRow() isRow_Row {
@@ -554,6 +704,87 @@ func (x *Row) GetPolicy() *PolicySet {
 	return nil
 }
 
+func (x *Row) GetChain() *Chain {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Chain); ok {
+			return x.Chain
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetService() *Service {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Service); ok {
+			return x.Service
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetExit() *Exit {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Exit); ok {
+			return x.Exit
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetMasquerade() *Masquerade {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Masquerade); ok {
+			return x.Masquerade
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetExternal() *External {
+	if x != nil {
+		if x, ok := x.Row.(*Row_External); ok {
+			return x.External
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetNames() *Names {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Names); ok {
+			return x.Names
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetCheck() *Check {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetCapture() *Capture {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Capture); ok {
+			return x.Capture
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetOwn() *Own {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Own); ok {
+			return x.Own
+		}
+	}
+	return nil
+}
+
 type isRow_Row interface {
 	isRow_Row()
 }
@@ -586,6 +817,42 @@ type Row_Policy struct {
 	Policy *PolicySet `protobuf:"bytes,7,opt,name=policy,proto3,oneof"`
 }
 
+type Row_Chain struct {
+	Chain *Chain `protobuf:"bytes,8,opt,name=chain,proto3,oneof"`
+}
+
+type Row_Service struct {
+	Service *Service `protobuf:"bytes,9,opt,name=service,proto3,oneof"`
+}
+
+type Row_Exit struct {
+	Exit *Exit `protobuf:"bytes,10,opt,name=exit,proto3,oneof"`
+}
+
+type Row_Masquerade struct {
+	Masquerade *Masquerade `protobuf:"bytes,11,opt,name=masquerade,proto3,oneof"`
+}
+
+type Row_External struct {
+	External *External `protobuf:"bytes,12,opt,name=external,proto3,oneof"`
+}
+
+type Row_Names struct {
+	Names *Names `protobuf:"bytes,13,opt,name=names,proto3,oneof"`
+}
+
+type Row_Check struct {
+	Check *Check `protobuf:"bytes,14,opt,name=check,proto3,oneof"`
+}
+
+type Row_Capture struct {
+	Capture *Capture `protobuf:"bytes,15,opt,name=capture,proto3,oneof"`
+}
+
+type Row_Own struct {
+	Own *Own `protobuf:"bytes,16,opt,name=own,proto3,oneof"`
+}
+
 func (*Row_Node) isRow_Row() {}
 
 func (*Row_Network) isRow_Row() {}
@@ -600,6 +867,24 @@ func (*Row_Grant) isRow_Row() {}
 
 func (*Row_Policy) isRow_Row() {}
 
+func (*Row_Chain) isRow_Row() {}
+
+func (*Row_Service) isRow_Row() {}
+
+func (*Row_Exit) isRow_Row() {}
+
+func (*Row_Masquerade) isRow_Row() {}
+
+func (*Row_External) isRow_Row() {}
+
+func (*Row_Names) isRow_Row() {}
+
+func (*Row_Check) isRow_Row() {}
+
+func (*Row_Capture) isRow_Row() {}
+
+func (*Row_Own) isRow_Row() {}
+
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -612,7 +897,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +909,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +922,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Node) GetName() string {
@@ -678,7 +963,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +975,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +988,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -730,7 +1015,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +1027,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +1040,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Range) GetFirst() []byte {
@@ -781,13 +1066,14 @@ type Network struct {
 	Prefixes      []*Prefix              `protobuf:"bytes,5,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
 	Mtu           uint32                 `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	Deny          bool                   `protobuf:"varint,7,opt,name=deny,proto3" json:"deny,omitempty"`
+	Limit         *Limit                 `protobuf:"bytes,8,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +1085,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1098,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Network) GetVni() uint32 {
@@ -864,6 +1150,66 @@ func (x *Network) GetDeny() bool {
 	return false
 }
 
+func (x *Network) GetLimit() *Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+// Limit in bits per second; 0: none.
+type Limit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Egress        uint64                 `protobuf:"varint,1,opt,name=egress,proto3" json:"egress,omitempty"`
+	Ingress       uint64                 `protobuf:"varint,2,opt,name=ingress,proto3" json:"ingress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limit) Reset() {
+	*x = Limit{}
+	mi := &file_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limit) ProtoMessage() {}
+
+func (x *Limit) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limit.ProtoReflect.Descriptor instead.
+func (*Limit) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Limit) GetEgress() uint64 {
+	if x != nil {
+		return x.Egress
+	}
+	return 0
+}
+
+func (x *Limit) GetIngress() uint64 {
+	if x != nil {
+		return x.Ingress
+	}
+	return 0
+}
+
 type Label struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -874,7 +1220,7 @@ type Label struct {
 
 func (x *Label) Reset() {
 	*x = Label{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1232,7 @@ func (x *Label) String() string {
 func (*Label) ProtoMessage() {}
 
 func (x *Label) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1245,7 @@ func (x *Label) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Label.ProtoReflect.Descriptor instead.
 func (*Label) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Label) GetKey() string {
@@ -930,7 +1276,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1288,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1301,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Identity) GetNumber() uint32 {
@@ -1009,13 +1355,15 @@ type Endpoint struct {
 	Mac           []byte                 `protobuf:"bytes,5,opt,name=mac,proto3" json:"mac,omitempty"`
 	Identity      uint32                 `protobuf:"varint,6,opt,name=identity,proto3" json:"identity,omitempty"`
 	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
+	Home          *Addr                  `protobuf:"bytes,8,opt,name=home,proto3" json:"home,omitempty"`
+	Chain         *ChainKey              `protobuf:"bytes,9,opt,name=chain,proto3" json:"chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1375,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1388,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Endpoint) GetVni() uint32 {
@@ -1092,6 +1440,1545 @@ func (x *Endpoint) GetNode() string {
 	return ""
 }
 
+func (x *Endpoint) GetHome() *Addr {
+	if x != nil {
+		return x.Home
+	}
+	return nil
+}
+
+func (x *Endpoint) GetChain() *ChainKey {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+type Addr struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Address       []byte                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Addr) Reset() {
+	*x = Addr{}
+	mi := &file_wire_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Addr) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Addr) ProtoMessage() {}
+
+func (x *Addr) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Addr.ProtoReflect.Descriptor instead.
+func (*Addr) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Addr) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Addr) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+type ChainKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Link          string                 `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
+	Reverse       bool                   `protobuf:"varint,3,opt,name=reverse,proto3" json:"reverse,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChainKey) Reset() {
+	*x = ChainKey{}
+	mi := &file_wire_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChainKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChainKey) ProtoMessage() {}
+
+func (x *ChainKey) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChainKey.ProtoReflect.Descriptor instead.
+func (*ChainKey) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ChainKey) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *ChainKey) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
+func (x *ChainKey) GetReverse() bool {
+	if x != nil {
+		return x.Reverse
+	}
+	return false
+}
+
+type Chain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *ChainKey              `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Function      string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Transparent   bool                   `protobuf:"varint,3,opt,name=transparent,proto3" json:"transparent,omitempty"`
+	Hops          []*Hop                 `protobuf:"bytes,4,rep,name=hops,proto3" json:"hops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chain) Reset() {
+	*x = Chain{}
+	mi := &file_wire_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chain) ProtoMessage() {}
+
+func (x *Chain) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chain.ProtoReflect.Descriptor instead.
+func (*Chain) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Chain) GetKey() *ChainKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Chain) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *Chain) GetTransparent() bool {
+	if x != nil {
+		return x.Transparent
+	}
+	return false
+}
+
+func (x *Chain) GetHops() []*Hop {
+	if x != nil {
+		return x.Hops
+	}
+	return nil
+}
+
+type Hop struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	Workload      string                 `protobuf:"bytes,2,opt,name=workload,proto3" json:"workload,omitempty"`
+	Addr          *Addr                  `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
+	Mac           []byte                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hop) Reset() {
+	*x = Hop{}
+	mi := &file_wire_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hop) ProtoMessage() {}
+
+func (x *Hop) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hop.ProtoReflect.Descriptor instead.
+func (*Hop) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Hop) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *Hop) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Hop) GetAddr() *Addr {
+	if x != nil {
+		return x.Addr
+	}
+	return nil
+}
+
+func (x *Hop) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Hop) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type Service struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          *Addr                  `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Project       string                 `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Floating      bool                   `protobuf:"varint,6,opt,name=floating,proto3" json:"floating,omitempty"`
+	PortName      string                 `protobuf:"bytes,7,opt,name=port_name,json=portName,proto3" json:"port_name,omitempty"`
+	Names         []string               `protobuf:"bytes,8,rep,name=names,proto3" json:"names,omitempty"`
+	Backends      []*Backend             `protobuf:"bytes,9,rep,name=backends,proto3" json:"backends,omitempty"`
+	Leaving       []*Backend             `protobuf:"bytes,10,rep,name=leaving,proto3" json:"leaving,omitempty"`
+	Affinity      int64                  `protobuf:"varint,11,opt,name=affinity,proto3" json:"affinity,omitempty"` // ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Service) Reset() {
+	*x = Service{}
+	mi := &file_wire_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Service) ProtoMessage() {}
+
+func (x *Service) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Service.ProtoReflect.Descriptor instead.
+func (*Service) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Service) GetAddr() *Addr {
+	if x != nil {
+		return x.Addr
+	}
+	return nil
+}
+
+func (x *Service) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Service) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Service) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *Service) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Service) GetFloating() bool {
+	if x != nil {
+		return x.Floating
+	}
+	return false
+}
+
+func (x *Service) GetPortName() string {
+	if x != nil {
+		return x.PortName
+	}
+	return ""
+}
+
+func (x *Service) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *Service) GetBackends() []*Backend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *Service) GetLeaving() []*Backend {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
+}
+
+func (x *Service) GetAffinity() int64 {
+	if x != nil {
+		return x.Affinity
+	}
+	return 0
+}
+
+type Backend struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          *Addr                  `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Weight        uint32                 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backend) Reset() {
+	*x = Backend{}
+	mi := &file_wire_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backend) ProtoMessage() {}
+
+func (x *Backend) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backend.ProtoReflect.Descriptor instead.
+func (*Backend) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Backend) GetAddr() *Addr {
+	if x != nil {
+		return x.Addr
+	}
+	return nil
+}
+
+func (x *Backend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Backend) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Backend) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type Exit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Gateway       string                 `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Addresses     [][]byte               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Hosts         []*PortRange           `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exit) Reset() {
+	*x = Exit{}
+	mi := &file_wire_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exit) ProtoMessage() {}
+
+func (x *Exit) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exit.ProtoReflect.Descriptor instead.
+func (*Exit) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Exit) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Exit) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *Exit) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Exit) GetHosts() []*PortRange {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+type Masquerade struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          *Addr                  `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	As            []byte                 `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Masquerade) Reset() {
+	*x = Masquerade{}
+	mi := &file_wire_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Masquerade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Masquerade) ProtoMessage() {}
+
+func (x *Masquerade) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Masquerade.ProtoReflect.Descriptor instead.
+func (*Masquerade) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Masquerade) GetAddr() *Addr {
+	if x != nil {
+		return x.Addr
+	}
+	return nil
+}
+
+func (x *Masquerade) GetAs() []byte {
+	if x != nil {
+		return x.As
+	}
+	return nil
+}
+
+func (x *Masquerade) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type External struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *External) Reset() {
+	*x = External{}
+	mi := &file_wire_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *External) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*External) ProtoMessage() {}
+
+func (x *External) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use External.ProtoReflect.Descriptor instead.
+func (*External) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *External) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *External) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *External) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+type Names struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Zone          string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	Search        []string               `protobuf:"bytes,3,rep,name=search,proto3" json:"search,omitempty"`
+	Ttl           int64                  `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"` // ns
+	Order         string                 `protobuf:"bytes,5,opt,name=order,proto3" json:"order,omitempty"`
+	Records       []*NameRecord          `protobuf:"bytes,6,rep,name=records,proto3" json:"records,omitempty"`
+	Delegations   []*Delegation          `protobuf:"bytes,7,rep,name=delegations,proto3" json:"delegations,omitempty"`
+	Forward       []*Server              `protobuf:"bytes,8,rep,name=forward,proto3" json:"forward,omitempty"`
+	NoForward     bool                   `protobuf:"varint,9,opt,name=no_forward,json=noForward,proto3" json:"no_forward,omitempty"`
+	Metadata      string                 `protobuf:"bytes,10,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Names) Reset() {
+	*x = Names{}
+	mi := &file_wire_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Names) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Names) ProtoMessage() {}
+
+func (x *Names) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Names.ProtoReflect.Descriptor instead.
+func (*Names) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Names) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Names) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Names) GetSearch() []string {
+	if x != nil {
+		return x.Search
+	}
+	return nil
+}
+
+func (x *Names) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *Names) GetOrder() string {
+	if x != nil {
+		return x.Order
+	}
+	return ""
+}
+
+func (x *Names) GetRecords() []*NameRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *Names) GetDelegations() []*Delegation {
+	if x != nil {
+		return x.Delegations
+	}
+	return nil
+}
+
+func (x *Names) GetForward() []*Server {
+	if x != nil {
+		return x.Forward
+	}
+	return nil
+}
+
+func (x *Names) GetNoForward() bool {
+	if x != nil {
+		return x.NoForward
+	}
+	return false
+}
+
+func (x *Names) GetMetadata() string {
+	if x != nil {
+		return x.Metadata
+	}
+	return ""
+}
+
+type NameRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Data          string                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	Ttl           int64                  `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"` // ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NameRecord) Reset() {
+	*x = NameRecord{}
+	mi := &file_wire_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NameRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NameRecord) ProtoMessage() {}
+
+func (x *NameRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NameRecord.ProtoReflect.Descriptor instead.
+func (*NameRecord) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NameRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NameRecord) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *NameRecord) GetData() string {
+	if x != nil {
+		return x.Data
+	}
+	return ""
+}
+
+func (x *NameRecord) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+type Delegation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Zone          string                 `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	Servers       []*Server              `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegation) Reset() {
+	*x = Delegation{}
+	mi := &file_wire_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegation) ProtoMessage() {}
+
+func (x *Delegation) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
+func (*Delegation) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Delegation) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Delegation) GetServers() []*Server {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type Server struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Server) Reset() {
+	*x = Server{}
+	mi := &file_wire_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Server) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Server) ProtoMessage() {}
+
+func (x *Server) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Server.ProtoReflect.Descriptor instead.
+func (*Server) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Server) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Server) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type CheckKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          *Addr                  `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckKey) Reset() {
+	*x = CheckKey{}
+	mi := &file_wire_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckKey) ProtoMessage() {}
+
+func (x *CheckKey) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckKey.ProtoReflect.Descriptor instead.
+func (*CheckKey) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CheckKey) GetAddr() *Addr {
+	if x != nil {
+		return x.Addr
+	}
+	return nil
+}
+
+func (x *CheckKey) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CheckKey) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *CheckKey) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *CheckKey              `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Interval      int64                  `protobuf:"varint,2,opt,name=interval,proto3" json:"interval,omitempty"` // ns
+	Timeout       int64                  `protobuf:"varint,3,opt,name=timeout,proto3" json:"timeout,omitempty"`   // ns
+	Failures      uint32                 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"`
+	Successes     uint32                 `protobuf:"varint,5,opt,name=successes,proto3" json:"successes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_wire_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Check) GetKey() *CheckKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Check) GetInterval() int64 {
+	if x != nil {
+		return x.Interval
+	}
+	return 0
+}
+
+func (x *Check) GetTimeout() int64 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *Check) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Check) GetSuccesses() uint32 {
+	if x != nil {
+		return x.Successes
+	}
+	return 0
+}
+
+type Health struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *CheckKey              `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Healthy       bool                   `protobuf:"varint,2,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // Unix nanoseconds
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_wire_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Health) GetKey() *CheckKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Health) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *Health) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Health) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type Capture struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Trace         bool                   `protobuf:"varint,2,opt,name=trace,proto3" json:"trace,omitempty"`
+	Probe         *Probe                 `protobuf:"bytes,3,opt,name=probe,proto3" json:"probe,omitempty"`
+	Vnis          []uint32               `protobuf:"varint,4,rep,packed,name=vnis,proto3" json:"vnis,omitempty"`
+	Workload      string                 `protobuf:"bytes,5,opt,name=workload,proto3" json:"workload,omitempty"`
+	A             []byte                 `protobuf:"bytes,6,opt,name=a,proto3" json:"a,omitempty"`
+	B             []byte                 `protobuf:"bytes,7,opt,name=b,proto3" json:"b,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,8,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port          uint32                 `protobuf:"varint,9,opt,name=port,proto3" json:"port,omitempty"`
+	Verdict       string                 `protobuf:"bytes,10,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Rule          string                 `protobuf:"bytes,11,opt,name=rule,proto3" json:"rule,omitempty"`
+	Until         int64                  `protobuf:"varint,12,opt,name=until,proto3" json:"until,omitempty"` // Unix nanoseconds
+	Packets       uint32                 `protobuf:"varint,13,opt,name=packets,proto3" json:"packets,omitempty"`
+	Length        uint32                 `protobuf:"varint,14,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capture) Reset() {
+	*x = Capture{}
+	mi := &file_wire_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capture) ProtoMessage() {}
+
+func (x *Capture) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capture.ProtoReflect.Descriptor instead.
+func (*Capture) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Capture) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Capture) GetTrace() bool {
+	if x != nil {
+		return x.Trace
+	}
+	return false
+}
+
+func (x *Capture) GetProbe() *Probe {
+	if x != nil {
+		return x.Probe
+	}
+	return nil
+}
+
+func (x *Capture) GetVnis() []uint32 {
+	if x != nil {
+		return x.Vnis
+	}
+	return nil
+}
+
+func (x *Capture) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Capture) GetA() []byte {
+	if x != nil {
+		return x.A
+	}
+	return nil
+}
+
+func (x *Capture) GetB() []byte {
+	if x != nil {
+		return x.B
+	}
+	return nil
+}
+
+func (x *Capture) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Capture) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Capture) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *Capture) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Capture) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Capture) GetPackets() uint32 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Capture) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+type Probe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        *Addr                  `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Destination   *Addr                  `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	SourcePort    uint32                 `protobuf:"varint,4,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`
+	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Probe) Reset() {
+	*x = Probe{}
+	mi := &file_wire_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Probe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Probe) ProtoMessage() {}
+
+func (x *Probe) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Probe.ProtoReflect.Descriptor instead.
+func (*Probe) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Probe) GetSource() *Addr {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Probe) GetDestination() *Addr {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *Probe) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Probe) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
+func (x *Probe) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// Own is what is there once: no row is the zero row.
+type Own struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Firewall         *Firewall              `protobuf:"bytes,1,opt,name=firewall,proto3" json:"firewall,omitempty"`
+	AcceptMassDelete bool                   `protobuf:"varint,2,opt,name=accept_mass_delete,json=acceptMassDelete,proto3" json:"accept_mass_delete,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Own) Reset() {
+	*x = Own{}
+	mi := &file_wire_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Own) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Own) ProtoMessage() {}
+
+func (x *Own) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Own.ProtoReflect.Descriptor instead.
+func (*Own) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Own) GetFirewall() *Firewall {
+	if x != nil {
+		return x.Firewall
+	}
+	return nil
+}
+
+func (x *Own) GetAcceptMassDelete() bool {
+	if x != nil {
+		return x.AcceptMassDelete
+	}
+	return false
+}
+
+type Firewall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Audit         bool                   `protobuf:"varint,1,opt,name=audit,proto3" json:"audit,omitempty"`
+	Allow         []*FirewallRule        `protobuf:"bytes,2,rep,name=allow,proto3" json:"allow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Firewall) Reset() {
+	*x = Firewall{}
+	mi := &file_wire_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Firewall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Firewall) ProtoMessage() {}
+
+func (x *Firewall) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Firewall.ProtoReflect.Descriptor instead.
+func (*Firewall) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Firewall) GetAudit() bool {
+	if x != nil {
+		return x.Audit
+	}
+	return false
+}
+
+func (x *Firewall) GetAllow() []*FirewallRule {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+type FirewallRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	From          []*Prefix              `protobuf:"bytes,2,rep,name=from,proto3" json:"from,omitempty"`
+	Ports         []*PortRange           `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FirewallRule) Reset() {
+	*x = FirewallRule{}
+	mi := &file_wire_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FirewallRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FirewallRule) ProtoMessage() {}
+
+func (x *FirewallRule) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
+func (*FirewallRule) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *FirewallRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FirewallRule) GetFrom() []*Prefix {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *FirewallRule) GetPorts() []*PortRange {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 type Block struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
@@ -1103,7 +2990,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +3002,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +3015,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Block) GetVni() uint32 {
@@ -1162,13 +3049,14 @@ type Grant struct {
 	Identity      uint32                 `protobuf:"varint,6,opt,name=identity,proto3" json:"identity,omitempty"`
 	Addresses     [][]byte               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Mac           []byte                 `protobuf:"bytes,8,opt,name=mac,proto3" json:"mac,omitempty"`
+	Limit         *Limit                 `protobuf:"bytes,9,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +3068,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +3081,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Grant) GetProject() string {
@@ -1252,6 +3140,13 @@ func (x *Grant) GetMac() []byte {
 	return nil
 }
 
+func (x *Grant) GetLimit() *Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
 type PolicySet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
@@ -1268,7 +3163,7 @@ type PolicySet struct {
 
 func (x *PolicySet) Reset() {
 	*x = PolicySet{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +3175,7 @@ func (x *PolicySet) String() string {
 func (*PolicySet) ProtoMessage() {}
 
 func (x *PolicySet) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +3188,7 @@ func (x *PolicySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySet.ProtoReflect.Descriptor instead.
 func (*PolicySet) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PolicySet) GetVni() uint32 {
@@ -1366,7 +3261,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +3273,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +3286,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Rule) GetId() string {
@@ -1442,13 +3337,14 @@ type Peer struct {
 	Identities    []uint32               `protobuf:"varint,2,rep,packed,name=identities,proto3" json:"identities,omitempty"`
 	Cidr          *Prefix                `protobuf:"bytes,3,opt,name=cidr,proto3" json:"cidr,omitempty"`
 	Except        []*Prefix              `protobuf:"bytes,4,rep,name=except,proto3" json:"except,omitempty"`
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +3356,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +3369,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Peer) GetAnyone() bool {
@@ -1504,6 +3400,13 @@ func (x *Peer) GetExcept() []*Prefix {
 	return nil
 }
 
+func (x *Peer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type PortRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
@@ -1515,7 +3418,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +3430,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +3443,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PortRange) GetProtocol() uint32 {
@@ -1572,13 +3475,17 @@ type Report struct {
 	Attachments   []*Attachment          `protobuf:"bytes,4,rep,name=attachments,proto3" json:"attachments,omitempty"`
 	Blocks        []*Block               `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	RecordsLost   uint64                 `protobuf:"varint,6,opt,name=records_lost,json=recordsLost,proto3" json:"records_lost,omitempty"`
+	Health        []*Health              `protobuf:"bytes,7,rep,name=health,proto3" json:"health,omitempty"`
+	Repairs       uint64                 `protobuf:"varint,8,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	LastRepair    string                 `protobuf:"bytes,9,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
+	Held          string                 `protobuf:"bytes,10,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +3497,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +3510,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Report) GetAddress() []byte {
@@ -1648,6 +3555,34 @@ func (x *Report) GetRecordsLost() uint64 {
 	return 0
 }
 
+func (x *Report) GetHealth() []*Health {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *Report) GetRepairs() uint64 {
+	if x != nil {
+		return x.Repairs
+	}
+	return 0
+}
+
+func (x *Report) GetLastRepair() string {
+	if x != nil {
+		return x.LastRepair
+	}
+	return ""
+}
+
+func (x *Report) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
 type Attachment struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
@@ -1665,7 +3600,7 @@ type Attachment struct {
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +3612,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +3625,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Attachment) GetProject() string {
@@ -1766,7 +3701,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +3713,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +3726,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RecordBatch) GetRecords() [][]byte {
@@ -1817,7 +3752,7 @@ type ShipAck struct {
 
 func (x *ShipAck) Reset() {
 	*x = ShipAck{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +3764,7 @@ func (x *ShipAck) String() string {
 func (*ShipAck) ProtoMessage() {}
 
 func (x *ShipAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +3777,7 @@ func (x *ShipAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipAck.ProtoReflect.Descriptor instead.
 func (*ShipAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ShipAck) GetReceived() uint64 {
@@ -1867,24 +3802,39 @@ const file_wire_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"7\n" +
 	"\tJoinReply\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots\"\x8b\x01\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\"\xc0\x01\n" +
 	"\bFromNode\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.moire.wire.v1.HelloR\x05hello\x12$\n" +
 	"\x03ack\x18\x02 \x01(\v2\x12.moire.wire.v1.AckR\x03ack\x12-\n" +
-	"\x06report\x18\x03 \x01(\v2\x15.moire.wire.v1.ReportR\x06report\"!\n" +
+	"\x06report\x18\x03 \x01(\v2\x15.moire.wire.v1.ReportR\x06report\x123\n" +
+	"\bcaptured\x18\x04 \x03(\v2\x17.moire.wire.v1.CapturedR\bcaptured\"\x84\x02\n" +
+	"\bCaptured\x12\x18\n" +
+	"\acapture\x18\x01 \x01(\tR\acapture\x12\x12\n" +
+	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x14\n" +
+	"\x05where\x18\x03 \x01(\tR\x05where\x12\x10\n" +
+	"\x03vni\x18\x04 \x01(\rR\x03vni\x12\x1c\n" +
+	"\tinterface\x18\x05 \x01(\tR\tinterface\x12\x18\n" +
+	"\averdict\x18\x06 \x01(\tR\averdict\x12\x12\n" +
+	"\x04rule\x18\a \x01(\tR\x04rule\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x16\n" +
+	"\x06length\x18\t \x01(\rR\x06length\x12\x12\n" +
+	"\x04data\x18\n" +
+	" \x01(\fR\x04data\x12\x12\n" +
+	"\x04text\x18\v \x01(\tR\x04text\"!\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\"i\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\bR\aapplied\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x18\n" +
-	"\areceipt\x18\x04 \x01(\bR\areceipt\"\x9d\x01\n" +
+	"\areceipt\x18\x04 \x01(\bR\areceipt\"\xb7\x01\n" +
 	"\x05Delta\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05reset\x18\x02 \x01(\bR\x05reset\x12$\n" +
 	"\x03put\x18\x03 \x03(\v2\x12.moire.wire.v1.RowR\x03put\x12*\n" +
 	"\x06delete\x18\x04 \x03(\v2\x12.moire.wire.v1.RowR\x06delete\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"\xe9\x02\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
+	"\achanged\x18\x06 \x01(\bR\achanged\"\xa2\x06\n" +
 	"\x03Row\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.moire.wire.v1.NodeH\x00R\x04node\x122\n" +
 	"\anetwork\x18\x02 \x01(\v2\x16.moire.wire.v1.NetworkH\x00R\anetwork\x125\n" +
@@ -1892,7 +3842,19 @@ const file_wire_proto_rawDesc = "" +
 	"\bendpoint\x18\x04 \x01(\v2\x17.moire.wire.v1.EndpointH\x00R\bendpoint\x12,\n" +
 	"\x05block\x18\x05 \x01(\v2\x14.moire.wire.v1.BlockH\x00R\x05block\x12,\n" +
 	"\x05grant\x18\x06 \x01(\v2\x14.moire.wire.v1.GrantH\x00R\x05grant\x122\n" +
-	"\x06policy\x18\a \x01(\v2\x18.moire.wire.v1.PolicySetH\x00R\x06policyB\x05\n" +
+	"\x06policy\x18\a \x01(\v2\x18.moire.wire.v1.PolicySetH\x00R\x06policy\x12,\n" +
+	"\x05chain\x18\b \x01(\v2\x14.moire.wire.v1.ChainH\x00R\x05chain\x122\n" +
+	"\aservice\x18\t \x01(\v2\x16.moire.wire.v1.ServiceH\x00R\aservice\x12)\n" +
+	"\x04exit\x18\n" +
+	" \x01(\v2\x13.moire.wire.v1.ExitH\x00R\x04exit\x12;\n" +
+	"\n" +
+	"masquerade\x18\v \x01(\v2\x19.moire.wire.v1.MasqueradeH\x00R\n" +
+	"masquerade\x125\n" +
+	"\bexternal\x18\f \x01(\v2\x17.moire.wire.v1.ExternalH\x00R\bexternal\x12,\n" +
+	"\x05names\x18\r \x01(\v2\x14.moire.wire.v1.NamesH\x00R\x05names\x12,\n" +
+	"\x05check\x18\x0e \x01(\v2\x14.moire.wire.v1.CheckH\x00R\x05check\x122\n" +
+	"\acapture\x18\x0f \x01(\v2\x16.moire.wire.v1.CaptureH\x00R\acapture\x12&\n" +
+	"\x03own\x18\x10 \x01(\v2\x12.moire.wire.v1.OwnH\x00R\x03ownB\x05\n" +
 	"\x03row\"h\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -1904,7 +3866,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"1\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\fR\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\fR\x04last\"\xba\x01\n" +
+	"\x04last\x18\x02 \x01(\fR\x04last\"\xe6\x01\n" +
 	"\aNetwork\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
@@ -1912,7 +3874,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x06domain\x18\x04 \x01(\tR\x06domain\x121\n" +
 	"\bprefixes\x18\x05 \x03(\v2\x15.moire.wire.v1.PrefixR\bprefixes\x12\x10\n" +
 	"\x03mtu\x18\x06 \x01(\rR\x03mtu\x12\x12\n" +
-	"\x04deny\x18\a \x01(\bR\x04deny\"/\n" +
+	"\x04deny\x18\a \x01(\bR\x04deny\x12*\n" +
+	"\x05limit\x18\b \x01(\v2\x14.moire.wire.v1.LimitR\x05limit\"9\n" +
+	"\x05Limit\x12\x16\n" +
+	"\x06egress\x18\x01 \x01(\x04R\x06egress\x12\x18\n" +
+	"\aingress\x18\x02 \x01(\x04R\aingress\"/\n" +
 	"\x05Label\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"\xb4\x01\n" +
@@ -1922,7 +3888,7 @@ const file_wire_proto_rawDesc = "" +
 	"\aproject\x18\x03 \x01(\tR\aproject\x12\x18\n" +
 	"\aaccount\x18\x04 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06spiffe\x18\x05 \x01(\tR\x06spiffe\x12,\n" +
-	"\x06labels\x18\x06 \x03(\v2\x14.moire.wire.v1.LabelR\x06labels\"\xae\x01\n" +
+	"\x06labels\x18\x06 \x03(\v2\x14.moire.wire.v1.LabelR\x06labels\"\x86\x02\n" +
 	"\bEndpoint\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x18\n" +
@@ -1930,11 +3896,138 @@ const file_wire_proto_rawDesc = "" +
 	"\bworkload\x18\x04 \x01(\tR\bworkload\x12\x10\n" +
 	"\x03mac\x18\x05 \x01(\fR\x03mac\x12\x1a\n" +
 	"\bidentity\x18\x06 \x01(\rR\bidentity\x12\x12\n" +
-	"\x04node\x18\a \x01(\tR\x04node\"v\n" +
+	"\x04node\x18\a \x01(\tR\x04node\x12'\n" +
+	"\x04home\x18\b \x01(\v2\x13.moire.wire.v1.AddrR\x04home\x12-\n" +
+	"\x05chain\x18\t \x01(\v2\x17.moire.wire.v1.ChainKeyR\x05chain\"2\n" +
+	"\x04Addr\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\fR\aaddress\"J\n" +
+	"\bChainKey\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
+	"\x04link\x18\x02 \x01(\tR\x04link\x12\x18\n" +
+	"\areverse\x18\x03 \x01(\bR\areverse\"\x98\x01\n" +
+	"\x05Chain\x12)\n" +
+	"\x03key\x18\x01 \x01(\v2\x17.moire.wire.v1.ChainKeyR\x03key\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12 \n" +
+	"\vtransparent\x18\x03 \x01(\bR\vtransparent\x12&\n" +
+	"\x04hops\x18\x04 \x03(\v2\x12.moire.wire.v1.HopR\x04hops\"\x8a\x01\n" +
+	"\x03Hop\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x1a\n" +
+	"\bworkload\x18\x02 \x01(\tR\bworkload\x12'\n" +
+	"\x04addr\x18\x03 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x10\n" +
+	"\x03mac\x18\x04 \x01(\fR\x03mac\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\xe1\x02\n" +
+	"\aService\x12'\n" +
+	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x18\n" +
+	"\aproject\x18\x04 \x01(\tR\aproject\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x1a\n" +
+	"\bfloating\x18\x06 \x01(\bR\bfloating\x12\x1b\n" +
+	"\tport_name\x18\a \x01(\tR\bportName\x12\x14\n" +
+	"\x05names\x18\b \x03(\tR\x05names\x122\n" +
+	"\bbackends\x18\t \x03(\v2\x16.moire.wire.v1.BackendR\bbackends\x120\n" +
+	"\aleaving\x18\n" +
+	" \x03(\v2\x16.moire.wire.v1.BackendR\aleaving\x12\x1a\n" +
+	"\baffinity\x18\v \x01(\x03R\baffinity\"r\n" +
+	"\aBackend\x12'\n" +
+	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
+	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\"\x80\x01\n" +
+	"\x04Exit\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\fR\taddresses\x12.\n" +
+	"\x05hosts\x18\x04 \x03(\v2\x18.moire.wire.v1.PortRangeR\x05hosts\"Y\n" +
+	"\n" +
+	"Masquerade\x12'\n" +
+	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x0e\n" +
+	"\x02as\x18\x02 \x01(\fR\x02as\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"N\n" +
+	"\bExternal\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xcb\x02\n" +
+	"\x05Names\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
+	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x16\n" +
+	"\x06search\x18\x03 \x03(\tR\x06search\x12\x10\n" +
+	"\x03ttl\x18\x04 \x01(\x03R\x03ttl\x12\x14\n" +
+	"\x05order\x18\x05 \x01(\tR\x05order\x123\n" +
+	"\arecords\x18\x06 \x03(\v2\x19.moire.wire.v1.NameRecordR\arecords\x12;\n" +
+	"\vdelegations\x18\a \x03(\v2\x19.moire.wire.v1.DelegationR\vdelegations\x12/\n" +
+	"\aforward\x18\b \x03(\v2\x15.moire.wire.v1.ServerR\aforward\x12\x1d\n" +
+	"\n" +
+	"no_forward\x18\t \x01(\bR\tnoForward\x12\x1a\n" +
+	"\bmetadata\x18\n" +
+	" \x01(\tR\bmetadata\"Z\n" +
+	"\n" +
+	"NameRecord\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\tR\x04data\x12\x10\n" +
+	"\x03ttl\x18\x04 \x01(\x03R\x03ttl\"Q\n" +
+	"\n" +
+	"Delegation\x12\x12\n" +
+	"\x04zone\x18\x01 \x01(\tR\x04zone\x12/\n" +
+	"\aservers\x18\x02 \x03(\v2\x15.moire.wire.v1.ServerR\aservers\"6\n" +
+	"\x06Server\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"o\n" +
+	"\bCheckKey\x12'\n" +
+	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\"\xa2\x01\n" +
+	"\x05Check\x12)\n" +
+	"\x03key\x18\x01 \x01(\v2\x17.moire.wire.v1.CheckKeyR\x03key\x12\x1a\n" +
+	"\binterval\x18\x02 \x01(\x03R\binterval\x12\x18\n" +
+	"\atimeout\x18\x03 \x01(\x03R\atimeout\x12\x1a\n" +
+	"\bfailures\x18\x04 \x01(\rR\bfailures\x12\x1c\n" +
+	"\tsuccesses\x18\x05 \x01(\rR\tsuccesses\"y\n" +
+	"\x06Health\x12)\n" +
+	"\x03key\x18\x01 \x01(\v2\x17.moire.wire.v1.CheckKeyR\x03key\x12\x18\n" +
+	"\ahealthy\x18\x02 \x01(\bR\ahealthy\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\xcd\x02\n" +
+	"\aCapture\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05trace\x18\x02 \x01(\bR\x05trace\x12*\n" +
+	"\x05probe\x18\x03 \x01(\v2\x14.moire.wire.v1.ProbeR\x05probe\x12\x12\n" +
+	"\x04vnis\x18\x04 \x03(\rR\x04vnis\x12\x1a\n" +
+	"\bworkload\x18\x05 \x01(\tR\bworkload\x12\f\n" +
+	"\x01a\x18\x06 \x01(\fR\x01a\x12\f\n" +
+	"\x01b\x18\a \x01(\fR\x01b\x12\x1a\n" +
+	"\bprotocol\x18\b \x01(\rR\bprotocol\x12\x12\n" +
+	"\x04port\x18\t \x01(\rR\x04port\x12\x18\n" +
+	"\averdict\x18\n" +
+	" \x01(\tR\averdict\x12\x12\n" +
+	"\x04rule\x18\v \x01(\tR\x04rule\x12\x14\n" +
+	"\x05until\x18\f \x01(\x03R\x05until\x12\x18\n" +
+	"\apackets\x18\r \x01(\rR\apackets\x12\x16\n" +
+	"\x06length\x18\x0e \x01(\rR\x06length\"\xbc\x01\n" +
+	"\x05Probe\x12+\n" +
+	"\x06source\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x06source\x125\n" +
+	"\vdestination\x18\x02 \x01(\v2\x13.moire.wire.v1.AddrR\vdestination\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\rR\bprotocol\x12\x1f\n" +
+	"\vsource_port\x18\x04 \x01(\rR\n" +
+	"sourcePort\x12\x12\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\"h\n" +
+	"\x03Own\x123\n" +
+	"\bfirewall\x18\x01 \x01(\v2\x17.moire.wire.v1.FirewallR\bfirewall\x12,\n" +
+	"\x12accept_mass_delete\x18\x02 \x01(\bR\x10acceptMassDelete\"S\n" +
+	"\bFirewall\x12\x14\n" +
+	"\x05audit\x18\x01 \x01(\bR\x05audit\x121\n" +
+	"\x05allow\x18\x02 \x03(\v2\x1b.moire.wire.v1.FirewallRuleR\x05allow\"}\n" +
+	"\fFirewallRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
+	"\x04from\x18\x02 \x03(\v2\x15.moire.wire.v1.PrefixR\x04from\x12.\n" +
+	"\x05ports\x18\x03 \x03(\v2\x18.moire.wire.v1.PortRangeR\x05ports\"v\n" +
 	"\x05Block\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12)\n" +
 	"\x04cidr\x18\x02 \x01(\v2\x15.moire.wire.v1.PrefixR\x04cidr\x120\n" +
-	"\bexcluded\x18\x03 \x03(\v2\x14.moire.wire.v1.RangeR\bexcluded\"\xcb\x01\n" +
+	"\bexcluded\x18\x03 \x03(\v2\x14.moire.wire.v1.RangeR\bexcluded\"\xf7\x01\n" +
 	"\x05Grant\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x1a\n" +
 	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x18\n" +
@@ -1943,7 +4036,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x03vni\x18\x05 \x01(\rR\x03vni\x12\x1a\n" +
 	"\bidentity\x18\x06 \x01(\rR\bidentity\x12\x1c\n" +
 	"\taddresses\x18\a \x03(\fR\taddresses\x12\x10\n" +
-	"\x03mac\x18\b \x01(\fR\x03mac\"\x83\x02\n" +
+	"\x03mac\x18\b \x01(\fR\x03mac\x12*\n" +
+	"\x05limit\x18\t \x01(\v2\x14.moire.wire.v1.LimitR\x05limit\"\x83\x02\n" +
 	"\tPolicySet\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x1a\n" +
 	"\bidentity\x18\x02 \x01(\rR\bidentity\x12\x16\n" +
@@ -1960,25 +4054,32 @@ const file_wire_proto_rawDesc = "" +
 	"\x06action\x18\x03 \x01(\rR\x06action\x12\x14\n" +
 	"\x05audit\x18\x04 \x01(\bR\x05audit\x12)\n" +
 	"\x05peers\x18\x05 \x03(\v2\x13.moire.wire.v1.PeerR\x05peers\x12.\n" +
-	"\x05ports\x18\x06 \x03(\v2\x18.moire.wire.v1.PortRangeR\x05ports\"\x98\x01\n" +
+	"\x05ports\x18\x06 \x03(\v2\x18.moire.wire.v1.PortRangeR\x05ports\"\xac\x01\n" +
 	"\x04Peer\x12\x16\n" +
 	"\x06anyone\x18\x01 \x01(\bR\x06anyone\x12\x1e\n" +
 	"\n" +
 	"identities\x18\x02 \x03(\rR\n" +
 	"identities\x12)\n" +
 	"\x04cidr\x18\x03 \x01(\v2\x15.moire.wire.v1.PrefixR\x04cidr\x12-\n" +
-	"\x06except\x18\x04 \x03(\v2\x15.moire.wire.v1.PrefixR\x06except\"Q\n" +
+	"\x06except\x18\x04 \x03(\v2\x15.moire.wire.v1.PrefixR\x06except\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\"Q\n" +
 	"\tPortRange\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\rR\x04last\"\xde\x01\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\"\xdc\x02\n" +
 	"\x06Report\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x16\n" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12;\n" +
 	"\vattachments\x18\x04 \x03(\v2\x19.moire.wire.v1.AttachmentR\vattachments\x12,\n" +
 	"\x06blocks\x18\x05 \x03(\v2\x14.moire.wire.v1.BlockR\x06blocks\x12!\n" +
-	"\frecords_lost\x18\x06 \x01(\x04R\vrecordsLost\"\xfc\x01\n" +
+	"\frecords_lost\x18\x06 \x01(\x04R\vrecordsLost\x12-\n" +
+	"\x06health\x18\a \x03(\v2\x15.moire.wire.v1.HealthR\x06health\x12\x18\n" +
+	"\arepairs\x18\b \x01(\x04R\arepairs\x12\x1f\n" +
+	"\vlast_repair\x18\t \x01(\tR\n" +
+	"lastRepair\x12\x12\n" +
+	"\x04held\x18\n" +
+	" \x01(\tR\x04held\"\xfc\x01\n" +
 	"\n" +
 	"Attachment\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x1a\n" +
@@ -2013,72 +4114,133 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_wire_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: moire.wire.v1.JoinRequest
 	(*RenewRequest)(nil), // 1: moire.wire.v1.RenewRequest
 	(*JoinReply)(nil),    // 2: moire.wire.v1.JoinReply
 	(*FromNode)(nil),     // 3: moire.wire.v1.FromNode
-	(*Hello)(nil),        // 4: moire.wire.v1.Hello
-	(*Ack)(nil),          // 5: moire.wire.v1.Ack
-	(*Delta)(nil),        // 6: moire.wire.v1.Delta
-	(*Row)(nil),          // 7: moire.wire.v1.Row
-	(*Node)(nil),         // 8: moire.wire.v1.Node
-	(*Prefix)(nil),       // 9: moire.wire.v1.Prefix
-	(*Range)(nil),        // 10: moire.wire.v1.Range
-	(*Network)(nil),      // 11: moire.wire.v1.Network
-	(*Label)(nil),        // 12: moire.wire.v1.Label
-	(*Identity)(nil),     // 13: moire.wire.v1.Identity
-	(*Endpoint)(nil),     // 14: moire.wire.v1.Endpoint
-	(*Block)(nil),        // 15: moire.wire.v1.Block
-	(*Grant)(nil),        // 16: moire.wire.v1.Grant
-	(*PolicySet)(nil),    // 17: moire.wire.v1.PolicySet
-	(*Rule)(nil),         // 18: moire.wire.v1.Rule
-	(*Peer)(nil),         // 19: moire.wire.v1.Peer
-	(*PortRange)(nil),    // 20: moire.wire.v1.PortRange
-	(*Report)(nil),       // 21: moire.wire.v1.Report
-	(*Attachment)(nil),   // 22: moire.wire.v1.Attachment
-	(*RecordBatch)(nil),  // 23: moire.wire.v1.RecordBatch
-	(*ShipAck)(nil),      // 24: moire.wire.v1.ShipAck
+	(*Captured)(nil),     // 4: moire.wire.v1.Captured
+	(*Hello)(nil),        // 5: moire.wire.v1.Hello
+	(*Ack)(nil),          // 6: moire.wire.v1.Ack
+	(*Delta)(nil),        // 7: moire.wire.v1.Delta
+	(*Row)(nil),          // 8: moire.wire.v1.Row
+	(*Node)(nil),         // 9: moire.wire.v1.Node
+	(*Prefix)(nil),       // 10: moire.wire.v1.Prefix
+	(*Range)(nil),        // 11: moire.wire.v1.Range
+	(*Network)(nil),      // 12: moire.wire.v1.Network
+	(*Limit)(nil),        // 13: moire.wire.v1.Limit
+	(*Label)(nil),        // 14: moire.wire.v1.Label
+	(*Identity)(nil),     // 15: moire.wire.v1.Identity
+	(*Endpoint)(nil),     // 16: moire.wire.v1.Endpoint
+	(*Addr)(nil),         // 17: moire.wire.v1.Addr
+	(*ChainKey)(nil),     // 18: moire.wire.v1.ChainKey
+	(*Chain)(nil),        // 19: moire.wire.v1.Chain
+	(*Hop)(nil),          // 20: moire.wire.v1.Hop
+	(*Service)(nil),      // 21: moire.wire.v1.Service
+	(*Backend)(nil),      // 22: moire.wire.v1.Backend
+	(*Exit)(nil),         // 23: moire.wire.v1.Exit
+	(*Masquerade)(nil),   // 24: moire.wire.v1.Masquerade
+	(*External)(nil),     // 25: moire.wire.v1.External
+	(*Names)(nil),        // 26: moire.wire.v1.Names
+	(*NameRecord)(nil),   // 27: moire.wire.v1.NameRecord
+	(*Delegation)(nil),   // 28: moire.wire.v1.Delegation
+	(*Server)(nil),       // 29: moire.wire.v1.Server
+	(*CheckKey)(nil),     // 30: moire.wire.v1.CheckKey
+	(*Check)(nil),        // 31: moire.wire.v1.Check
+	(*Health)(nil),       // 32: moire.wire.v1.Health
+	(*Capture)(nil),      // 33: moire.wire.v1.Capture
+	(*Probe)(nil),        // 34: moire.wire.v1.Probe
+	(*Own)(nil),          // 35: moire.wire.v1.Own
+	(*Firewall)(nil),     // 36: moire.wire.v1.Firewall
+	(*FirewallRule)(nil), // 37: moire.wire.v1.FirewallRule
+	(*Block)(nil),        // 38: moire.wire.v1.Block
+	(*Grant)(nil),        // 39: moire.wire.v1.Grant
+	(*PolicySet)(nil),    // 40: moire.wire.v1.PolicySet
+	(*Rule)(nil),         // 41: moire.wire.v1.Rule
+	(*Peer)(nil),         // 42: moire.wire.v1.Peer
+	(*PortRange)(nil),    // 43: moire.wire.v1.PortRange
+	(*Report)(nil),       // 44: moire.wire.v1.Report
+	(*Attachment)(nil),   // 45: moire.wire.v1.Attachment
+	(*RecordBatch)(nil),  // 46: moire.wire.v1.RecordBatch
+	(*ShipAck)(nil),      // 47: moire.wire.v1.ShipAck
 }
 var file_wire_proto_depIdxs = []int32{
-	4,  // 0: moire.wire.v1.FromNode.hello:type_name -> moire.wire.v1.Hello
-	5,  // 1: moire.wire.v1.FromNode.ack:type_name -> moire.wire.v1.Ack
-	21, // 2: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
-	7,  // 3: moire.wire.v1.Delta.put:type_name -> moire.wire.v1.Row
-	7,  // 4: moire.wire.v1.Delta.delete:type_name -> moire.wire.v1.Row
-	8,  // 5: moire.wire.v1.Row.node:type_name -> moire.wire.v1.Node
-	11, // 6: moire.wire.v1.Row.network:type_name -> moire.wire.v1.Network
-	13, // 7: moire.wire.v1.Row.identity:type_name -> moire.wire.v1.Identity
-	14, // 8: moire.wire.v1.Row.endpoint:type_name -> moire.wire.v1.Endpoint
-	15, // 9: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
-	16, // 10: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
-	17, // 11: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
-	9,  // 12: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
-	12, // 13: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
-	9,  // 14: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
-	10, // 15: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
-	18, // 16: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
-	19, // 17: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
-	20, // 18: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
-	9,  // 19: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
-	9,  // 20: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
-	22, // 21: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
-	15, // 22: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
-	12, // 23: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
-	0,  // 24: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
-	1,  // 25: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
-	3,  // 26: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
-	23, // 27: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
-	2,  // 28: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
-	2,  // 29: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
-	6,  // 30: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
-	24, // 31: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
-	28, // [28:32] is the sub-list for method output_type
-	24, // [24:28] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	5,  // 0: moire.wire.v1.FromNode.hello:type_name -> moire.wire.v1.Hello
+	6,  // 1: moire.wire.v1.FromNode.ack:type_name -> moire.wire.v1.Ack
+	44, // 2: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
+	4,  // 3: moire.wire.v1.FromNode.captured:type_name -> moire.wire.v1.Captured
+	8,  // 4: moire.wire.v1.Delta.put:type_name -> moire.wire.v1.Row
+	8,  // 5: moire.wire.v1.Delta.delete:type_name -> moire.wire.v1.Row
+	9,  // 6: moire.wire.v1.Row.node:type_name -> moire.wire.v1.Node
+	12, // 7: moire.wire.v1.Row.network:type_name -> moire.wire.v1.Network
+	15, // 8: moire.wire.v1.Row.identity:type_name -> moire.wire.v1.Identity
+	16, // 9: moire.wire.v1.Row.endpoint:type_name -> moire.wire.v1.Endpoint
+	38, // 10: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
+	39, // 11: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
+	40, // 12: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
+	19, // 13: moire.wire.v1.Row.chain:type_name -> moire.wire.v1.Chain
+	21, // 14: moire.wire.v1.Row.service:type_name -> moire.wire.v1.Service
+	23, // 15: moire.wire.v1.Row.exit:type_name -> moire.wire.v1.Exit
+	24, // 16: moire.wire.v1.Row.masquerade:type_name -> moire.wire.v1.Masquerade
+	25, // 17: moire.wire.v1.Row.external:type_name -> moire.wire.v1.External
+	26, // 18: moire.wire.v1.Row.names:type_name -> moire.wire.v1.Names
+	31, // 19: moire.wire.v1.Row.check:type_name -> moire.wire.v1.Check
+	33, // 20: moire.wire.v1.Row.capture:type_name -> moire.wire.v1.Capture
+	35, // 21: moire.wire.v1.Row.own:type_name -> moire.wire.v1.Own
+	10, // 22: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
+	13, // 23: moire.wire.v1.Network.limit:type_name -> moire.wire.v1.Limit
+	14, // 24: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
+	17, // 25: moire.wire.v1.Endpoint.home:type_name -> moire.wire.v1.Addr
+	18, // 26: moire.wire.v1.Endpoint.chain:type_name -> moire.wire.v1.ChainKey
+	18, // 27: moire.wire.v1.Chain.key:type_name -> moire.wire.v1.ChainKey
+	20, // 28: moire.wire.v1.Chain.hops:type_name -> moire.wire.v1.Hop
+	17, // 29: moire.wire.v1.Hop.addr:type_name -> moire.wire.v1.Addr
+	17, // 30: moire.wire.v1.Service.addr:type_name -> moire.wire.v1.Addr
+	22, // 31: moire.wire.v1.Service.backends:type_name -> moire.wire.v1.Backend
+	22, // 32: moire.wire.v1.Service.leaving:type_name -> moire.wire.v1.Backend
+	17, // 33: moire.wire.v1.Backend.addr:type_name -> moire.wire.v1.Addr
+	43, // 34: moire.wire.v1.Exit.hosts:type_name -> moire.wire.v1.PortRange
+	17, // 35: moire.wire.v1.Masquerade.addr:type_name -> moire.wire.v1.Addr
+	27, // 36: moire.wire.v1.Names.records:type_name -> moire.wire.v1.NameRecord
+	28, // 37: moire.wire.v1.Names.delegations:type_name -> moire.wire.v1.Delegation
+	29, // 38: moire.wire.v1.Names.forward:type_name -> moire.wire.v1.Server
+	29, // 39: moire.wire.v1.Delegation.servers:type_name -> moire.wire.v1.Server
+	17, // 40: moire.wire.v1.CheckKey.addr:type_name -> moire.wire.v1.Addr
+	30, // 41: moire.wire.v1.Check.key:type_name -> moire.wire.v1.CheckKey
+	30, // 42: moire.wire.v1.Health.key:type_name -> moire.wire.v1.CheckKey
+	34, // 43: moire.wire.v1.Capture.probe:type_name -> moire.wire.v1.Probe
+	17, // 44: moire.wire.v1.Probe.source:type_name -> moire.wire.v1.Addr
+	17, // 45: moire.wire.v1.Probe.destination:type_name -> moire.wire.v1.Addr
+	36, // 46: moire.wire.v1.Own.firewall:type_name -> moire.wire.v1.Firewall
+	37, // 47: moire.wire.v1.Firewall.allow:type_name -> moire.wire.v1.FirewallRule
+	10, // 48: moire.wire.v1.FirewallRule.from:type_name -> moire.wire.v1.Prefix
+	43, // 49: moire.wire.v1.FirewallRule.ports:type_name -> moire.wire.v1.PortRange
+	10, // 50: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
+	11, // 51: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
+	13, // 52: moire.wire.v1.Grant.limit:type_name -> moire.wire.v1.Limit
+	41, // 53: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
+	42, // 54: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
+	43, // 55: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
+	10, // 56: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
+	10, // 57: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
+	45, // 58: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
+	38, // 59: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
+	32, // 60: moire.wire.v1.Report.health:type_name -> moire.wire.v1.Health
+	14, // 61: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
+	0,  // 62: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
+	1,  // 63: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
+	3,  // 64: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
+	46, // 65: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
+	2,  // 66: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
+	2,  // 67: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
+	7,  // 68: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
+	47, // 69: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
+	66, // [66:70] is the sub-list for method output_type
+	62, // [62:66] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2086,7 +4248,7 @@ func file_wire_proto_init() {
 	if File_wire_proto != nil {
 		return
 	}
-	file_wire_proto_msgTypes[7].OneofWrappers = []any{
+	file_wire_proto_msgTypes[8].OneofWrappers = []any{
 		(*Row_Node)(nil),
 		(*Row_Network)(nil),
 		(*Row_Identity)(nil),
@@ -2094,6 +4256,15 @@ func file_wire_proto_init() {
 		(*Row_Block)(nil),
 		(*Row_Grant)(nil),
 		(*Row_Policy)(nil),
+		(*Row_Chain)(nil),
+		(*Row_Service)(nil),
+		(*Row_Exit)(nil),
+		(*Row_Masquerade)(nil),
+		(*Row_External)(nil),
+		(*Row_Names)(nil),
+		(*Row_Check)(nil),
+		(*Row_Capture)(nil),
+		(*Row_Own)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2101,7 +4272,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ import (
 
 // exact compares words field by field, unexported ones of netip included.
 var exact = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var exactServer = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 var exactPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 // overWire marshals as gRPC does.
@@ -50,7 +51,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, got, exact, exactPrefix); d != "" {
+		if d := cmp.Diff(want, got, exact, exactServer, exactPrefix); d != "" {
 			t.Fatalf("not equal:\n%s", d)
 		}
 		if got.Version() != want.Version() {
@@ -63,7 +64,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		if got, err = Read(file.Bytes()); err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, got, exact, exactPrefix); d != "" {
+		if d := cmp.Diff(want, got, exact, exactServer, exactPrefix); d != "" {
 			t.Fatalf("file not equal:\n%s", d)
 		}
 	})
@@ -153,7 +154,7 @@ func TestReportRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want, got, exact, exactPrefix); d != "" {
+		if d := cmp.Diff(want, got, exact, exactServer, exactPrefix); d != "" {
 			t.Fatalf("not equal:\n%s", d)
 		}
 	})
