@@ -82,6 +82,9 @@ func (s sink) Acked(node string, v snapshot.Version, applied bool, errText strin
 	s.c.world.ack(node, v, applied, errText)
 }
 
+// Captured: nobody has asked for captures.
+func (s sink) Captured(string, []snapshot.Captured) {}
+
 // Records keeps what happened.
 func (s sink) Records(node string, rs []record.Record, lost uint64) {
 	s.c.archive.Add(node, rs, lost)

@@ -103,6 +103,10 @@ func (c *Client) Ack(v snapshot.Version, applied bool, errText string) {
 	c.outbox.ack(&wire.Ack{Version: string(v), Applied: applied, Error: shorten(errText)})
 }
 
+// Captured tells what a Capture of the snapshot saw, in order. false: too much
+// waits for the server already, and this one is lost.
+func (c *Client) Captured(p snapshot.Captured) bool { return c.outbox.capture(p) }
+
 // Ship takes records to send, in order. ErrFull means that it took none of
 // them; they may be tried again. Records whose acknowledgement was lost with a
 // connection are sent twice.

@@ -142,6 +142,44 @@ func TestNackIsVisible(t *testing.T) {
 	eventually(t, "repaired", func() bool { n := stateOf(s, "n1"); return n.Error == "" && n.Applied == next.Version() })
 }
 
+// TestCaptured: what captures see arrives whole and in order, with the name of
+// who really sent it, and is bounded while nobody takes it.
+func TestCaptured(t *testing.T) {
+	ca, sink := newCA(t, 0), newWorld()
+	s, _ := startServer(t, ServerConfig{CA: ca, Sink: sink})
+	c, err := NewClient(ClientConfig{Servers: []string{s.Addr()}, Dir: join(t, ca, s.Addr(), "n1"), Node: "n1", Handler: &kernel{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := snapshot.Captured{Capture: "c1", Time: time.Unix(5, 6).UTC(), Node: "somebody-else", Where: "to-node", VNI: 7, Verdict: "allow", Length: 1500}
+	taken := 0
+	for i := range 2 * maxCaptured {
+		one.Data = fmt.Appendf(nil, "%01000d", i)
+		if !c.Captured(one) {
+			break
+		}
+		taken++
+	}
+	if taken == 0 || taken*1000 > maxCapturedBytes || taken > maxCaptured {
+		t.Fatalf("%d packets wait for a server that is not there", taken)
+	}
+	start(t, c.Run)
+	eventually(t, "packets", func() (all bool) {
+		sink.look(func() { all = len(sink.captured) == taken })
+		return all
+	})
+	sink.look(func() {
+		for i, p := range sink.captured {
+			if string(p.Data) != fmt.Sprintf("%01000d", i) || p.Node != "n1" || p.Where != "to-node" || !p.Time.Equal(one.Time) {
+				t.Fatalf("packet %d: %.40s… of %s at %s, %s", i, p.Data, p.Node, p.Where, p.Time)
+			}
+		}
+	})
+	if !c.Captured(one) {
+		t.Error("there is no room after everything was taken")
+	}
+}
+
 func TestWhatCannotBeSentIsVisible(t *testing.T) {
 	ca := newCA(t, 0)
 	s, _ := startServer(t, ServerConfig{CA: ca, Sink: newWorld()})

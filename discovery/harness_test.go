@@ -35,15 +35,16 @@ func newCA(t testing.TB, nodeLife time.Duration) *identity.CA {
 
 // world is a Sink that remembers.
 type world struct {
-	mu      sync.Mutex
-	refuse  error
-	joined  map[string]netip.Addr
-	events  []string // connected and gone
-	reports map[string]snapshot.Report
-	acks    []string
-	records map[string][]record.Record
-	lost    map[string]uint64
-	block   map[string]chan struct{} // Report of the node waits for it
+	mu       sync.Mutex
+	refuse   error
+	joined   map[string]netip.Addr
+	events   []string // connected and gone
+	reports  map[string]snapshot.Report
+	captured []snapshot.Captured
+	acks     []string
+	records  map[string][]record.Record
+	lost     map[string]uint64
+	block    map[string]chan struct{} // Report of the node waits for it
 }
 
 func newWorld() *world {
@@ -93,6 +94,12 @@ func (w *world) Records(node string, rs []record.Record, lost uint64) {
 	defer w.mu.Unlock()
 	w.records[node] = append(w.records[node], rs...)
 	w.lost[node] = lost
+}
+
+func (w *world) Captured(node string, cs []snapshot.Captured) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.captured = append(w.captured, cs...)
 }
 
 func (w *world) look(f func()) {

@@ -11,6 +11,12 @@ import (
 // maxReceipts bounds receipts that wait; the server sends one delta at a time.
 const maxReceipts = 8
 
+// Captured packets that wait for the server are bounded in number and bytes.
+const (
+	maxCaptured      = 8192
+	maxCapturedBytes = 4 << 20
+)
+
 // outbox holds what is to be said to the server: the latest of each kind.
 type outbox struct {
 	wake chan struct{} // holds one signal
@@ -19,6 +25,8 @@ type outbox struct {
 	receipts []*wire.Ack // of this session, first out
 	reported *snapshot.Report
 	acked    *wire.Ack
+	captured []snapshot.Captured
+	bytes    int // of their data
 	// newReport, newAck: not sent in this session yet.
 	newReport, newAck bool
 }
@@ -52,6 +60,32 @@ func (o *outbox) receipt(a *wire.Ack) (err error) {
 	return err
 }
 
+// capture takes one more; false: there is no room, the server is too slow.
+func (o *outbox) capture(c snapshot.Captured) (taken bool) {
+	o.change(func() {
+		if len(o.captured) == maxCaptured || o.bytes+len(c.Data) > maxCapturedBytes {
+			return
+		}
+		o.captured, o.bytes, taken = append(o.captured, c), o.bytes+len(c.Data), true
+	})
+	return taken
+}
+
+// someCaptured takes out what fits into one message.
+func (o *outbox) someCaptured() []*wire.Captured {
+	n, size := 0, 0
+	for n < len(o.captured) && (n == 0 || size+len(o.captured[n].Data) <= wire.ChunkBytes) {
+		size += len(o.captured[n].Data)
+		n++
+	}
+	out := wire.FromCaptured(o.captured[:n])
+	o.captured, o.bytes = o.captured[n:], o.bytes-size
+	if len(o.captured) == 0 {
+		o.captured = nil // the rest of the list is not needed any more
+	}
+	return out
+}
+
 func (o *outbox) change(f func()) {
 	o.mu.Lock()
 	f()
@@ -78,6 +112,8 @@ func (o *outbox) next() *wire.FromNode {
 	case o.newAck:
 		o.newAck = false
 		return &wire.FromNode{Ack: o.acked}
+	case len(o.captured) > 0:
+		return &wire.FromNode{Captured: o.someCaptured()}
 	}
 	return nil
 }

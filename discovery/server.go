@@ -51,6 +51,8 @@ type Sink interface {
 	// Acked: the node has the version (applied: in its kernel), or errText says
 	// why not.
 	Acked(node string, v snapshot.Version, applied bool, errText string)
+	// Captured brings what Captures saw, in the order of the node.
+	Captured(node string, cs []snapshot.Captured)
 	// Records may bring some twice after a connection broke. lost counts what
 	// the node dropped since its agent started.
 	Records(node string, rs []record.Record, lost uint64)

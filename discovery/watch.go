@@ -257,6 +257,13 @@ func (w *watch) hear(m *wire.FromNode) error {
 	if r := m.GetReport(); r != nil {
 		w.report(r)
 	}
+	if len(m.GetCaptured()) > 0 {
+		cs, err := wire.ToCaptured(w.member.node, m.GetCaptured())
+		if err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		w.server.cfg.Sink.Captured(w.member.node, cs)
+	}
 	if a := m.GetAck(); a != nil {
 		if a.GetVersion() == "" || len(a.GetVersion()) > wire.MaxVersion {
 			return status.Error(codes.InvalidArgument, "an acknowledgement of no version")

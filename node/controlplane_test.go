@@ -95,6 +95,7 @@ func (c *control) Acked(_ string, v snapshot.Version, applied bool, errText stri
 		c.errs = append(c.errs, errText)
 	}
 }
+func (c *control) Captured(string, []snapshot.Captured) {}
 func (c *control) Records(_ string, rs []record.Record, _ uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
