@@ -29,6 +29,7 @@ func Cleanup(runDir, node string) error {
 	for _, h := range hosts {
 		errs = append(errs, Unplug(h))
 	}
+	errs = append(errs, removePresence(runDir, node))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)
 	}

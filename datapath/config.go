@@ -46,6 +46,8 @@ type Local struct {
 type State struct {
 	Snapshot *snapshot.Snapshot
 	Locals   []Local
+	// Presence is the node itself in its Networks, sorted by VNI.
+	Presence []Present
 }
 
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?$`)
