@@ -180,7 +180,7 @@ func (d *Datapath) same(s State) bool {
 	}
 	for i, l := range s.Locals {
 		o := d.state.Locals[i]
-		if l.Key != o.Key || l.VNI != o.VNI || l.MAC != o.MAC || l.Host != o.Host || len(l.Addrs) != len(o.Addrs) {
+		if l.Key != o.Key || l.VNI != o.VNI || l.MAC != o.MAC || l.Host != o.Host || l.Tap != o.Tap || l.DHCP != o.DHCP || len(l.Addrs) != len(o.Addrs) {
 			return false
 		}
 		for j := range l.Addrs {

@@ -38,8 +38,12 @@ type Local struct {
 	VNI   snapshot.VNI
 	Addrs []netip.Addr
 	MAC   snapshot.MAC
-	// Host is the name of the node's end of the veth pair.
+	// Host is the name of the node's end of the veth pair, or of the tap.
 	Host string
+	// Tap: there is no other end in a namespace.
+	Tap bool
+	// DHCP: the agent answers DHCP and router solicitations.
+	DHCP bool
 }
 
 // State is everything that the kernel must be.

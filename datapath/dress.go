@@ -123,9 +123,9 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// routes leads to the other prefixes of the Network, and to everything when
-// nothing else in the namespace does, through the gateway of the first address
-// of each family.
+// routes leads to the other prefixes of the Network, and to the rest of the
+// world as c.Default says, through the gateway of the first address of each
+// family.
 func routes(c *PlugConfig, addrs []netip.Addr, peer netlink.Link, nl *netlink.Handle) error {
 	for _, v4 := range []bool{true, false} {
 		var own netip.Prefix
@@ -143,17 +143,16 @@ func routes(c *PlugConfig, addrs []netip.Addr, peer netlink.Link, nl *netlink.Ha
 		if !gw.IsValid() || !own.Contains(gw) || gw == src {
 			continue // a prefix of one address has no gateway
 		}
-		whole := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		if v4 {
-			whole = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		}
-		for _, p := range append([]netip.Prefix{whole}, c.Prefixes...) {
+		for _, p := range c.Prefixes {
 			if p.Addr().Is4() != v4 || holdsAny(p, own, addrs) {
 				continue
 			}
-			if err := route(p, gw, peer, nl); err != nil {
+			if err := route(path{to: p, gw: gw}, peer, nl); err != nil {
 				return err
 			}
+		}
+		if err := gateway(c, own, gw, src, peer, nl); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -162,9 +161,6 @@ func routes(c *PlugConfig, addrs []netip.Addr, peer netlink.Link, nl *netlink.Ha
 // holdsAny: the kernel already has a route to the prefix, as one of the
 // interface's addresses is in it.
 func holdsAny(p, own netip.Prefix, addrs []netip.Addr) bool {
-	if p.Bits() == 0 {
-		return false
-	}
 	if p == own {
 		return true
 	}
@@ -174,29 +170,4 @@ func holdsAny(p, own netip.Prefix, addrs []netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-func route(p netip.Prefix, gw netip.Addr, peer netlink.Link, nl *netlink.Handle) error {
-	r := &netlink.Route{
-		LinkIndex: peer.Attrs().Index, Dst: ipNet(p.Masked()), Gw: gw.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
-	}
-	family := netlink.FAMILY_V6
-	if p.Addr().Is4() {
-		family = netlink.FAMILY_V4
-	}
-	have, err := whole(func() ([]netlink.Route, error) {
-		return nl.RouteListFiltered(family, &netlink.Route{Dst: r.Dst}, netlink.RT_FILTER_DST)
-	})
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	for _, h := range have {
-		if p.Bits() == 0 || h.LinkIndex == r.LinkIndex && h.Gw.Equal(r.Gw) {
-			return nil // somebody's default route is somebody's
-		}
-	}
-	if err := nl.RouteAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add route %s via %s: %w", p, gw, err)
-	}
-	return nil
 }

@@ -42,6 +42,14 @@ type PlugConfig struct {
 	Prefixes []netip.Prefix
 	// MTU in bytes, as Datapath.MTU says. 0: 1430.
 	MTU int
+	// Default says what the Network's gateway is to the workload.
+	Default DefaultRoute
+	// DHCP: the workload asks for addresses and routes itself.
+	DHCP bool
+	// Tap makes a tap device instead of a pair; Netns and IfName are unset.
+	Tap bool
+	// Owner and Group may open the tap; 0: only root.
+	Owner, Group uint32
 }
 
 // HostName is the name of the node's end of an interface: the same for the
@@ -58,7 +66,9 @@ func (c *PlugConfig) check() error {
 	switch {
 	case !strings.HasPrefix(c.Host, hostPrefix) || len(c.Host) > 15:
 		return fmt.Errorf("host side name %q: must begin with %s and have at most 15 bytes", c.Host, hostPrefix)
-	case c.IfName == "" || len(c.IfName) > 15 || strings.ContainsAny(c.IfName, "/ \t\n:") || strings.HasPrefix(c.IfName, ".") || c.IfName == "lo":
+	case c.Tap && (c.Netns != "" || c.IfName != ""):
+		return errors.New("a tap is on the node, not in a namespace")
+	case !c.Tap && (c.IfName == "" || len(c.IfName) > 15 || strings.ContainsAny(c.IfName, "/ \t\n:") || strings.HasPrefix(c.IfName, ".") || c.IfName == "lo"):
 		return fmt.Errorf("interface name %q: 1 to 15 bytes, no slash, colon or space, not lo", c.IfName)
 	case len(c.alias()) > 255:
 		return fmt.Errorf("the names in %s are too long together for an interface alias (255 bytes)", c.alias())
@@ -96,6 +106,12 @@ func Plug(c PlugConfig) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("plug %s: %w", c.Host, err)
 	}
+	if c.Tap {
+		if err := plugTap(&c); err != nil {
+			return fmt.Errorf("make the tap %s of %s: %w", c.Host, c.alias(), err)
+		}
+		return nil
+	}
 	if err := plug(&c); err != nil {
 		return fmt.Errorf("plug %s into %s as %s: %w", c.alias(), c.Netns, c.IfName, err)
 	}
@@ -123,6 +139,9 @@ func plug(c *PlugConfig) error {
 	defer nl.Close()
 	if err := makePair(c, inside, nl); err != nil {
 		return err
+	}
+	if c.DHCP {
+		return undressed(c, nl)
 	}
 	return dress(c, inside, nl)
 }
@@ -232,7 +251,7 @@ func Unplug(host string) error {
 // unmarked: a pair of ours whose maker died before it could mark it. Nothing
 // else is a pair with such a name, and it was never up.
 func unmarked(l netlink.Link) bool {
-	return l.Type() == "veth" && l.Attrs().Alias == "" && l.Attrs().Flags&net.FlagUp == 0 && hostName.MatchString(l.Attrs().Name)
+	return (l.Type() == "veth" || l.Type() == tapType) && l.Attrs().Alias == "" && l.Attrs().Flags&net.FlagUp == 0 && hostName.MatchString(l.Attrs().Name)
 }
 
 // whole repeats a listing that others changed while it was made; the kernel

@@ -75,7 +75,7 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 		}
 		row := bpf.MoireEndpoint{Identity: uint32(e.Identity), Mac: e.MAC, Node: numbers[e.Node]}
 		if at, ok := here[a]; ok && e.Node == d.cfg.Node && at.local.Key.Project == e.Project && at.local.Key.Workload == e.Workload {
-			row.Ifindex, row.Mac = uint32(at.ifindex), at.local.MAC
+			row.Ifindex, row.Mac, row.How = uint32(at.ifindex), at.local.MAC, howOf(at.local)
 			row.Egress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Egress}]
 			row.Ingress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Ingress}]
 			delete(here, a)
@@ -85,7 +85,7 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	// What is plugged but unknown to the snapshot is there, and closed.
 	for a, at := range here {
 		if _, elsewhere := w.endpoints[addrKey(a.VNI, a.IP)]; !elsewhere {
-			w.endpoint(a, bpf.MoireEndpoint{Ifindex: uint32(at.ifindex), Mac: at.local.MAC})
+			w.endpoint(a, bpf.MoireEndpoint{Ifindex: uint32(at.ifindex), Mac: at.local.MAC, How: howOf(at.local)})
 		}
 	}
 	return w, nil
@@ -111,7 +111,8 @@ func (d *Datapath) wantLocals(w *want, s State) (map[snapshot.Addr]place, error)
 		}
 		n, known := s.Snapshot.Networks[l.VNI]
 		w.ifaces[uint32(ifindex)] = bpf.MoireIface{
-			Vni: uint32(l.VNI), Mac: l.MAC, Mtu: uint32(d.MTU(n.MTU)), Closed: uint16(flag(!known)),
+			Vni: uint32(l.VNI), Mac: l.MAC, Mtu: uint32(d.MTU(n.MTU)),
+			Closed: flag(!known), Dhcp: flag(l.DHCP),
 		}
 		w.links[l.Host] = ifindex
 		if !known {

@@ -25,8 +25,11 @@ type Local struct {
 	VNI   snapshot.VNI
 	Addrs []netip.Addr
 	MAC   snapshot.MAC
-	// Host is the name of the node's end.
+	// Host is the name of the node's end, or of the tap.
 	Host string
+	// Tap: there is no end in a namespace. DHCP: the Workload asks for its
+	// addresses.
+	Tap, DHCP bool
 }
 
 // applier makes one part of the node match a State.

@@ -111,6 +111,7 @@ inline_ void set_hop(struct hop *h, const struct endpoint *e)
 {
 	h->ifindex = e->ifindex;
 	h->node = e->node;
+	h->how = e->how;
 	__builtin_memcpy(h->mac, e->mac, 6);
 }
 
@@ -140,7 +141,7 @@ inline_ int resolve(struct session *s, u32 vni, const struct endpoint *orig, con
 
 inline_ int same_hop(const struct hop *a, const struct hop *b)
 {
-	return a->ifindex == b->ifindex && a->node == b->node && same_mac(a->mac, b->mac);
+	return a->ifindex == b->ifindex && a->node == b->node && a->how == b->how && same_mac(a->mac, b->mac);
 }
 
 // unchanged: everything that the verdict of old stands on is as in new.

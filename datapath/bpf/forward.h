@@ -123,7 +123,7 @@ inline_ int forward(struct __sk_buff *skb, struct packet *p, const struct hop *t
 	if (to->ifindex) {
 		if (!same_mac(p->eth_dst, to->mac) && bpf_skb_store_bytes(skb, 0, to->mac, 6, 0))
 			return drop(skb, p, R_FAILED);
-		return bpf_redirect_peer(to->ifindex, 0);
+		return to->how & HOW_TAP ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);
 	}
 	return to_node(skb, p, to);
 }

@@ -55,6 +55,8 @@ int from_workload(struct __sk_buff *skb)
 		return drop(skb, p, R_NO_NETWORK);
 	if (unlikely(!same_mac(p->eth_src, in->mac)))
 		return drop(skb, p, R_SPOOFED_MAC);
+	if (unlikely(in->dhcp) && for_agent(p))
+		return ACT_DROP;
 	if (unlikely(p->kind == K_ARP))
 		return arp(skb, p, 0);
 	if (unlikely(p->kind == K_ND))

@@ -59,7 +59,7 @@ type MoireEndpoint struct {
 	Egress   uint32
 	Ingress  uint32
 	Mac      [6]uint8
-	Pad      uint16
+	How      uint16
 	_        [4]byte
 }
 
@@ -90,7 +90,7 @@ type MoireHop struct {
 	Ifindex uint32
 	Node    uint32
 	Mac     [6]uint8
-	Pad     uint16
+	How     uint16
 }
 
 type MoireIface struct {
@@ -98,7 +98,8 @@ type MoireIface struct {
 	Vni    uint32
 	Mtu    uint32
 	Mac    [6]uint8
-	Closed uint16
+	Closed uint8
+	Dhcp   uint8
 }
 
 type MoireNode struct {

@@ -26,10 +26,22 @@ struct solicit { // and advertisement
 	u8 mac[6];
 } packed;
 
+// is_router: the link-local address of router_mac, fe80::4d:4fff:fe49:5245. It
+// is the router in advertisements of the agent.
+inline_ int is_router(const union addr *a)
+{
+	return a->w[0] == bpf_htonl(0xfe800000) && a->w[1] == 0 && a->w[2] == bpf_htonl(0x004d4fff) &&
+	       a->w[3] == bpf_htonl(0xfe495245);
+}
+
 // mac_of finds who answers for an address; 0 when nobody does, or when it is
 // the asking interface's own.
 inline_ int mac_of(struct packet *p, const union addr *a, u8 *mac)
 {
+	if (is_router(a)) {
+		__builtin_memcpy(mac, router_mac, 6);
+		return 1;
+	}
 	struct endpoint *e = endpoint_of(p->vni, a);
 	if (e) {
 		if (e->ifindex == p->ifindex && e->node == p->node)
@@ -50,6 +62,16 @@ inline_ int mac_of(struct packet *p, const union addr *a, u8 *mac)
 		return 0;
 	__builtin_memcpy(mac, router_mac, 6);
 	return 1;
+}
+
+// for_agent: the agent has seen it already (a packet socket comes before this
+// program) and answers it: DHCP, and solicitations of routers.
+inline_ int for_agent(const struct packet *p)
+{
+	if (p->kind == K_ND)
+		return p->icmp == 133;
+	return p->kind == K_FLOW && p->proto == PROTO_UDP && p->dport == (p->v6 ? bpf_htons(547) : bpf_htons(67)) &&
+	       !endpoint_of(p->vni, &p->dst);
 }
 
 inline_ int owns(struct packet *p, const union addr *a)
@@ -166,7 +188,7 @@ step int discovery(struct __sk_buff *skb, struct packet *p, u32 base)
 	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 	if (p->icmp == 136)
 		return drop(skb, p, owns(p, &target) || link_local ? R_MULTICAST : R_SPOOFED_ND);
-	if (owns(p, &target) || link_local)
+	if (owns(p, &target) || (link_local && !is_router(&target)))
 		return drop(skb, p, R_MULTICAST);
 	if (!mac_of(p, &target, mac))
 		return drop(skb, p, R_NO_NEIGHBOUR);

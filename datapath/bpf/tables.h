@@ -22,7 +22,8 @@ struct iface { // by ifindex of the host side
 	u32 vni;
 	u32 mtu; // largest IP packet that the overlay carries
 	u8 mac[6];
-	u16 closed; // the network is not in the snapshot
+	u8 closed; // the network is not in the snapshot
+	u8 dhcp;   // the agent answers DHCP and router solicitations
 };
 
 struct addr_key {
@@ -38,8 +39,10 @@ struct endpoint {
 	u32 identity;
 	u32 egress, ingress; // policy set ids, 0: closed
 	u8 mac[6];
-	u16 pad;
+	u16 how;
 };
+
+#define HOW_TAP 1 // ifindex is a device of its own, not the end of a pair: leave by it
 
 #define ROUTE_SUBNET 1
 #define ROUTE_GATEWAY 2
@@ -94,7 +97,7 @@ struct hop {
 	u32 ifindex;
 	u32 node;
 	u8 mac[6];
-	u16 pad;
+	u16 how;
 };
 
 #define S_REPLY 1

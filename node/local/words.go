@@ -19,17 +19,39 @@ const (
 // DefaultIfName is the first interface of a Workload when it says nothing.
 const DefaultIfName = "eth0"
 
+// NoRoute as DefaultRoute: the Workload gets no default route.
+const NoRoute = "none"
+
 // Attach asks for one or more interfaces in a network namespace. To repeat it
 // is no error: the answer is the same.
 type Attach struct {
-	Project  string   `json:"project"`
-	Workload string   `json:"workload"`
-	Networks []string `json:"networks"` // of the project, at least one
-	// Netns is the path of the network namespace as the agent sees it.
-	Netns string `json:"netns"`
-	// IfName of the first interface, by default eth0; the others count on
-	// from its number.
+	Project  string `json:"project"`
+	Workload string `json:"workload"`
+	// Networks, at least one: of the project, or "project/network" where that
+	// Network consents.
+	Networks []string `json:"networks"`
+	// Netns is the path of the network namespace as the agent sees it. Unset
+	// for a Tap.
+	Netns string `json:"netns,omitempty"`
+	// IfName of the first interface; the others count on from its number.
+	// Default: the first of eth0, eth1, ... that is not an interface of the
+	// Workload yet.
 	IfName string `json:"ifName,omitempty"`
+	// IfNames of each of Networks, in order, instead of IfName; "": by default.
+	IfNames []string `json:"ifNames,omitempty"`
+	// DefaultRoute is the one of Networks whose gateway gets what is in no
+	// Network, or NoRoute. Default: the first, unless the Workload has another
+	// interface that does.
+	DefaultRoute string `json:"defaultRoute,omitempty"`
+	// Tap makes persistent tap devices on the node, for a VM, instead of
+	// interfaces in a namespace. Interface.IfName names them.
+	Tap bool `json:"tap,omitempty"`
+	// Owner and Group may open the taps; 0: only root.
+	Owner uint32 `json:"owner,omitempty"`
+	Group uint32 `json:"group,omitempty"`
+	// DHCP leaves addresses and routes to the Workload, which asks for them by
+	// DHCP and router solicitations. Always so for a Tap.
+	DHCP bool `json:"dhcp,omitempty"`
 	// Account and Labels that the Workload claims; a declared Workload of the
 	// same name overrides both. Account is by default "default".
 	Account string            `json:"account,omitempty"`
@@ -80,7 +102,9 @@ type Attachment struct {
 	Account  string            `json:"account"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Netns    string            `json:"netns"`
-	Host     string            `json:"host"` // the end of the pair on the node
+	Host     string            `json:"host"` // the end of the pair on the node, or the tap
+	Tap      bool              `json:"tap,omitempty"`
+	DHCP     bool              `json:"dhcp,omitempty"`
 	PID      int               `json:"pid,omitempty"`
 	Persist  bool              `json:"persist,omitempty"`
 	Since    time.Time         `json:"since"`
