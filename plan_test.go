@@ -49,6 +49,8 @@ var rooms = map[string][]string{
 	"datapath/proving": {"datapath"},
 	"datapath":         {"datapath/bpf"},
 	"flow":             {},
+	"flow/ipfix":       {},
+	"flow/pcapng":      {},
 	"node/local":       {},
 	"node/run":         {"node/local"},
 	// upstairs and downstairs
