@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,7 +132,7 @@ var judged = []spec{
 // server does, and fills in the same defaults.
 func TestGoSaysWhatCELSays(t *testing.T) {
 	kinds := crds(t)
-	for _, c := range judged {
+	for _, c := range slices.Concat(judged, judgedLinks, judgedServices, judgedOutside) {
 		namespace := ""
 		if c.kind != "Domain" && c.kind != "Node" {
 			namespace = "  namespace: shop\n"
@@ -168,7 +169,8 @@ func TestGoSaysWhatCELSays(t *testing.T) {
 }
 
 func typed(kind string) runtime.Object {
-	return map[string]runtime.Object{"Domain": &v1alpha1.Domain{}, "Node": &v1alpha1.Node{}, "Network": &v1alpha1.Network{}, "Workload": &v1alpha1.Workload{}, "Policy": &v1alpha1.Policy{}}[kind]
+	return map[string]runtime.Object{"Domain": &v1alpha1.Domain{}, "Node": &v1alpha1.Node{}, "Network": &v1alpha1.Network{}, "Workload": &v1alpha1.Workload{}, "Policy": &v1alpha1.Policy{},
+		"Link": &v1alpha1.Link{}, "Service": &v1alpha1.Service{}, "FloatingIP": &v1alpha1.FloatingIP{}}[kind]
 }
 
 // sameSpec compares the defaulted object of the server with ours.
@@ -184,6 +186,11 @@ func sameSpec(t *testing.T, c spec, object map[string]any, own runtime.Object) {
 	}
 	if p, ok := own.(*v1alpha1.Policy); ok && !strings.Contains(c.spec, "priority") {
 		p.Spec.Priority = v1alpha1.DefaultPriority
+	}
+	if f, ok := own.(*v1alpha1.FloatingIP); ok && !strings.Contains(c.spec, "weight") {
+		for i := range f.Spec.Targets {
+			f.Spec.Targets[i].Weight = v1alpha1.DefaultWeight
+		}
 	}
 	want, _ := json.Marshal(theirs)
 	got, _ := json.Marshal(own)

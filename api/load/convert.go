@@ -176,13 +176,31 @@ func quoteEmpty(v any) string {
 // neverEmpty lists fields in which an empty value, other than none at all, is
 // refused by the API server too.
 var neverEmpty = map[reflect.Type][]string{
-	reflect.TypeFor[v1alpha1.NetworkSpec]():  {"default", "mtu"},
-	reflect.TypeFor[v1alpha1.WorkloadSpec](): {"account"},
-	reflect.TypeFor[v1alpha1.Interface]():    {"network", "mac"},
-	reflect.TypeFor[v1alpha1.PolicySpec]():   {"tier", "mode"},
-	reflect.TypeFor[v1alpha1.Rule]():         {"name", "action"},
-	reflect.TypeFor[v1alpha1.Peer]():         {"cidr"},
-	reflect.TypeFor[v1alpha1.Port]():         {"protocol", "port", "endPort"},
+	reflect.TypeFor[v1alpha1.NetworkSpec]():     {"default", "mtu", "metadata"},
+	reflect.TypeFor[v1alpha1.WorkloadSpec]():    {"account"},
+	reflect.TypeFor[v1alpha1.Interface]():       {"network", "mac"},
+	reflect.TypeFor[v1alpha1.PolicySpec]():      {"tier", "mode"},
+	reflect.TypeFor[v1alpha1.Rule]():            {"name", "action"},
+	reflect.TypeFor[v1alpha1.Peer]():            {"cidr", "name"},
+	reflect.TypeFor[v1alpha1.Port]():            {"protocol", "port", "endPort"},
+	reflect.TypeFor[v1alpha1.Outside]():         {"mode"},
+	reflect.TypeFor[v1alpha1.DNS]():             {"zone", "ttlSeconds", "order"},
+	reflect.TypeFor[v1alpha1.DNSRecord]():       {"name", "type", "data", "ttlSeconds"},
+	reflect.TypeFor[v1alpha1.Limit]():           {"egress", "ingress"},
+	reflect.TypeFor[v1alpha1.Firewall]():        {"mode"},
+	reflect.TypeFor[v1alpha1.FirewallRule]():    {"name"},
+	reflect.TypeFor[v1alpha1.LinkSpec]():        {"onFailure"},
+	reflect.TypeFor[v1alpha1.LinkEnd]():         {"network"},
+	reflect.TypeFor[v1alpha1.Translation]():     {"prefix", "as"},
+	reflect.TypeFor[v1alpha1.Function]():        {"name", "mode"},
+	reflect.TypeFor[v1alpha1.HealthCheck]():     {"type", "port", "intervalSeconds", "timeoutSeconds", "failures", "successes"},
+	reflect.TypeFor[v1alpha1.ServiceSpec]():     {"externalName", "locality"},
+	reflect.TypeFor[v1alpha1.ServiceNetwork]():  {"network"},
+	reflect.TypeFor[v1alpha1.ServicePort]():     {"name", "protocol", "port", "targetPort"},
+	reflect.TypeFor[v1alpha1.ServiceEndpoint](): {"address", "weight"},
+	reflect.TypeFor[v1alpha1.FloatingIPSpec]():  {"address"},
+	reflect.TypeFor[v1alpha1.FloatingTarget]():  {"workload"},
+	reflect.TypeFor[v1alpha1.NetworkRef]():      {"network"},
 }
 
 func (c *converter) table(n *yaml.Node, t reflect.Type, path string, depth int) any {

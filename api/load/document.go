@@ -35,12 +35,15 @@ func kinds() map[string]kind {
 		return kind{ours, namespaced, reflect.TypeOf(o).Elem(), make}
 	}
 	return map[string]kind{
-		"Domain":    of(false, &v1alpha1.Domain{}, func() runtime.Object { return &v1alpha1.Domain{} }),
-		"Node":      of(false, &v1alpha1.Node{}, func() runtime.Object { return &v1alpha1.Node{} }),
-		"Network":   of(true, &v1alpha1.Network{}, func() runtime.Object { return &v1alpha1.Network{} }),
-		"Workload":  of(true, &v1alpha1.Workload{}, func() runtime.Object { return &v1alpha1.Workload{} }),
-		"Policy":    of(true, &v1alpha1.Policy{}, func() runtime.Object { return &v1alpha1.Policy{} }),
-		"Namespace": {"v1", false, reflect.TypeFor[namespace](), func() runtime.Object { return &metav1.PartialObjectMetadata{} }},
+		"Domain":     of(false, &v1alpha1.Domain{}, func() runtime.Object { return &v1alpha1.Domain{} }),
+		"Node":       of(false, &v1alpha1.Node{}, func() runtime.Object { return &v1alpha1.Node{} }),
+		"Network":    of(true, &v1alpha1.Network{}, func() runtime.Object { return &v1alpha1.Network{} }),
+		"Workload":   of(true, &v1alpha1.Workload{}, func() runtime.Object { return &v1alpha1.Workload{} }),
+		"Policy":     of(true, &v1alpha1.Policy{}, func() runtime.Object { return &v1alpha1.Policy{} }),
+		"Link":       of(true, &v1alpha1.Link{}, func() runtime.Object { return &v1alpha1.Link{} }),
+		"Service":    of(true, &v1alpha1.Service{}, func() runtime.Object { return &v1alpha1.Service{} }),
+		"FloatingIP": of(true, &v1alpha1.FloatingIP{}, func() runtime.Object { return &v1alpha1.FloatingIP{} }),
+		"Namespace":  {"v1", false, reflect.TypeFor[namespace](), func() runtime.Object { return &metav1.PartialObjectMetadata{} }},
 	}
 }
 
@@ -158,8 +161,17 @@ func validateNamespace(it *Item) []v1alpha1.Problem {
 // defaults fills in what only the text can tell is missing.
 func defaults(value map[string]any) {
 	spec, _ := value["spec"].(map[string]any)
-	if value["kind"] == "Policy" && spec != nil && spec["priority"] == nil {
+	switch {
+	case spec == nil:
+	case value["kind"] == "Policy" && spec["priority"] == nil:
 		spec["priority"] = v1alpha1.DefaultPriority
+	case value["kind"] == "FloatingIP":
+		targets, _ := spec["targets"].([]any)
+		for _, t := range targets {
+			if target, ok := t.(map[string]any); ok && target["weight"] == nil {
+				target["weight"] = v1alpha1.DefaultWeight
+			}
+		}
 	}
 }
 

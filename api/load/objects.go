@@ -13,12 +13,15 @@ import (
 
 // Objects are the good objects of some files.
 type Objects struct {
-	Domains    map[string]*v1alpha1.Domain              // by name
-	Namespaces map[string]*metav1.PartialObjectMetadata // by name
-	Nodes      map[string]*v1alpha1.Node                // by name
-	Networks   map[string]*v1alpha1.Network             // by "project/name"
-	Workloads  map[string]*v1alpha1.Workload            // by "project/name"
-	Policies   map[string]*v1alpha1.Policy              // by "project/name"
+	Domains     map[string]*v1alpha1.Domain              // by name
+	Namespaces  map[string]*metav1.PartialObjectMetadata // by name
+	Nodes       map[string]*v1alpha1.Node                // by name
+	Networks    map[string]*v1alpha1.Network             // by "project/name"
+	Workloads   map[string]*v1alpha1.Workload            // by "project/name"
+	Policies    map[string]*v1alpha1.Policy              // by "project/name"
+	Links       map[string]*v1alpha1.Link                // by "project/name"
+	Services    map[string]*v1alpha1.Service             // by "project/name"
+	FloatingIPs map[string]*v1alpha1.FloatingIP          // by "project/name"
 	// Items are all of them in the order of the files.
 	Items []Item
 	index map[string]int
@@ -41,6 +44,7 @@ type Item struct {
 func newObjects() *Objects {
 	return &Objects{Domains: map[string]*v1alpha1.Domain{}, Namespaces: map[string]*metav1.PartialObjectMetadata{}, Nodes: map[string]*v1alpha1.Node{},
 		Networks: map[string]*v1alpha1.Network{}, Workloads: map[string]*v1alpha1.Workload{}, Policies: map[string]*v1alpha1.Policy{},
+		Links: map[string]*v1alpha1.Link{}, Services: map[string]*v1alpha1.Service{}, FloatingIPs: map[string]*v1alpha1.FloatingIP{},
 		index: map[string]int{}, places: map[string]*Item{}}
 }
 
@@ -68,6 +72,12 @@ func (o *Objects) add(it Item) {
 		o.Workloads[key] = obj
 	case *v1alpha1.Policy:
 		o.Policies[key] = obj
+	case *v1alpha1.Link:
+		o.Links[key] = obj
+	case *v1alpha1.Service:
+		o.Services[key] = obj
+	case *v1alpha1.FloatingIP:
+		o.FloatingIPs[key] = obj
 	case *metav1.PartialObjectMetadata:
 		o.Namespaces[key] = obj
 	}

@@ -30,4 +30,18 @@ const (
 	CodeRepeated     = "MOI1028"
 	CodeSelector     = "MOI1029"
 	CodeRuleName     = "MOI1030"
+	CodeEnds         = "MOI1031" // a Link needs two Networks
+	CodeTranslation  = "MOI1032"
+	CodeChain        = "MOI1033" // functions of a Link that do not join on
+	CodeHealth       = "MOI1034" // a check without a port
+	CodeBackends     = "MOI1035" // not exactly one thing behind a Service
+	CodeAlone        = "MOI1036" // a peer that must stand alone
+	CodeEgress       = "MOI1037" // gateways and addresses without mode gateway, or the reverse
+	CodeURL          = "MOI1038"
+	CodeRate         = "MOI1039"
+	CodeDNSName      = "MOI1040"
+	CodeDNSData      = "MOI1041"
+	CodeServer       = "MOI1042" // not address or address:port
+	CodePortTwice    = "MOI1043"
+	CodeLockOut      = "MOI1044" // a Firewall that locks SSH out
 )

@@ -2,6 +2,9 @@ package v1alpha1
 
 import "k8s.io/apimachinery/pkg/runtime"
 
+// DefaultWeight is the weight of a FloatingIP's target that names none.
+const DefaultWeight = 1
+
 // DefaultPriority is the priority of a Policy that names none.
 const DefaultPriority = 100
 
@@ -9,8 +12,9 @@ const DefaultPriority = 100
 const DefaultAccount = "default"
 
 // Default fills in what the API server would fill in, but for the priority of
-// a Policy: 0 is a priority, so only who sees the text can tell that it is
-// missing. Objects that are not ours stay as they are.
+// a Policy and the weight of a FloatingIP's target: 0 is one too, so only who
+// sees the text can tell that it is missing. Objects that are not ours stay as
+// they are.
 func Default(o runtime.Object) {
 	switch o := o.(type) {
 	case *Network:
@@ -19,38 +23,117 @@ func Default(o runtime.Object) {
 		DefaultWorkload(o)
 	case *Policy:
 		DefaultPolicy(o)
+	case *Node:
+		DefaultNode(o)
+	case *Link:
+		DefaultLink(o)
+	case *Service:
+		DefaultService(o)
+	case *FloatingIP:
+		defaultServicePorts(o.Spec.Ports)
 	}
 }
 
-// DefaultNetwork fills in spec.default.
+// DefaultZone is the zone of names in a Network that says no other.
+const DefaultZone = "moire.internal"
+
+// DefaultNetwork fills in spec.default and what is below dns, outside and
+// consents.
 func DefaultNetwork(n *Network) {
-	if n.Spec.Default == "" {
-		n.Spec.Default = DefaultOpen
+	fill(&n.Spec.Default, DefaultOpen)
+	if n.Spec.DNS == nil {
+		n.Spec.DNS = &DNS{}
 	}
+	fill(&n.Spec.DNS.Zone, DefaultZone)
+	fill(&n.Spec.DNS.TTLSeconds, 5)
+	fill(&n.Spec.DNS.Order, "random")
+	if o := n.Spec.Outside; o != nil {
+		fill(&o.Mode, OutsideNode)
+		defaultPorts(o.Hosts)
+	}
+	for i := range n.Spec.Consents {
+		if c := &n.Spec.Consents[i]; c.For == nil {
+			c.For = []string{ConsentLink}
+		}
+	}
+}
+
+// fill gives a field that is empty its default.
+func fill[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func defaultPorts(ports []Port) {
+	for i := range ports {
+		fill(&ports[i].Protocol, "TCP")
+	}
+}
+
+func defaultServicePorts(ports []ServicePort) {
+	for i := range ports {
+		fill(&ports[i].Protocol, "TCP")
+	}
+}
+
+// DefaultHealth fills in a check that is there.
+func DefaultHealth(h *HealthCheck) {
+	if h == nil {
+		return
+	}
+	fill(&h.Type, "tcp")
+	fill(&h.Path, "/")
+	fill(&h.IntervalSeconds, 2)
+	fill(&h.TimeoutSeconds, 1)
+	fill(&h.Failures, 2)
+	fill(&h.Successes, 1)
+}
+
+// DefaultNode fills in a Firewall that is there.
+func DefaultNode(n *Node) {
+	f := n.Spec.Firewall
+	if f == nil {
+		return
+	}
+	fill(&f.Mode, FirewallOff)
+	for i := range f.Allow {
+		defaultPorts(f.Allow[i].Ports)
+	}
+}
+
+// DefaultLink fills in onFailure, modes and checks.
+func DefaultLink(l *Link) {
+	fill(&l.Spec.OnFailure, OnFailureClosed)
+	for i := range l.Spec.Via {
+		fill(&l.Spec.Via[i].Mode, FunctionRouted)
+		DefaultHealth(l.Spec.Via[i].Health)
+	}
+}
+
+// DefaultService fills in locality, protocols, weights and the check.
+func DefaultService(s *Service) {
+	fill(&s.Spec.Locality, LocalityAny)
+	defaultServicePorts(s.Spec.Ports)
+	for i := range s.Spec.Endpoints {
+		fill(&s.Spec.Endpoints[i].Weight, 1)
+	}
+	DefaultHealth(s.Spec.Health)
 }
 
 // DefaultWorkload fills in spec.account.
 func DefaultWorkload(w *Workload) {
-	if w.Spec.Account == "" {
-		w.Spec.Account = DefaultAccount
-	}
+	fill(&w.Spec.Account, DefaultAccount)
 }
 
 // DefaultPolicy fills in tier, mode and the protocols of ports.
 func DefaultPolicy(p *Policy) {
-	if p.Spec.Tier == "" {
-		p.Spec.Tier = TierProject
-	}
-	if p.Spec.Mode == "" {
-		p.Spec.Mode = ModeEnforce
-	}
+	fill(&p.Spec.Tier, TierProject)
+	fill(&p.Spec.Mode, ModeEnforce)
 	for _, rules := range [][]Rule{p.Spec.Ingress, p.Spec.Egress} {
 		for i := range rules {
-			for j := range rules[i].Ports {
-				if rules[i].Ports[j].Protocol == "" {
-					rules[i].Ports[j].Protocol = "TCP"
-				}
-			}
+			defaultPorts(rules[i].Ports)
 		}
 	}
 }

@@ -41,6 +41,7 @@ type FloatingIPSpec struct {
 	Targets []FloatingTarget `json:"targets,omitempty"`
 	// Ports that are mapped. Default: every protocol and port, 1:1.
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(p, self.exists_one(q, q.port == p.port && q.protocol == p.protocol))",message="a port is there twice; give each port and protocol once"
 	// +listType=atomic
 	// +optional
 	Ports []ServicePort `json:"ports,omitempty"`
@@ -48,6 +49,7 @@ type FloatingIPSpec struct {
 	// <name>.<project>.<zone>.
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:Pattern=`^([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.?$`
 	// +listType=set
 	// +optional
 	Names []string `json:"names,omitempty"`

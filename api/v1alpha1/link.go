@@ -30,6 +30,8 @@ const (
 )
 
 // LinkSpec is what people declare of a Link.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.via) || self.via.size() == 0 || self.ends.all(e, !has(e.translate) || e.translate.size() == 0)",message="via and translate exclude each other; give the Networks prefixes that do not overlap, or remove via"
 type LinkSpec struct {
 	// Ends are the two Networks. Their prefixes must not overlap, nor those of
 	// any other Network that one of them is linked to, as each end sees them.
@@ -70,6 +72,8 @@ type LinkEnd struct {
 }
 
 // Translation maps one prefix to another of the same length.
+//
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self.prefix) || !isCIDR(self.__as__) || cidr(self.prefix).prefixLength() == cidr(self.__as__).prefixLength() && self.prefix.contains(':') == self.__as__.contains(':')",message="prefix and as must be of the same family and length, such as 10.0.0.0/24 and 100.64.1.0/24"
 type Translation struct {
 	// Prefix of this end.
 	// +kubebuilder:validation:MaxLength=50
@@ -96,7 +100,8 @@ type Function struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
-	// Workloads selects the instances by label.
+	// Workloads selects the instances by label; at least one label or expression.
+	// +kubebuilder:validation:XValidation:rule="has(self.matchLabels) && self.matchLabels.size() > 0 || has(self.matchExpressions) && self.matchExpressions.size() > 0",message="an empty selector would make every Workload a function; write matchLabels or matchExpressions"
 	Workloads metav1.LabelSelector `json:"workloads"`
 	// Mode: routed, transparent or nat.
 	// +kubebuilder:validation:Enum=routed;transparent;nat

@@ -28,6 +28,8 @@ const (
 )
 
 // NetworkSpec is what people declare of a Network.
+//
+// +kubebuilder:validation:XValidation:rule="self.?external.orValue(false) == oldSelf.?external.orValue(false)",message="external cannot be changed; make another Network"
 type NetworkSpec struct {
 	// Prefixes are the IPv4 and IPv6 prefixes of the Network, without host
 	// bits. They must not overlap each other. Prefixes may be added later;
@@ -78,7 +80,6 @@ type NetworkSpec struct {
 	// External: the prefixes are addresses of the underlay, a pool for
 	// FloatingIPs. Nothing can be attached to it. Only who may "manage" the
 	// Domain may write it. Cannot be changed.
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="external cannot be changed; make another Network"
 	// +optional
 	External bool `json:"external,omitempty"`
 	// Consents let other projects refer to this Network.

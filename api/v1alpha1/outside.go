@@ -32,6 +32,7 @@ type Outside struct {
 	// +kubebuilder:validation:MaxItems=2
 	// +kubebuilder:validation:items:MaxLength=45
 	// +kubebuilder:validation:XValidation:rule="self.all(a, isIP(a))",message="each address must be an IP address without a prefix length, such as 192.0.2.7"
+	// +kubebuilder:validation:XValidation:rule="size(self) < 2 || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()",message="a Network has at most one IPv4 and one IPv6 address outside"
 	// +listType=atomic
 	// +optional
 	Addresses []string `json:"addresses,omitempty"`

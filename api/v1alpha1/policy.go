@@ -50,6 +50,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.tier != 'admin' || (!has(self.ingress) || self.ingress.all(r, r.action in ['accept','deny','pass'])) && (!has(self.egress) || self.egress.all(r, r.action in ['accept','deny','pass']))",message="tier admin has the actions accept, deny and pass; use accept instead of allow"
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.ingress.all(r, !has(r.to))",message="an ingress rule has from, not to; move the peers to from or the rule to egress"
 // +kubebuilder:validation:XValidation:rule="!has(self.egress) || self.egress.all(r, !has(r.from))",message="an egress rule has to, not from; move the peers to to or the rule to ingress"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.ingress.all(r, !has(r.from) || r.from.all(p, !has(p.service) && !has(p.name)))",message="service and name say where something goes, so they exist only in to of egress rules; use labels, network, project or cidr"
 // +kubebuilder:validation:XValidation:rule="self.tier != 'project' || !has(self.subject) || !has(self.subject.projects)",message="a project Policy selects Workloads of its own project only; remove subject.projects or use tier admin"
 // +kubebuilder:validation:XValidation:rule="has(self.ingress) || has(self.egress)",message="a Policy without ingress and egress does nothing; write ingress: [] to deny everything that comes in"
 type PolicySpec struct {

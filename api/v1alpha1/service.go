@@ -42,6 +42,7 @@ type ServiceSpec struct {
 	// Ports of the Service.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule="self.all(p, self.exists_one(q, q.port == p.port && q.protocol == p.protocol))",message="a port is there twice; give each port and protocol once"
 	// +listType=atomic
 	Ports []ServicePort `json:"ports"`
 	// Selector of the Workloads of the project that serve it, each by its
@@ -95,6 +96,7 @@ type ServiceNetwork struct {
 	// +kubebuilder:validation:MaxItems=2
 	// +kubebuilder:validation:items:MaxLength=45
 	// +kubebuilder:validation:XValidation:rule="self.all(a, isIP(a))",message="each address must be an IP address without a prefix length, such as 10.0.0.5"
+	// +kubebuilder:validation:XValidation:rule="size(self) < 2 || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()",message="a Service has at most one IPv4 and one IPv6 address in a Network"
 	// +listType=atomic
 	// +optional
 	Addresses []string `json:"addresses,omitempty"`

@@ -26,6 +26,12 @@ func Validate(o runtime.Object) []Problem {
 		return ValidatePolicy(o)
 	case *Node:
 		return ValidateNode(o)
+	case *Link:
+		return ValidateLink(o)
+	case *Service:
+		return ValidateService(o)
+	case *FloatingIP:
+		return ValidateFloatingIP(o)
 	}
 	return nil
 }
@@ -120,17 +126,6 @@ func ValidateDomain(d *Domain) []Problem {
 	return j.problems
 }
 
-// ValidateNode says what is wrong with a Node.
-func ValidateNode(n *Node) []Problem {
-	j := newJudge("Node", n.Namespace, n.Name, false)
-	if n.Spec.Address == "" {
-		j.add(CodeMissing, "spec.address", "write the underlay address, such as 192.0.2.7", "the address is missing")
-	} else if _, err := parseIP(n.Spec.Address); err != nil {
-		j.add(CodeAddress, "spec.address", "write an IP address without a prefix length, such as 192.0.2.7", "%s", err)
-	}
-	return j.problems
-}
-
 // parseIP reads what the CEL function isIP accepts.
 func parseIP(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
@@ -153,7 +148,8 @@ func ValidateNetwork(n *Network) []Problem {
 		field string
 		list  []string
 		limit int
-	}{{"spec.allocation", n.Spec.Allocation, 32}, {"spec.reserved", n.Spec.Reserved, 64}, {"spec.static", n.Spec.Static, 64}} {
+	}{{"spec.allocation", n.Spec.Allocation, 32}, {"spec.reserved", n.Spec.Reserved, 64}, {"spec.static", n.Spec.Static, 64},
+		{"spec.services", n.Spec.Services, 16}, {"spec.floating", n.Spec.Floating, 16}} {
 		if j.count(l.field, len(l.list), l.limit) {
 			j.ranges(l.field, l.list, prefixes)
 		}
@@ -164,6 +160,16 @@ func ValidateNetwork(n *Network) []Problem {
 	if n.Spec.MTU != 0 {
 		j.number("spec.mtu", n.Spec.MTU, 1280, 9000)
 	}
+	j.consents(n.Spec.Consents)
+	j.outside(n.Spec.Outside)
+	j.dns(n.Spec.DNS)
+	if m := n.Spec.Metadata; m != "" {
+		j.length("spec.metadata", m, 300)
+		if !metadataURL.MatchString(m) {
+			j.add(CodeURL, "spec.metadata", "write http://host:port, with a path if you like", "%q is not the URL of an endpoint", m)
+		}
+	}
+	j.limit("spec.limit", n.Spec.Limit)
 	return j.problems
 }
 
@@ -237,8 +243,9 @@ func ValidateWorkload(w *Workload) []Problem {
 			j.add(CodeRepeated, field+".network", "a Workload has one interface in each Network; give that one both addresses", "interfaces[%d] is in Network %s too", first, iface.Network)
 		}
 		seen[iface.Network] = i
-		j.length(field+".network", iface.Network, 253)
-		j.addresses(field+".addresses", iface.Addresses)
+		j.length(field+".network", iface.Network, 317)
+		j.limit(field+".limit", iface.Limit)
+		j.addresses(field+".addresses", iface.Addresses, "an interface has at most one IPv4 and one IPv6 address")
 		if iface.MAC != "" && !macText.MatchString(iface.MAC) {
 			j.add(CodeMAC, field+".mac", "write it as 02:00:00:00:00:01, in lower case", "%q is not a MAC address", iface.MAC)
 		}
@@ -246,7 +253,8 @@ func ValidateWorkload(w *Workload) []Problem {
 	return j.problems
 }
 
-func (j *judge) addresses(field string, list []string) {
+// addresses checks addresses of which there may be one of each family.
+func (j *judge) addresses(field string, list []string, most string) {
 	if !j.count(field, len(list), 2) {
 		return
 	}
@@ -259,7 +267,7 @@ func (j *judge) addresses(field string, list []string) {
 			continue
 		}
 		if first, twice := families[a.Is6()]; twice {
-			j.add(CodeAddress, at, "an interface has at most one IPv4 and one IPv6 address", "%s and %s are of one family", first, text)
+			j.add(CodeAddress, at, most, "%s and %s are of one family", first, text)
 		}
 		families[a.Is6()] = text
 	}

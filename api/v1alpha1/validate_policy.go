@@ -62,6 +62,9 @@ func (j *judge) selector(field string, s *metav1.LabelSelector) {
 	}
 }
 
+// peerName is a DNS name, or "*." and one.
+var peerName = regexp.MustCompile(`^(\*\.)?([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.?$`)
+
 var ruleName = regexp.MustCompile(`^[a-z]([-a-z0-9]*[a-z0-9])?$`)
 
 func (j *judge) rules(direction string, rules []Rule, tier string) {
@@ -90,8 +93,9 @@ func (j *judge) rules(direction string, rules []Rule, tier string) {
 		if direction == "egress" && r.From != nil {
 			j.add(CodeDirection, field+".from", "move the peers to to, or the rule to ingress", "an egress rule has to, not from")
 		}
-		j.peers(field+".from", r.From)
-		j.peers(field+".to", r.To)
+		j.peers(field+".from", r.From, direction)
+		j.peers(field+".to", r.To, direction)
+		j.matchEqual(field+".matchEqual", r.MatchEqual)
 		if j.count(field+".ports", len(r.Ports), 64) {
 			for k := range r.Ports {
 				j.port(fmt.Sprintf("%s.ports[%d]", field, k), &r.Ports[k])
@@ -113,20 +117,52 @@ func (j *judge) action(field, action, tier string) {
 	}
 }
 
-func (j *judge) peers(field string, peers []Peer) {
+func (j *judge) matchEqual(field string, keys []string) {
+	if !j.count(field, len(keys), 8) {
+		return
+	}
+	j.set(field, keys)
+	for i, k := range keys {
+		j.length(fmt.Sprintf("%s[%d]", field, i), k, 317)
+	}
+}
+
+func (j *judge) peers(field string, peers []Peer, direction string) {
 	if !j.count(field, len(peers), 64) {
 		return
 	}
 	for i := range peers {
 		p := &peers[i]
 		at := fmt.Sprintf("%s[%d]", field, i)
-		if p.Labels == nil && p.Network == "" && p.Project == "" && p.CIDR == "" {
-			j.add(CodeEmptyPeer, at, "set labels, network, project or cidr, or leave the whole list out for everybody", "an empty peer matches nobody")
+		if p.Labels == nil && p.Network == "" && p.Project == "" && p.CIDR == "" && p.Service == "" && p.Name == "" {
+			j.add(CodeEmptyPeer, at, "set labels, network, project, cidr, service or name, or leave the whole list out for everybody", "an empty peer matches nobody")
 		}
+		j.destination(at, p, direction)
 		j.selector(at+".labels", p.Labels)
 		j.length(at+".network", p.Network, 253)
 		j.length(at+".project", p.Project, 63)
 		j.cidr(at, p)
+	}
+}
+
+// destination checks the two peers that only say where something goes.
+func (j *judge) destination(at string, p *Peer, direction string) {
+	j.length(at+".service", p.Service, 253)
+	j.length(at+".name", p.Name, 253)
+	if p.Name != "" && !peerName.MatchString(p.Name) {
+		j.add(CodeDNSName, at+".name", "write a name such as api.example.com or *.example.com", "%q is not a DNS name", p.Name)
+	}
+	for _, f := range []struct{ field, value string }{{"service", p.Service}, {"name", p.Name}} {
+		if f.value != "" && direction == "ingress" {
+			j.add(CodeDirection, at+"."+f.field, "use labels, network, project or cidr", "%s says where something goes, so it exists only in to of egress rules", f.field)
+		}
+	}
+	others := p.Labels != nil || p.Network != "" || p.CIDR != ""
+	switch {
+	case p.Name != "" && (others || p.Project != "" || p.Service != ""):
+		j.add(CodeAlone, at+".name", "write another peer for the rest", "name stands alone")
+	case p.Service != "" && others:
+		j.add(CodeAlone, at+".service", "write another peer for the rest", "service stands alone or with project")
 	}
 }
 

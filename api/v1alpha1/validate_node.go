@@ -1,0 +1,81 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// ssh is the port that a Firewall must let in somewhere.
+const ssh = 22
+
+// ValidateNode says what is wrong with a Node.
+func ValidateNode(n *Node) []Problem {
+	j := newJudge("Node", n.Namespace, n.Name, false)
+	if n.Spec.Address == "" {
+		j.add(CodeMissing, "spec.address", "write the underlay address, such as 192.0.2.7", "the address is missing")
+	} else if _, err := parseIP(n.Spec.Address); err != nil {
+		j.add(CodeAddress, "spec.address", "write an IP address without a prefix length, such as 192.0.2.7", "%s", err)
+	}
+	j.length("spec.zone", n.Spec.Zone, 63)
+	j.firewall(n.Spec.Firewall, n.AcceptsRisk("lock-out"))
+	return j.problems
+}
+
+// AcceptsRisk reports whether the annotation AcceptRisk of the Node consents to
+// a risk: "mass-delete" or "lock-out".
+func (n *Node) AcceptsRisk(risk string) bool {
+	for r := range strings.SplitSeq(n.Annotations[AcceptRisk], ",") {
+		if strings.TrimSpace(r) == risk {
+			return true
+		}
+	}
+	return false
+}
+
+func (j *judge) firewall(f *Firewall, lockOut bool) {
+	if f == nil {
+		return
+	}
+	if f.Mode != "" {
+		j.choice("spec.firewall.mode", f.Mode, FirewallOff, FirewallAudit, FirewallEnforce)
+	}
+	if !j.count("spec.firewall.allow", len(f.Allow), 128) {
+		return
+	}
+	for i := range f.Allow {
+		r := &f.Allow[i]
+		field := fmt.Sprintf("spec.firewall.allow[%d]", i)
+		if r.Name != "" {
+			j.length(field+".name", r.Name, 63)
+			if !ruleName.MatchString(r.Name) {
+				j.add(CodeName, field+".name", "use lower case letters, digits and '-', beginning with a letter", "%q is not the name of a rule", r.Name)
+			}
+		}
+		if j.count(field+".from", len(r.From), 64) {
+			for k, c := range r.From {
+				if p, err := netip.ParsePrefix(c); err != nil || p.Addr().Is4In6() {
+					j.add(CodeCIDR, fmt.Sprintf("%s.from[%d]", field, k), "write a CIDR, such as 192.0.2.0/24", "%q is not a CIDR", c)
+				}
+			}
+		}
+		if j.count(field+".ports", len(r.Ports), 64) {
+			for k := range r.Ports {
+				j.port(fmt.Sprintf("%s.ports[%d]", field, k), &r.Ports[k])
+			}
+		}
+	}
+	if f.Mode == FirewallEnforce && !lockOut && !slices.ContainsFunc(f.Allow, FirewallRule.lets) {
+		j.add(CodeLockOut, "spec.firewall", "allow TCP port 22 from somewhere, or annotate the Node with "+AcceptRisk+"=lock-out",
+			"no rule lets SSH in, so nobody could reach the node any more")
+	}
+}
+
+// lets reports whether the rule lets SSH in from somewhere.
+func (r FirewallRule) lets() bool {
+	return len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(p Port) bool {
+		tcp := p.Protocol == "TCP" || p.Protocol == ""
+		return tcp && (p.Port == 0 || p.Port <= ssh && max(p.Port, p.EndPort) >= ssh)
+	})
+}
