@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -75,16 +76,18 @@ type memberFlags struct {
 	name     string
 	labels   []string
 	account  string
-	ifName   string
+	ifNames  []string
+	route    string
 }
 
 func (f *memberFlags) bind(c *cobra.Command) {
 	f.localFlags.bind(c)
 	fl := c.Flags()
-	fl.StringArrayVar(&f.networks, "network", nil, "network to attach to; give it again for a second interface")
+	fl.StringArrayVar(&f.networks, "network", nil, "network to attach to, PROJECT/NAME for one of another project; give it again for a second interface")
 	fl.StringArrayVarP(&f.labels, "label", "l", nil, "label of the workload, such as app=web; may be given several times")
 	fl.StringVar(&f.account, "account", "", "service account part of the identity (default \"default\")")
-	fl.StringVar(&f.ifName, "ifname", "", "name of the first interface (default "+local.DefaultIfName+")")
+	fl.StringArrayVar(&f.ifNames, "ifname", nil, "name of the first interface, from whose number the others count on; or one for each --network (default: the next free of eth0, eth1, ...)")
+	fl.StringVar(&f.route, "default-route", "", "network whose gateway gets what is in no network, or "+local.NoRoute+" (default: the first)")
 }
 
 // request is what the flags ask for; netns and the like are left open.
@@ -99,7 +102,13 @@ func (f *memberFlags) request(project string) (local.Attach, error) {
 	if len(f.networks) == 0 {
 		return local.Attach{}, fault.Usagef("give at least one with --network; `moire get networks -p "+project+"` shows them", "the network is missing")
 	}
-	return local.Attach{Project: project, Workload: f.name, Networks: f.networks, IfName: f.ifName, Account: f.account, Labels: labels}, nil
+	request := local.Attach{Project: project, Workload: f.name, Networks: f.networks, DefaultRoute: f.route, Account: f.account, Labels: labels}
+	if len(f.ifNames) == 1 {
+		request.IfName = f.ifNames[0]
+	} else {
+		request.IfNames = f.ifNames
+	}
+	return request, nil
 }
 
 func parseLabels(list []string) (map[string]string, error) {
@@ -119,31 +128,49 @@ func parseLabels(list []string) (map[string]string, error) {
 	return labels, nil
 }
 
+// attachFlags say where the interfaces go.
+type attachFlags struct {
+	memberFlags
+	netns  string
+	pid    int
+	tap    bool
+	owner  string
+	dhcp   bool
+	output string
+}
+
 func (a *app) attachCommand() *cobra.Command {
-	var f memberFlags
-	var netns, output string
-	var pid int
+	var f attachFlags
 	c := &cobra.Command{
-		Use:   "attach --netns NAME|PATH --network N --name W | --pid PID --network N --name W",
-		Short: "Give a network namespace an interface in a network",
+		Use:   "attach --netns NAME|PATH --network N --name W | --pid PID --network N --name W | --tap --network N --name W",
+		Short: "Give a network namespace or a virtual machine an interface in a network",
 		Long: `Give a network namespace that somebody else made an interface in one or more
 networks. The interface stays until 'moire detach', also over restarts of the
-agent; with --pid it ends with that process.`,
+agent; with --pid it ends with that process.
+
+With --tap it is a tap device of the node, for a virtual machine, which gets its
+addresses by DHCP and router advertisements.`,
 		Example: `  sudo moire attach --netns blue -p shop --network front --name web --label app=web
-  sudo moire attach --pid 4711 -p shop --network front --name web`,
+  sudo moire attach --pid 4711 -p shop --network front --name web
+  sudo moire attach --tap --tap-owner qemu -p shop --network front --name vm1
+  sudo moire attach --netns fw -p shop --network front --ifname in --network back --ifname out --name fw`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return a.attach(c.Context(), f, netns, pid, output) },
+		RunE: func(c *cobra.Command, _ []string) error { return a.attach(c.Context(), f) },
 	}
 	f.bind(c)
-	c.Flags().StringVar(&f.name, "name", "", "name of the workload")
-	c.Flags().StringVar(&netns, "netns", "", "name below /run/netns, or path of the network namespace")
-	c.Flags().IntVar(&pid, "pid", 0, "process whose network namespace it is")
-	c.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
+	fl := c.Flags()
+	fl.StringVar(&f.name, "name", "", "name of the workload")
+	fl.StringVar(&f.netns, "netns", "", "name below /run/netns, or path of the network namespace")
+	fl.IntVar(&f.pid, "pid", 0, "process whose network namespace it is")
+	fl.BoolVar(&f.tap, "tap", false, "make a persistent tap device on the node, for a virtual machine")
+	fl.StringVar(&f.owner, "tap-owner", "", "user who may open the tap, by name or number (default: only root)")
+	fl.BoolVar(&f.dhcp, "dhcp", false, "leave addresses and routes to the workload, which asks for them by DHCP and router solicitations")
+	fl.StringVarP(&f.output, "output", "o", "", "json or yaml")
 	return c
 }
 
-func (a *app) attach(ctx context.Context, f memberFlags, netns string, pid int, output string) error {
-	format, err := show.ParseFormat(output, show.JSON, show.YAML)
+func (a *app) attach(ctx context.Context, f attachFlags) error {
+	format, err := show.ParseFormat(f.output, show.JSON, show.YAML)
 	if err != nil {
 		return err
 	}
@@ -151,17 +178,10 @@ func (a *app) attach(ctx context.Context, f memberFlags, netns string, pid int, 
 	if err != nil {
 		return err
 	}
-	request, err := f.request(project)
+	request, err := f.attach(project)
 	if err != nil {
 		return err
 	}
-	if request.Workload == "" {
-		return fault.Usagef("give it with --name", "the name of the workload is missing")
-	}
-	if request.Netns, err = namespacePath(netns, pid); err != nil {
-		return err
-	}
-	request.PID, request.Persist = pid, pid == 0
 	socket, err := f.socket()
 	if err != nil {
 		return err
@@ -177,11 +197,58 @@ func (a *app) attach(ctx context.Context, f memberFlags, netns string, pid int, 
 		return writeValue(a.out, format, got)
 	}
 	for _, i := range got.Interfaces {
-		if err := a.print("%s/%s attached: %s is %s in %s", project, request.Workload, i.IfName, joinAddresses(i.Addresses), i.Network); err != nil {
+		more := ""
+		if f.tap {
+			more = fmt.Sprintf(" (tap on this node; MAC %s, MTU %d)", i.MAC, i.MTU)
+		}
+		if err := a.print("%s/%s attached: %s is %s in %s%s", project, request.Workload, i.IfName, joinAddresses(i.Addresses), i.Network, more); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// attach is what the flags ask for.
+func (f *attachFlags) attach(project string) (local.Attach, error) {
+	request, err := f.request(project)
+	if err != nil {
+		return request, err
+	}
+	if request.Workload == "" {
+		return request, fault.Usagef("give it with --name", "the name of the workload is missing")
+	}
+	request.PID, request.Persist, request.DHCP = f.pid, f.pid == 0, f.dhcp
+	if f.owner != "" && !f.tap {
+		return request, fault.Usagef("give --tap too, or leave it out", "--tap-owner is of a tap")
+	}
+	if !f.tap {
+		request.Netns, err = namespacePath(f.netns, f.pid)
+		return request, err
+	}
+	if f.netns != "" || len(f.ifNames) > 0 {
+		return request, fault.Usagef("leave --netns and --ifname out, or --tap", "a tap is a device of the node, whose name the node chooses")
+	}
+	request.Tap = true
+	if f.owner != "" {
+		if request.Owner, request.Group, err = ownerOf(f.owner); err != nil {
+			return request, err
+		}
+	}
+	return request, nil
+}
+
+// ownerOf finds a user and the group that it is in.
+func ownerOf(name string) (owner, group uint32, err error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		u, err = user.LookupId(name)
+	}
+	if err != nil {
+		return 0, 0, fault.Usagef("name a user of this machine (getent passwd)", "--tap-owner %s: %v", name, err)
+	}
+	uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
+	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+	return uint32(uid), uint32(gid), errors.Join(err1, err2)
 }
 
 // namespacePath is the path of the namespace as the agent sees it.

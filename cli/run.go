@@ -34,7 +34,6 @@ its exit code comes back. The workload is gone when it ends, however it ends.`,
 	fl := c.Flags()
 	// What follows the command belongs to it, also without --.
 	fl.SetInterspersed(false)
-	fl.Lookup("ifname").Hidden = true
 	fl.StringVar(&f.name, "name", "", "name of the workload (default: of the command, with a random end)")
 	fl.DurationVar(&wait, "wait", 10*time.Second, "how long to wait until the interface is there and policy is in force")
 	fl.StringVar(&dir, "cwd", "", "working directory of the process (default: this one)")
@@ -66,7 +65,7 @@ func (a *app) run(ctx context.Context, f memberFlags, wait time.Duration, dir st
 	code, err := run.Run(own, run.Config{
 		Socket: socket, RunDir: f.runDir,
 		Project: project, Workload: request.Workload, Networks: request.Networks,
-		Account: request.Account, Labels: request.Labels, Wait: wait,
+		IfName: request.IfName, IfNames: request.IfNames, DefaultRoute: request.DefaultRoute, Account: request.Account, Labels: request.Labels, Wait: wait,
 		Command: args, Dir: dir,
 		Attached: func(workload string, got local.Attached) {
 			attached()

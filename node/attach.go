@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"moire.dev/moire/datapath"
@@ -16,80 +13,6 @@ import (
 	"moire.dev/moire/node/local"
 	"moire.dev/moire/snapshot"
 )
-
-var (
-	ifName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$`)
-	// labelText is what label selectors can ask for.
-	labelText = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
-	trailing  = regexp.MustCompile(`[0-9]+$`)
-)
-
-// check says what is wrong with a request, in words for who sent it.
-func check(a *local.Attach) error {
-	if !name.MatchString(a.Project) {
-		return fmt.Errorf("project %q is not a name; use small letters, digits and dashes", a.Project)
-	}
-	if !name.MatchString(a.Workload) {
-		return fmt.Errorf("workload %q is not a name; use small letters, digits and dashes", a.Workload)
-	}
-	if len(a.Networks) == 0 || len(a.Networks) > 16 {
-		return fmt.Errorf("a Workload is attached to 1 to 16 Networks, not %d", len(a.Networks))
-	}
-	for i, n := range a.Networks {
-		if !name.MatchString(n) {
-			return fmt.Errorf("network %q is not a name; use small letters, digits and dashes", n)
-		}
-		if slices.Contains(a.Networks[:i], n) {
-			return fmt.Errorf("network %q is named twice; a Workload has at most one interface in a Network", n)
-		}
-	}
-	if a.IfName == "" {
-		a.IfName = local.DefaultIfName
-	}
-	if a.Account == "" {
-		a.Account = "default"
-	}
-	if !name.MatchString(a.Account) {
-		return fmt.Errorf("account %q is not a name; use small letters, digits and dashes", a.Account)
-	}
-	for i := range a.Networks {
-		if n := nthIfName(a.IfName, i); !ifName.MatchString(n) || n == "lo" {
-			return fmt.Errorf("%q cannot be the name of an interface; use at most 15 letters, digits, dashes", n)
-		}
-	}
-	if len(a.Labels) > 64 {
-		return fmt.Errorf("a Workload has at most 64 labels, not %d", len(a.Labels))
-	}
-	for key, value := range a.Labels {
-		prefix, short, found := strings.Cut(key, "/")
-		if !found {
-			prefix, short = "", key
-		}
-		if found && !name.MatchString(prefix) || !labelText.MatchString(short) || value != "" && !labelText.MatchString(value) {
-			return fmt.Errorf("label %q cannot be; use at most 63 letters, digits, '-', '_' and '.' for key and value, beginning and ending with a letter or digit", key+"="+value)
-		}
-	}
-	return nil
-}
-
-// invalid is a request that can never be done as it is.
-type invalid struct{ error }
-
-// Unwrap gives the reason.
-func (i invalid) Unwrap() error { return i.error }
-
-// nthIfName counts on from the number at the end: eth0, eth1, ...
-func nthIfName(first string, n int) string {
-	if n == 0 {
-		return first
-	}
-	digits := trailing.FindString(first)
-	from, err := strconv.Atoi(digits)
-	if err != nil {
-		digits, from = "", 0
-	}
-	return first[:len(first)-len(digits)] + strconv.Itoa(from+n)
-}
 
 // begin takes a request in; it is answered at once or by a later step.
 func (l *loop) begin(r *request) {
@@ -114,9 +37,12 @@ func (l *loop) beginAttach(r *request) error {
 	if err := check(a); err != nil {
 		return invalid{err}
 	}
-	inode, err := netnsInode(a.Netns)
-	if err != nil {
-		return fmt.Errorf("the network namespace: %w", err)
+	var inode uint64
+	var err error
+	if !a.Tap {
+		if inode, err = netnsInode(a.Netns); err != nil {
+			return fmt.Errorf("the network namespace: %w", err)
+		}
 	}
 	if a.PID != 0 {
 		if r.born, err = bornAt(a.PID); err != nil {
@@ -128,44 +54,81 @@ func (l *loop) beginAttach(r *request) error {
 		wait = min(time.Duration(a.WaitMillis)*time.Millisecond, 10*time.Minute)
 	}
 	r.deadline = l.now().Add(wait)
-	for i, n := range a.Networks {
+	for _, n := range a.Networks {
 		k := snapshot.AttachmentKey{Project: a.Project, Workload: a.Workload, Network: n}
 		r.keys = append(r.keys, k)
 		if old := l.attached[k]; old != nil {
 			if err := l.again(old, r, inode); err != nil {
 				return err
 			}
+		}
+	}
+	others := l.beside(a, inode)
+	names, err := namesFor(a, others)
+	if err != nil {
+		return invalid{err}
+	}
+	routes, err := routesFor(a, others)
+	if err != nil {
+		return invalid{err}
+	}
+	for i, k := range r.keys {
+		if l.attached[k] != nil {
 			continue
 		}
 		r.fresh = append(r.fresh, k)
-		if err := l.add(l.fresh(k, r, i)); err != nil {
+		if err := l.add(l.fresh(k, r, names[i], routes[i])); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// beside lists the interfaces that are where the request wants its own: in the
+// same namespace, or as taps of the same Workload.
+func (l *loop) beside(r *local.Attach, inode uint64) []*attachment {
+	return slices.DeleteFunc(l.sorted(), func(a *attachment) bool {
+		if r.Tap || a.Tap {
+			return !r.Tap || !a.Tap || a.Key.Project != r.Project || a.Key.Workload != r.Workload
+		}
+		return a.Netns != r.Netns && !sameNamespace(a.Netns, inode)
+	})
+}
+
+func sameNamespace(path string, inode uint64) bool {
+	now, err := netnsInode(path)
+	return err == nil && now == inode
+}
+
 // again: the attachment is there. The same request once more is fine.
 func (l *loop) again(old *attachment, r *request, inode uint64) error {
-	if now, err := netnsInode(old.Netns); old.stage != leaving && (old.Netns == r.attach.Netns || err == nil && now == inode) {
+	there := old.Netns == r.attach.Netns || !r.attach.Tap && sameNamespace(old.Netns, inode)
+	if old.stage != leaving && old.Tap == r.attach.Tap && there {
 		if old.PID == r.attach.PID && old.Born == r.born && old.Account == r.attach.Account && slices.Equal(old.Labels, claims(r.attach.Labels)) {
 			return nil
 		}
 	}
-	who := ""
+	where, who := old.Netns, ""
+	if old.Tap {
+		where = "tap " + old.Host
+	}
 	if old.PID != 0 {
 		who = fmt.Sprintf(" by process %d", old.PID)
 	}
 	return fmt.Errorf("%s/%s is attached to %s already, in %s%s; choose another name, or take it away with 'moire detach %s/%s'",
-		old.Key.Project, old.Key.Workload, old.Key.Network, old.Netns, who, old.Key.Project, old.Key.Workload)
+		old.Key.Project, old.Key.Workload, old.Key.Network, where, who, old.Key.Project, old.Key.Workload)
 }
 
-func (l *loop) fresh(k snapshot.AttachmentKey, r *request, nth int) *attachment {
+func (l *loop) fresh(k snapshot.AttachmentKey, r *request, ifName string, route datapath.DefaultRoute) *attachment {
 	a := &attachment{
 		Key: k, Account: r.attach.Account, Labels: claims(r.attach.Labels),
-		Netns: r.attach.Netns, IfName: nthIfName(r.attach.IfName, nth), Host: datapath.HostName(l.cfg.Name, k),
+		Netns: r.attach.Netns, IfName: ifName, Host: datapath.HostName(l.cfg.Name, k), Default: route,
+		Tap: r.attach.Tap, DHCP: r.attach.DHCP || r.attach.Tap, Owner: r.attach.Owner, Group: r.attach.Group,
 		PID: r.attach.PID, Born: r.born, Persist: r.attach.Persist, Since: l.now().UTC(),
 		stage: pending, why: "waits for the control plane",
+	}
+	if a.Tap {
+		a.IfName = a.Host
 	}
 	return a
 }
@@ -270,12 +233,15 @@ func (l *loop) address(a *attachment, s *snapshot.Snapshot) error {
 		}
 		return l.take(a, g, n, s)
 	case a.stage == pending && l.alone():
+		if project, _ := a.Key.InNetwork(); project != a.Key.Project {
+			return fmt.Errorf("the control plane is away, and only it knows whether %s consents; it waits for it ('moire status')", a.Key.Network)
+		}
 		n, ok := networkOf(s, a.Key)
 		if !ok && l.now().Sub(l.away) < unknownGrace {
 			return nil
 		}
 		if !ok {
-			return refusal{fmt.Errorf("the control plane is away, and this node does not know the Network %s/%s yet; attach again when it is back ('moire status')", a.Key.Project, a.Key.Network)}
+			return refusal{fmt.Errorf("the control plane is away, and this node does not know the Network %s yet; attach again when it is back ('moire status')", inFull(a.Key))}
 		}
 		return l.take(a, snapshot.Grant{AttachmentKey: a.Key, VNI: n.VNI}, n, s)
 	}
@@ -328,17 +294,21 @@ func (l *loop) take(a *attachment, g snapshot.Grant, n snapshot.Network, s *snap
 
 // plug makes or repairs the interface.
 func (l *loop) plug(a *attachment, s *snapshot.Snapshot) error {
-	inode, err := netnsInode(a.Netns)
-	if err != nil {
-		return fmt.Errorf("the network namespace: %w", err)
+	var inode uint64
+	var err error
+	if !a.Tap {
+		if inode, err = netnsInode(a.Netns); err != nil {
+			return fmt.Errorf("the network namespace: %w", err)
+		}
 	}
-	p := plug{Key: a.Key, Host: a.Host, Netns: a.Netns, IfName: a.IfName, MAC: a.MAC, Addrs: a.Addrs}
 	n, ok := s.Networks[a.VNI]
 	if !ok {
-		return fmt.Errorf("the Network %s/%s is not in the snapshot of this node", a.Key.Project, a.Key.Network)
+		return fmt.Errorf("the Network %s is not in the snapshot of this node", inFull(a.Key))
 	}
-	p.Prefixes, p.MTU = n.Prefixes, n.MTU
-	if err := l.wiring.Plug(p); err != nil {
+	if err := l.wiring.Plug(a.plug(n)); err != nil {
+		if a.Tap {
+			return err
+		}
 		return fmt.Errorf("make the interface %s in %s: %w", a.IfName, a.Netns, err)
 	}
 	a.stage, a.why, a.inode, l.dirty = plugged, "waits for its policy", inode, true
@@ -356,8 +326,9 @@ func (l *loop) settle(a *attachment) {
 }
 
 func networkOf(s *snapshot.Snapshot, k snapshot.AttachmentKey) (snapshot.Network, bool) {
+	project, name := k.InNetwork()
 	for _, n := range s.Networks {
-		if n.Project == k.Project && n.Name == k.Network {
+		if n.Project == project && n.Name == name {
 			return n, true
 		}
 	}

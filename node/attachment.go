@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"moire.dev/moire/datapath"
 	"moire.dev/moire/node/local"
 	"moire.dev/moire/snapshot"
 )
@@ -32,6 +33,12 @@ type attachment struct {
 	Netns   string           // path
 	IfName  string
 	Host    string
+	Default datapath.DefaultRoute
+	// Tap is a device on the node: no Netns, and IfName is Host.
+	Tap bool
+	// DHCP: the Workload asks for its addresses.
+	DHCP         bool
+	Owner, Group uint32 // of the Tap
 	// PID is the process whose end detaches, Born its start time in clock
 	// ticks since boot, so that a later process of the same number is not
 	// taken for it. 0: none.
@@ -71,7 +78,25 @@ func (a *attachment) report() snapshot.Attachment {
 }
 
 func (a *attachment) local() Local {
-	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host}
+	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host, Tap: a.Tap, DHCP: a.DHCP}
+}
+
+// plug is the interface as it must be in the Network.
+func (a *attachment) plug(n snapshot.Network) plug {
+	p := plug{
+		Key: a.Key, Host: a.Host, Netns: a.Netns, IfName: a.IfName, MAC: a.MAC, Addrs: a.Addrs,
+		Prefixes: n.Prefixes, MTU: n.MTU, Default: a.Default, DHCP: a.DHCP, Tap: a.Tap, Owner: a.Owner, Group: a.Group,
+	}
+	if a.Tap {
+		p.IfName = ""
+	}
+	return p
+}
+
+// inFull is project/network.
+func inFull(k snapshot.AttachmentKey) string {
+	project, name := k.InNetwork()
+	return project + "/" + name
 }
 
 // describe is what people see; n may be the zero Network. mtu is of the
@@ -84,7 +109,7 @@ func (a *attachment) describe(n snapshot.Network, mtu int) local.Attachment {
 	return local.Attachment{
 		Interface: a.inside(n, mtu),
 		Project:   a.Key.Project, Workload: a.Key.Workload, Account: a.Account, Labels: labels,
-		Netns: a.Netns, Host: a.Host, PID: a.PID, Persist: a.Persist, Since: a.Since,
+		Netns: a.Netns, Host: a.Host, Tap: a.Tap, DHCP: a.DHCP, PID: a.PID, Persist: a.Persist, Since: a.Since,
 		State: string(a.stage), Why: a.why,
 	}
 }

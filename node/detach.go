@@ -23,7 +23,7 @@ func (l *loop) beginDetach(d *local.Detach) error {
 		if a.Key.Project != d.Project || a.Key.Workload != d.Workload {
 			continue
 		}
-		if len(d.Networks) > 0 && !slices.Contains(d.Networks, a.Key.Network) {
+		if len(d.Networks) > 0 && !slices.Contains(d.Networks, a.Key.Network) && !slices.Contains(d.Networks, inFull(a.Key)) {
 			continue
 		}
 		found = true

@@ -29,9 +29,10 @@ func openDisk(dir string) (*disk, error) {
 	return d, nil
 }
 
-// path of an attachment: no part of a key has an underscore.
+// path of an attachment: no part of a key has an underscore, and only a Network
+// of another project has a slash.
 func (d *disk) path(k snapshot.AttachmentKey) string {
-	return filepath.Join(d.dir, k.Project+"_"+k.Workload+"_"+k.Network)
+	return filepath.Join(d.dir, k.Project+"_"+k.Workload+"_"+strings.ReplaceAll(k.Network, "/", "__"))
 }
 
 // save is durable when it returns.

@@ -58,7 +58,7 @@ func sameEndpoint(e snapshot.Endpoint, a *attachment) bool {
 // only what it claims, and only if the control plane does not say otherwise.
 func identityOf(s *snapshot.Snapshot, a *attachment) (policy.Identity, bool) {
 	n, ok := s.Networks[a.VNI]
-	if !ok || n.Project != a.Key.Project || n.Name != a.Key.Network {
+	if project, name := a.Key.InNetwork(); !ok || n.Project != project || n.Name != name {
 		return 0, false
 	}
 	id, ok := s.IdentityOf(a.Key.Project, a.Account, a.Labels)
@@ -67,6 +67,8 @@ func identityOf(s *snapshot.Snapshot, a *attachment) (policy.Identity, bool) {
 	}
 	if g, granted := s.Grants[a.Key]; granted && (g.Error != "" || g.Identity != id || g.VNI != a.VNI) {
 		return 0, false
+	} else if !granted && n.Project != a.Key.Project {
+		return 0, false // only the control plane knows whether the Network consents
 	}
 	return id, true
 }

@@ -46,6 +46,7 @@ func (k *kernel) Plug(p plug) error {
 	return datapath.Plug(datapath.PlugConfig{
 		Node: k.cfg.Name, Key: p.Key, Host: p.Host, Netns: p.Netns, IfName: p.IfName,
 		MAC: p.MAC, Addrs: p.Addrs, Prefixes: p.Prefixes, MTU: k.dp.MTU(p.MTU),
+		Default: p.Default, DHCP: p.DHCP, Tap: p.Tap, Owner: p.Owner, Group: p.Group,
 	})
 }
 

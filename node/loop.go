@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"moire.dev/moire/datapath"
 	"moire.dev/moire/ipam"
 	"moire.dev/moire/node/local"
 	"moire.dev/moire/snapshot"
@@ -31,6 +32,9 @@ type plug struct {
 	Addrs               []netip.Addr
 	Prefixes            []netip.Prefix
 	MTU                 int // bytes; 0: what the underlay allows
+	Default             datapath.DefaultRoute
+	DHCP, Tap           bool
+	Owner, Group        uint32 // of the tap
 }
 
 // wiring makes interfaces.

@@ -73,7 +73,9 @@ func (l *loop) resume() error {
 			}
 			continue
 		}
-		if inode, err := netnsInode(a.Netns); err == nil && a.stage == addressed {
+		if a.Tap && a.stage == addressed {
+			a.stage, a.why = plugged, "waits for its policy"
+		} else if inode, err := netnsInode(a.Netns); err == nil && a.stage == addressed {
 			a.stage, a.why, a.inode = plugged, "waits for its policy", inode
 		}
 	}
@@ -113,7 +115,7 @@ func (l *loop) audit() (missing bool) {
 }
 
 func (l *loop) watchNetns(a *attachment) {
-	if a.stage == leaving || a.stage == pending {
+	if a.Tap || a.stage == leaving || a.stage == pending {
 		return
 	}
 	inode, err := netnsInode(a.Netns)

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"net/netip"
+	"strings"
 
 	"moire.dev/moire/snapshot/policy"
 )
@@ -152,7 +153,16 @@ type Range struct{ First, Last netip.Addr }
 type AttachmentKey struct {
 	Project  string
 	Workload string
-	Network  string
+	// Network of Project, or "project/network" of another one.
+	Network string
+}
+
+// InNetwork is the project and the name of the Network.
+func (k AttachmentKey) InNetwork() (project, name string) {
+	if project, name, other := strings.Cut(k.Network, "/"); other {
+		return project, name
+	}
+	return k.Project, k.Network
 }
 
 // Grant answers one attachment that the node reported: how it may be, or why

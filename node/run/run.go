@@ -27,8 +27,12 @@ type Config struct {
 	Project  string
 	Workload string // default: NameFor(Command[0])
 	Networks []string
-	Account  string
-	Labels   map[string]string
+	// IfName, IfNames and DefaultRoute as in local.Attach.
+	IfName       string
+	IfNames      []string
+	DefaultRoute string
+	Account      string
+	Labels       map[string]string
 	// Wait bounds how long to wait for the attachment. Default: 10 s.
 	Wait time.Duration
 
@@ -87,6 +91,7 @@ func Run(ctx context.Context, c Config) (code int, err error) {
 	client := local.NewClient(c.Socket)
 	attached, err := client.Attach(ctx, local.Attach{
 		Project: c.Project, Workload: c.Workload, Networks: c.Networks,
+		IfName: c.IfName, IfNames: c.IfNames, DefaultRoute: c.DefaultRoute,
 		Netns: ns.agentPath(), Account: c.Account, Labels: c.Labels,
 		PID: os.Getpid(), WaitMillis: int(c.Wait / time.Millisecond),
 	})
