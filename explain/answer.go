@@ -26,12 +26,33 @@ type Answer struct {
 	// Reason is one sentence for people.
 	Reason string `json:"reason"`
 	// Shadow is what Policies in mode audit would make of it, if different.
-	Shadow      *Shadow `json:"shadow,omitempty"`
-	Protocol    string  `json:"protocol,omitempty"`
-	Port        uint16  `json:"port,omitempty"`
-	Source      *End    `json:"source,omitempty"`
-	Destination *End    `json:"destination,omitempty"`
-	Steps       []Step  `json:"steps"`
+	Shadow   *Shadow `json:"shadow,omitempty"`
+	Protocol string  `json:"protocol,omitempty"`
+	Port     uint16  `json:"port,omitempty"`
+	Source   *End    `json:"source,omitempty"`
+	// Destination is where it ends, as the source knows it: behind a Service,
+	// the backend.
+	Destination *End `json:"destination,omitempty"`
+	// Sent is the address, and the port, if any, that the source sends to.
+	Sent string `json:"sent,omitempty"`
+	// Service or FloatingIP, project/name, that answers to Sent, and the Backend
+	// that was chosen.
+	Service string `json:"service,omitempty"`
+	Backend string `json:"backend,omitempty"`
+	// Via are the function instances, project/workload, of a Link's chain.
+	Via []string `json:"via,omitempty"`
+	// TranslatedSource and TranslatedDestination are how the destination's side
+	// sees the packet, empty when no different: address or address:port.
+	TranslatedSource      string `json:"translatedSource,omitempty"`
+	TranslatedDestination string `json:"translatedDestination,omitempty"`
+	// Ways are all that are possible, when a hash chooses among several. What
+	// is said above is then the first one that denies, or the first of all.
+	Ways []Way `json:"ways,omitempty"`
+	// Depends: some Ways allow and others deny; Allow is false then.
+	Depends bool   `json:"depends,omitempty"`
+	Steps   []Step `json:"steps"`
+
+	region string // of the addresses of a DNS name
 }
 
 // Shadow is the verdict if every Policy in mode audit were enforced.
@@ -61,7 +82,15 @@ const (
 	StepInterface = "interface"
 	StepSpoofing  = "anti-spoofing"
 	StepNetwork   = "network"
+	StepNames     = "names"
+	StepPlatform  = "platform"
+	StepService   = "service"
+	StepFloating  = "floating"
+	StepChoice    = "choice"
 	StepRoute     = "route"
+	StepLink      = "link"
+	StepChain     = "chain"
+	StepOutside   = "outside"
 	StepEgress    = "egress"
 	StepIngress   = "ingress"
 	StepVerdict   = "verdict"
@@ -126,8 +155,11 @@ func (a Answer) Text(w io.Writer) {
 		fmt.Fprintf(w, "  %-18s %-6s %s%s\n", head, s.Result, s.Text, s.place())
 	}
 	word := "DENY "
-	if a.Allow {
+	switch {
+	case a.Allow:
 		word = "ALLOW"
+	case a.Depends:
+		word = "DEPENDS"
 	}
 	fmt.Fprintf(w, "%s %s\n", word, a.Reason)
 	if a.Shadow != nil {

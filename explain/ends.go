@@ -11,54 +11,27 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
-// endpoints lists what any node knows that matches, each address once, in
-// order of network and address. The row of the node that hosts it counts.
-func (w *walk) endpoints(match func(snapshot.Endpoint) bool) []snapshot.Endpoint {
-	found := map[snapshot.Addr]snapshot.Endpoint{}
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
-		for k, e := range w.snaps[name].Endpoints {
-			if old, known := found[k]; w.sees(e.Project) && match(e) && (!known || old.Node != e.Node && e.Node == name) {
-				found[k] = e
-			}
-		}
-	}
-	return slices.SortedFunc(maps.Values(found), func(a, b snapshot.Endpoint) int { return a.Addr.Compare(b.Addr) })
+// ends are where the packet starts and what it is sent to.
+type ends struct {
+	source snapshot.Endpoint
+	// outside is the sender when it is no Workload, but somebody outside;
+	// health when it is the node that looks after src's health.
+	outside, health bool
+	to              end
+	// addr that the source sends to; invalid: there is none in its Network.
+	addr netip.Addr
+	// dns is the name outside for which the source has been told an address.
+	dns string
 }
 
-// sees reports whether who asks may know of the project.
-func (w *walk) sees(project string) bool { return w.q.Sees == nil || w.q.Sees(project) }
-
-// network finds the row of a Network in any snapshot.
-func (w *walk) network(v snapshot.VNI) (snapshot.Network, bool) {
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
-		if n, ok := w.snaps[name].Networks[v]; ok {
-			return n, true
-		}
-	}
-	return snapshot.Network{}, false
-}
-
-// of lists the interfaces that an end may mean.
-func (w *walk) of(e end) []snapshot.Endpoint {
-	return w.endpoints(func(x snapshot.Endpoint) bool {
-		if e.addr.IsValid() {
-			return x.Addr.IP == e.addr
-		}
-		return x.Project == e.project && x.Workload == e.workload
-	})
-}
-
-// findEnds chooses the interfaces of the packet. False: the Answer is ready.
-func (w *walk) findEnds(from, to end) bool {
-	w.dstWho = to
+// findEnds chooses the interfaces of the packet. nil: the Answer says why not.
+func (w *world) findEnds(from, to end) (*ends, string) {
 	sources := w.of(from)
 	if len(sources) == 0 {
-		w.fail("%s", w.missing(from))
-		return false
+		return w.strangers(from, to)
 	}
-	if to.workload != "" && len(w.of(to)) == 0 {
-		w.fail("%s", w.missing(to))
-		return false
+	if to.dns == "" && !to.addr.IsValid() && len(w.of(to)) == 0 && len(w.servicesOf(to)) == 0 {
+		return nil, w.missing(to)
 	}
 	project := cmp.Or(from.project, to.project, w.q.Project)
 	if p, n := w.q.network(project); n != "" {
@@ -67,44 +40,141 @@ func (w *walk) findEnds(from, to end) bool {
 			return row.Name != n || p != "" && row.Project != p
 		})
 		if len(sources) == 0 {
-			w.fail("%s has no interface in Network %s", from, w.q.Network)
-			return false
+			return nil, fmt.Sprintf("%s has no interface in Network %s", from, w.q.Network)
 		}
 	}
-	sources = w.sameNetwork(sources, to)
+	sources = w.nearest(sources, to)
 	sources = w.sameFamily(sources, to)
 	if from.addr.IsValid() && len(sources) > 1 {
-		w.fail("%s exists in several Networks (%s); say which with the network", from, w.names(sources))
-		return false
+		return nil, fmt.Sprintf("%s exists in several Networks (%s); say which with the network", from, w.names(sources))
 	}
-	w.src = sources[0]
-	w.Source = w.end(w.src)
-	w.chooseDestination(to)
-	return true
+	e := &ends{source: sources[0], to: to}
+	e.addr, e.dns = w.sentTo(e.source, to)
+	return e, ""
 }
 
-// sameNetwork keeps the sources that share a Network with the destination,
-// or all when none does.
-func (w *walk) sameNetwork(sources []snapshot.Endpoint, to end) []snapshot.Endpoint {
-	dests := w.of(to)
-	shared := slices.DeleteFunc(slices.Clone(sources), func(s snapshot.Endpoint) bool {
-		return !slices.ContainsFunc(dests, func(d snapshot.Endpoint) bool { return d.Addr.VNI == s.Addr.VNI })
+// strangers: the sender is no Workload.
+func (w *world) strangers(from, to end) (*ends, string) {
+	if !from.addr.IsValid() {
+		return nil, w.missing(from)
+	}
+	if from.addr == snapshot.NameServer4 || from.addr == snapshot.NameServer6 {
+		for _, d := range w.of(to) {
+			if d.Addr.IP.Is6() == from.addr.Is6() {
+				return &ends{health: true, source: snapshot.Endpoint{Addr: snapshot.Addr{VNI: d.Addr.VNI, IP: from.addr}, Node: d.Node}, to: to, addr: d.Addr.IP}, ""
+			}
+		}
+		return nil, w.missing(to)
+	}
+	for _, s := range w.servicesOf(to) {
+		if w.sees(s.Project) && s.Addr.VNI == snapshot.Outside && s.Addr.IP.Is6() == from.addr.Is6() {
+			return &ends{outside: true, source: snapshot.Endpoint{Addr: snapshot.Addr{VNI: snapshot.Outside, IP: from.addr}}, to: to, addr: s.Addr.IP}, ""
+		}
+	}
+	return nil, w.missing(from)
+}
+
+// of lists the interfaces that an end may mean, where they really are.
+func (w *world) of(e end) []snapshot.Endpoint {
+	if e.kind == serviceKind || e.kind == floatingKind {
+		return nil
+	}
+	return w.endpoints(func(x snapshot.Endpoint) bool {
+		if x.Home.IP.IsValid() {
+			return false
+		}
+		if e.addr.IsValid() {
+			return x.Addr.IP == e.addr
+		}
+		return e.name != "" && x.Project == e.project && x.Workload == e.name
 	})
-	if len(shared) == 0 && to.addr.IsValid() {
-		// Nobody has the address: ask in the Network that would route it.
-		shared = slices.DeleteFunc(slices.Clone(sources), func(s snapshot.Endpoint) bool {
-			n, _ := w.network(s.Addr.VNI)
-			return !slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(to.addr) })
-		})
+}
+
+// Ranks of how an interface gets to an end; the highest counts.
+const (
+	rankNone    = iota
+	rankOutside // its Network has a way out
+	rankPrefix  // its Network would have the address, but nobody has it
+	rankKnown   // its Network knows the address or the name
+)
+
+// reach says by which addresses of the family an interface gets to an end.
+func (w *world) reach(s snapshot.Endpoint, to end, v6 bool) (addrs []netip.Addr, rank int) {
+	snap := w.snaps[s.Node]
+	if snap == nil {
+		snap = &snapshot.Snapshot{}
 	}
-	if len(shared) > 0 {
-		return shared
+	vni := s.Addr.VNI
+	if to.dns != "" {
+		return w.reachName(s, to, v6)
 	}
-	return sources
+	if a := to.addr; a.IsValid() {
+		if a.Is6() != v6 {
+			return nil, rankNone
+		}
+		n, _ := w.network(vni)
+		here := snapshot.Addr{VNI: vni, IP: a}
+		known := w.endpoints(func(e snapshot.Endpoint) bool { return e.Addr == here })
+		_, exits := snap.Exits[vni]
+		switch {
+		case len(known) > 0 || len(portsOf(snap, here)) > 0:
+			return []netip.Addr{a}, rankKnown
+		case slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }):
+			return []netip.Addr{a}, rankPrefix
+		case exits:
+			return []netip.Addr{a}, rankOutside
+		}
+		return nil, rankNone
+	}
+	if to.kind == anyKind || to.kind == workloadKind {
+		for _, e := range w.endpoints(func(e snapshot.Endpoint) bool {
+			return e.Addr.VNI == vni && e.Project == to.project && e.Workload == to.name && e.Addr.IP.Is6() == v6
+		}) {
+			addrs = append(addrs, e.Addr.IP)
+		}
+		if len(addrs) > 0 {
+			return addrs, rankKnown
+		}
+	}
+	rank = rankNone
+	for _, x := range w.servicesOf(to) {
+		_, exits := snap.Exits[vni]
+		if x.Addr.IP.Is6() != v6 || x.Addr.VNI != vni && !(exits && x.Addr.VNI == snapshot.Outside) {
+			continue
+		}
+		r := rankKnown
+		if x.Addr.VNI == snapshot.Outside {
+			r = rankOutside
+		}
+		if r > rank {
+			addrs, rank = nil, r
+		}
+		if r == rank {
+			addrs = append(addrs, x.Addr.IP)
+		}
+	}
+	return addrs, rank
+}
+
+// nearest keeps the sources that get to the destination best, or all when
+// none does.
+func (w *world) nearest(sources []snapshot.Endpoint, to end) []snapshot.Endpoint {
+	best, out := rankNone, sources
+	for _, s := range sources {
+		_, r4 := w.reach(s, to, false)
+		_, r6 := w.reach(s, to, true)
+		switch r := max(r4, r6); {
+		case r > best:
+			best, out = r, []snapshot.Endpoint{s}
+		case r == best && r > rankNone:
+			out = append(slices.Clone(out), s)
+		}
+	}
+	return out
 }
 
 // sameFamily keeps the sources of the family of the packet.
-func (w *walk) sameFamily(sources []snapshot.Endpoint, to end) []snapshot.Endpoint {
+func (w *world) sameFamily(sources []snapshot.Endpoint, to end) []snapshot.Endpoint {
 	want := w.q.IPv6
 	if to.addr.IsValid() {
 		want = to.addr.Is6()
@@ -114,7 +184,8 @@ func (w *walk) sameFamily(sources []snapshot.Endpoint, to end) []snapshot.Endpoi
 			if s.Addr.IP.Is6() != v6 {
 				return true
 			}
-			return to.workload != "" && w.peer(s, to) == nil
+			_, rank := w.reach(s, to, v6)
+			return !to.addr.IsValid() && rank == rankNone
 		})
 	}
 	if out := fits(want); len(out) > 0 {
@@ -132,30 +203,30 @@ func (w *walk) sameFamily(sources []snapshot.Endpoint, to end) []snapshot.Endpoi
 	return sources
 }
 
-// peer finds the destination's interface in the source's Network and family.
-func (w *walk) peer(s snapshot.Endpoint, to end) *snapshot.Endpoint {
-	for _, d := range w.of(to) {
-		if d.Addr.VNI == s.Addr.VNI && d.Addr.IP.Is6() == s.Addr.IP.Is6() {
-			return &d
-		}
-	}
-	return nil
-}
-
-func (w *walk) chooseDestination(to end) {
+// sentTo is the address to which the source sends, or the name outside.
+func (w *world) sentTo(s snapshot.Endpoint, to end) (netip.Addr, string) {
 	if to.addr.IsValid() {
-		w.dstAddr = to.addr
-		return
+		return to.addr, ""
 	}
-	if d := w.peer(w.src, to); d != nil {
-		w.dstAddr = d.Addr.IP
+	addrs, rank := w.reach(s, to, s.Addr.IP.Is6())
+	switch {
+	case len(addrs) > 0:
+		return addrs[0], ""
+	case to.dns != "" && rank <= rankOutside:
+		return netip.Addr{}, to.dns
 	}
+	return netip.Addr{}, ""
 }
 
-// missing says why an end has no interface.
-func (w *walk) missing(e end) string {
-	if e.addr.IsValid() {
+// missing says why an end is nowhere.
+func (w *world) missing(e end) string {
+	switch {
+	case e.addr.IsValid():
 		return fmt.Sprintf("no Workload has the address %s", e.addr)
+	case e.kind == serviceKind:
+		return fmt.Sprintf("no node knows a Service %s", e)
+	case e.kind == floatingKind:
+		return fmt.Sprintf("no node knows a FloatingIP %s", e)
 	}
 	var why []string
 	if !w.sees(e.project) {
@@ -163,7 +234,7 @@ func (w *walk) missing(e end) string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
 		for k, g := range w.snaps[name].Grants {
-			if k.Project == e.project && k.Workload == e.workload && g.Error != "" {
+			if k.Project == e.project && k.Workload == e.name && g.Error != "" {
 				why = append(why, fmt.Sprintf("node %s may not attach it to Network %s: %s", name, k.Network, g.Error))
 			}
 		}
@@ -173,37 +244,4 @@ func (w *walk) missing(e end) string {
 		return fmt.Sprintf("Workload %s is not connected: %s", e, strings.Join(why, "; "))
 	}
 	return fmt.Sprintf("no node has a Workload %s attached", e)
-}
-
-// names lists the Networks of interfaces.
-func (w *walk) names(es []snapshot.Endpoint) string {
-	var out []string
-	for _, e := range es {
-		n, _ := w.network(e.Addr.VNI)
-		out = append(out, n.Project+"/"+n.Name)
-	}
-	return strings.Join(slices.Compact(out), ", ")
-}
-
-// end describes an interface.
-func (w *walk) end(e snapshot.Endpoint) *End {
-	out := &End{Project: e.Project, Workload: e.Workload, VNI: uint32(e.Addr.VNI), Address: e.Addr.IP, MAC: e.MAC.String(), Node: e.Node, Number: uint32(e.Identity)}
-	if n, ok := w.network(e.Addr.VNI); ok {
-		out.Network, out.Domain = n.Project+"/"+n.Name, n.Domain
-	}
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
-		id, ok := w.snaps[name].Identities[e.Identity]
-		if !ok {
-			continue
-		}
-		out.Identity = id.SPIFFE
-		if len(id.Labels) > 0 {
-			out.Labels = make(map[string]string, len(id.Labels))
-			for _, l := range id.Labels {
-				out.Labels[l.Key] = l.Value
-			}
-		}
-		break
-	}
-	return out
 }

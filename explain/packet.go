@@ -3,70 +3,106 @@ package explain
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
 )
 
-// Ids of verdicts that no Policy made: something needed is missing.
+// Ids of verdicts that no Policy made: something needed is missing. Records
+// tell them as drop reasons of the same names.
 const (
 	NoRoute    policy.RuleID = "closed/no-route"
 	NoSnapshot policy.RuleID = "closed/no-snapshot"
+	NoExit     policy.RuleID = "closed/no-exit"
+	NoBackend  policy.RuleID = "closed/no-backend"
+	NoService  policy.RuleID = "closed/no-service"
+	ChainDown  policy.RuleID = "closed/chain-down"
+	HostClosed policy.RuleID = "closed/host-closed"
 )
 
 // Packet says what happens to the packet, from the snapshots alone.
 func Packet(q Query, snaps map[string]*snapshot.Snapshot) Answer {
-	w := &walk{q: &q, snaps: snaps}
-	w.Steps = []Step{}
+	w := &world{q: &q, snaps: snaps}
 	from, to, protocol, err := q.parse()
 	if err != nil {
-		return w.fail("%s", err)
+		return Answer{Error: err.Error(), Steps: []Step{}}
 	}
-	w.Protocol, w.Port = strings.ToLower(cmp.Or(q.Protocol, "tcp")), q.Port
-	w.protocol = protocol
-	if !w.findEnds(from, to) {
-		return w.Answer
+	head := Answer{Protocol: strings.ToLower(cmp.Or(q.Protocol, "tcp")), Port: q.Port, Steps: []Step{}}
+	e, missing := w.findEnds(from, to)
+	if e == nil {
+		head.Error = missing
+		return head
 	}
-	if w.route() {
-		w.decide()
-	}
-	w.steps(Step{Name: StepVerdict, Result: result(w.Allow), Rule: w.Rule, Tier: w.Tier, Text: w.Reason})
-	return w.Answer
+	a := every(func(c *choices) Answer {
+		p := &path{world: w, Answer: head, choices: c, ends: e, protocol: protocol, src: e.source, dst: e.addr, port: q.Port, name: cmp.Or(q.Name, e.dns)}
+		p.Source = w.end(e.source)
+		p.Steps = []Step{}
+		if e.addr.IsValid() {
+			p.Sent = at(e.addr, q.Port)
+		}
+		p.run()
+		return p.Answer
+	})
+	verdict := &path{world: w, Answer: a}
+	verdict.step(Step{Name: StepVerdict, Result: result(a.Allow), Rule: a.Rule, Tier: a.Tier, Text: a.Reason})
+	return verdict.Answer
 }
 
-// walk is one packet on its way.
-type walk struct {
+// path is one packet on one of its ways.
+type path struct {
+	*world
 	Answer
-	q        *Query
-	snaps    map[string]*snapshot.Snapshot
+	*choices
+	ends     *ends
 	protocol uint8
 	src      snapshot.Endpoint
-	dstAddr  netip.Addr
-	dstWho   end // what was asked for
-	dst      snapshot.Endpoint
+	// dst and port, as the source's node sends them on.
+	dst  netip.Addr
+	port uint16
+	// name by which dst was asked for.
+	name string
+	// out is what the source's end said.
+	out policy.Verdict
 }
 
-func (w *walk) fail(format string, args ...any) Answer {
-	w.Error = fmt.Sprintf(format, args...)
-	return w.Answer
+// route is where the source's node sends the packet.
+type route struct {
+	// row of the destination as the Policies of the source see it; without a
+	// Workload it is outside.
+	row snapshot.Endpoint
+	// seen is the address under which the source sees it, where that is not
+	// row's.
+	seen netip.Addr
+	port uint16
+	// deliver takes it there. nil: it ended on the way, and the Answer says why.
+	deliver func(*path) *arrival
 }
 
-func (w *walk) steps(s Step) {
+// arrival is the packet as the node of the destination judges it.
+type arrival struct {
+	// own is who gets it; without a Node nobody judges.
+	own snapshot.Endpoint
+	// peer is who it comes from, as own sees it; peerRow is the row that tells
+	// its identity.
+	peer    netip.Addr
+	peerRow snapshot.Addr
+	port    uint16
+}
+
+func (p *path) step(s Step) {
 	s.Object = ObjectOf(s.Rule)
-	if w.q.Origin != nil && s.Rule != "" {
-		s.File, s.Line = w.q.Origin(s.Rule)
+	if p.q.Origin != nil && s.Rule != "" {
+		s.File, s.Line = p.q.Origin(s.Rule)
 	}
-	w.Answer.Steps = append(w.Answer.Steps, s)
+	p.Answer.Steps = append(p.Answer.Steps, s)
 }
 
 // deny ends the walk for want of something.
-func (w *walk) deny(id policy.RuleID, reason string) bool {
-	w.Rule, w.Reason = id, reason
-	return false
+func (p *path) deny(id policy.RuleID, why string) {
+	p.Allow, p.Rule = false, id
+	p.Reason = "denied by " + string(id) + ": " + why
 }
 
 func result(allow bool) string {
@@ -76,137 +112,107 @@ func result(allow bool) string {
 	return ResultDeny
 }
 
-// decide asks the Policies of both ends, each as its own node knows them.
-func (w *walk) decide() {
-	if w.src.Addr == w.dst.Addr {
-		w.Allow, w.Reason = true, "source and destination are the same interface: the packet never leaves the Workload and no Policy is asked"
+// run takes the packet from its source to its verdict.
+func (p *path) run() {
+	switch {
+	case p.ends.health:
+		p.health()
+		return
+	case p.ends.outside:
+		p.fromOutside()
 		return
 	}
-	egress, eOK := w.side(policy.Egress, w.src, w.dst)
-	if egress.Allow {
-		ingress, iOK := w.side(policy.Ingress, w.dst, w.src)
-		w.finish(egress, ingress, eOK, iOK)
+	n := p.begin()
+	if p.dst.IsValid() && p.dst.Is6() != p.src.Addr.IP.Is6() {
+		p.lost(NoRoute, fmt.Sprintf("%s has no address of the family of %s", p.who(p.src), p.dst))
 		return
 	}
-	w.finish(egress, policy.Verdict{}, eOK, false)
-	if egress.Shadow.Allow {
-		// Only the trial would let it out; ask the other end what then.
-		taken := w.Answer.Steps
-		ingress, _ := w.side(policy.Ingress, w.dst, w.src)
-		w.Answer.Steps = taken
-		w.shadow(egress, ingress)
-	}
-}
-
-// side asks one end. ok: somebody was there to ask.
-func (w *walk) side(d policy.Direction, own, peer snapshot.Endpoint) (v policy.Verdict, ok bool) {
-	name := StepEgress
-	if d == policy.Ingress {
-		name = StepIngress
-	}
-	if w.node(own.Node).External {
-		w.steps(Step{Name: name, Result: ResultNone, Node: own.Node, Text: "node " + own.Node + " is external: it has no agent that enforces Policies"})
-		return policy.Verdict{Allow: true}, false
-	}
-	s := w.snaps[own.Node]
-	if s == nil {
-		w.steps(Step{Name: name, Result: ResultDeny, Node: own.Node, Rule: NoSnapshot, Text: "node " + own.Node + " has no snapshot"})
-		return policy.Verdict{Rule: NoSnapshot}, true
-	}
-	seen, known := s.Endpoints[own.Addr]
-	if !known {
-		seen = own
-	}
-	// The peer is who this node takes it for; unknown is identity 0.
-	p := policy.Packet{Peer: s.Endpoints[peer.Addr].Identity, PeerAddr: peer.Addr.IP, Protocol: w.protocol, Port: w.Port}
-	set := s.Policies[snapshot.PolicyKey{VNI: own.Addr.VNI, Identity: seen.Identity, Direction: d}]
-	v, walked := set.Walk(p)
-	for _, st := range walked {
-		w.policyStep(name, own.Node, st)
-	}
-	return v, true
-}
-
-func (w *walk) policyStep(name, node string, st policy.Step) {
-	s := Step{Name: name, Node: node, Tier: st.Tier.String(), Rule: st.Rule, Result: st.Action.String()}
-	switch {
-	case st.Rule == "":
-		s.Result, s.Text = ResultPass, "no rule matches"
-	case st.Audit:
-		s.Result, s.Text = ResultAudit, fmt.Sprintf("%s would %s, but its Policy is in mode audit", st.Rule, st.Action)
-	case st.Tier == policy.Project && strings.HasPrefix(string(st.Rule), "isolated/"):
-		s.Text = fmt.Sprintf("%s: the Policy selects the Workload, and no rule of the project matches", st.Rule)
-	case st.Rule == policy.NoPolicy:
-		s.Text = string(st.Rule) + ": the node has no Policies for this Workload yet"
-	default:
-		s.Text = string(st.Rule)
-	}
-	w.steps(s)
-}
-
-// finish makes one answer of the verdicts of both ends.
-func (w *walk) finish(e, i policy.Verdict, eOK, iOK bool) {
-	w.EgressRule, w.IngressRule = e.Rule, i.Rule
-	w.Allow = e.Allow && i.Allow
-	v, d := e, policy.Egress
-	switch {
-	case !e.Allow:
-	case !i.Allow:
-		v, d = i, policy.Ingress
-	case !iOK:
-	case !eOK || e.Tier == policy.Default:
-		v, d = i, policy.Ingress
-	}
-	w.Rule = v.Rule
-	if v.Rule != "" {
-		w.Direction, w.Tier = d.String(), v.Tier.String()
-	}
-	w.Reason = sentence(w.Allow, v, d)
-	w.shadow(e, i)
-}
-
-func sentence(allow bool, v policy.Verdict, d policy.Direction) string {
-	word := "denied"
-	if allow {
-		word = "allowed"
-	}
-	switch {
-	case v.Rule == "":
-		return word + ": no agent enforces Policies at either end"
-	case strings.HasPrefix(string(v.Rule), "closed/"):
-		return fmt.Sprintf("%s by %s (%s): something needed is missing", word, v.Rule, d)
-	}
-	return fmt.Sprintf("%s by %s (%s, tier %s)", word, v.Rule, d, v.Tier)
-}
-
-// shadow is the verdict of both ends with every audit Policy enforced.
-func (w *walk) shadow(e, i policy.Verdict) {
-	if e.Shadow.ID == "" && i.Shadow.ID == "" {
-		return
-	}
-	es, is := policy.DefaultRule{ID: e.Rule, Allow: e.Allow}, policy.DefaultRule{ID: i.Rule, Allow: i.Allow}
-	if e.Shadow.ID != "" {
-		es = e.Shadow
-	}
-	if i.Shadow.ID != "" {
-		is = i.Shadow
-	}
-	s := &Shadow{Allow: es.Allow && is.Allow, Rule: es.ID, Direction: policy.Egress.String()}
-	if es.Allow && (!is.Allow || e.Shadow.ID == "") {
-		s.Rule, s.Direction = is.ID, policy.Ingress.String()
-	}
-	w.Shadow = s
-}
-
-// node finds the row of a node in any snapshot.
-func (w *walk) node(name string) snapshot.Node {
-	if s := w.snaps[name]; s != nil {
-		return s.Nodes[name]
-	}
-	for _, k := range slices.Sorted(maps.Keys(w.snaps)) {
-		if n, ok := w.snaps[k].Nodes[name]; ok {
-			return n
+	if p.ends.dns != "" {
+		if !p.nameOutside(n) {
+			return
 		}
+	} else if !p.dst.IsValid() {
+		p.lost(NoRoute, p.apart(n))
+		return
 	}
-	return snapshot.Node{Name: name}
+	if p.platform(n) {
+		return
+	}
+	r := p.service(n)
+	if r == nil {
+		return
+	}
+	p.judge(r)
+}
+
+// begin is what the source's node looks at first.
+func (p *path) begin() snapshot.Network {
+	src := p.src
+	p.step(Step{Name: StepInterface, Result: ResultOK, Node: src.Node, Text: fmt.Sprintf("%s/%s sends from %s (%s) on node %s, identity %d %s",
+		src.Project, src.Workload, src.Addr.IP, src.MAC, src.Node, src.Identity, p.Source.Identity)})
+	p.step(Step{Name: StepSpoofing, Result: ResultOK, Node: src.Node, Text: fmt.Sprintf("the interface may send only from %s and %s", src.MAC, src.Addr.IP)})
+	n, _ := p.network(src.Addr.VNI)
+	p.step(Step{Name: StepNetwork, Result: ResultOK, Node: src.Node, Text: fmt.Sprintf("Network %s/%s, VNI %d, Domain %s, default %s", n.Project, n.Name, n.VNI, n.Domain, word(n.Deny))})
+	return n
+}
+
+func word(deny bool) string {
+	if deny {
+		return "deny"
+	}
+	return "open"
+}
+
+// judge asks the Policies of both ends, each as its own node knows them.
+func (p *path) judge(r *route) {
+	if p.src.Addr == r.row.Addr && p.Service == "" {
+		p.Allow, p.Reason = true, "source and destination are the same interface: the packet never leaves the Workload and no Policy is asked"
+		return
+	}
+	seen := r.seen
+	if !seen.IsValid() {
+		seen = r.row.Addr.IP
+	}
+	egress, eOK := p.side(policy.Egress, p.src, r.row.Addr, seen, r.port)
+	p.out = egress
+	if !egress.Allow {
+		p.finish(egress, policy.Verdict{}, eOK, false)
+		if egress.Shadow.Allow {
+			p.trial(r, egress)
+		}
+		return
+	}
+	a := r.deliver(p)
+	if a == nil {
+		return
+	}
+	if a.own.Node == "" {
+		p.finish(egress, policy.Verdict{Allow: true}, eOK, false)
+		return
+	}
+	ingress, iOK := p.side(policy.Ingress, a.own, a.peerRow, a.peer, a.port)
+	p.finish(egress, ingress, eOK, iOK)
+}
+
+// lost ends the walk on the source's node.
+func (p *path) lost(id policy.RuleID, why string) *route {
+	p.step(Step{Name: StepRoute, Result: ResultNone, Node: p.src.Node, Rule: id, Text: why})
+	p.deny(id, why)
+	return nil
+}
+
+// trial: only Policies in mode audit would let it out; ask the other end what
+// then.
+func (p *path) trial(r *route, egress policy.Verdict) {
+	t := *p
+	t.Answer.Steps = nil
+	a := r.deliver(&t)
+	if a == nil {
+		return
+	}
+	ingress := policy.Verdict{Allow: true}
+	if a.own.Node != "" {
+		ingress, _ = t.side(policy.Ingress, a.own, a.peerRow, a.peer, a.port)
+	}
+	p.shadow(egress, ingress)
 }

@@ -9,94 +9,107 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-// route takes the packet from its interface to the node of its destination.
-// False: it ends here, and the Answer says why.
-func (w *walk) route() bool {
-	src := w.src
-	w.steps(Step{Name: StepInterface, Result: ResultOK, Node: src.Node, Text: fmt.Sprintf("%s/%s sends from %s (%s) on node %s, identity %d %s",
-		src.Project, src.Workload, src.Addr.IP, src.MAC, src.Node, src.Identity, w.Source.Identity)})
-	w.steps(Step{Name: StepSpoofing, Result: ResultOK, Node: src.Node, Text: fmt.Sprintf("the interface may send only from %s and %s", src.MAC, src.Addr.IP)})
-	n, _ := w.network(src.Addr.VNI)
-	w.steps(Step{Name: StepNetwork, Result: ResultOK, Node: src.Node, Text: fmt.Sprintf("Network %s/%s, VNI %d, Domain %s, default %s", n.Project, n.Name, n.VNI, n.Domain, word(n.Deny))})
-	if !w.dstAddr.IsValid() {
-		return w.lost(w.apart(n))
+// plain routes to dst inside the Network of the source, as its node knows it.
+// nil: it ends here, and the Answer says why.
+func (p *path) plain(n snapshot.Network) *route {
+	e, ok := p.lookup(snapshot.Addr{VNI: n.VNI, IP: p.dst})
+	if !ok {
+		return p.nowhere(n)
 	}
-	if w.dstAddr.Is6() != src.Addr.IP.Is6() {
-		return w.lost(fmt.Sprintf("%s/%s has no address of the family of %s", src.Project, src.Workload, w.dstAddr))
+	if p.Destination == nil {
+		p.Destination = p.end(e)
 	}
-	known := w.endpoints(func(e snapshot.Endpoint) bool { return e.Addr == snapshot.Addr{VNI: src.Addr.VNI, IP: w.dstAddr} })
-	// The source's own node decides where the packet goes.
-	if s := w.snaps[src.Node]; s != nil {
-		e, ok := s.Endpoints[snapshot.Addr{VNI: src.Addr.VNI, IP: w.dstAddr}]
-		if known = nil; ok {
-			known = []snapshot.Endpoint{e}
-		}
-	}
-	if len(known) == 0 {
-		if w.protocol == policy.ICMP && slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(w.dstAddr) && isGateway(p, w.dstAddr) }) {
-			return w.gateway(n)
-		}
-		return w.lost(w.unknown(n))
-	}
-	w.dst = known[0]
-	w.Destination = w.end(w.dst)
-	text := fmt.Sprintf("%s is %s/%s on the same node", w.dstAddr, w.dst.Project, w.dst.Workload)
-	if w.dst.Node != src.Node {
-		to := w.node(w.dst.Node)
-		text = fmt.Sprintf("%s is %s/%s on node %s: VXLAN to %s with VNI %d", w.dstAddr, w.dst.Project, w.dst.Workload, to.Name, to.Address, n.VNI)
-	}
-	w.steps(Step{Name: StepRoute, Result: ResultOK, Node: src.Node, Text: text})
-	return true
-}
-
-// gateway: the node itself answers a ping to the gateway, whatever Policies say.
-func (w *walk) gateway(n snapshot.Network) bool {
-	w.Allow, w.Rule = true, policy.RuleID("gateway/"+n.Project+"/"+n.Name)
-	w.Reason = fmt.Sprintf("%s is the gateway of the Network; the node answers a ping itself", w.dstAddr)
-	w.steps(Step{Name: StepRoute, Result: ResultOK, Node: w.src.Node, Rule: w.Rule, Text: w.Reason})
-	return false
-}
-
-func word(deny bool) string {
-	if deny {
-		return "deny"
-	}
-	return "open"
-}
-
-func (w *walk) lost(why string) bool {
-	w.steps(Step{Name: StepRoute, Result: ResultNone, Node: w.src.Node, Rule: NoRoute, Text: why})
-	return w.deny(NoRoute, "denied by "+string(NoRoute)+": "+why)
-}
-
-// apart says why no route leads to a Workload that is attached elsewhere.
-func (w *walk) apart(n snapshot.Network) string {
-	dests := w.of(w.dstWho)
-	if slices.ContainsFunc(dests, func(d snapshot.Endpoint) bool { return d.Addr.VNI == n.VNI }) {
-		return fmt.Sprintf("%s and %s/%s share Network %s/%s but no address family", w.dstWho, w.src.Project, w.src.Workload, n.Project, n.Name)
-	}
-	w.Destination = w.end(dests[0])
-	o, _ := w.network(dests[0].Addr.VNI)
-	if o.Domain != n.Domain {
-		return fmt.Sprintf("%s is in Network %s, Domain %s: another tenant, and Domains are isolated from each other", w.dstWho, w.names(dests), o.Domain)
-	}
-	return fmt.Sprintf("%s is in Network %s, and Networks are isolated from each other", w.dstWho, w.names(dests))
-}
-
-// unknown says why no route leads to an address.
-func (w *walk) unknown(n snapshot.Network) string {
-	a := w.dstAddr
-	i := slices.IndexFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
-	others := w.endpoints(func(e snapshot.Endpoint) bool { return e.Addr.IP == a })
 	switch {
-	case i >= 0 && isGateway(n.Prefixes[i], a):
-		return fmt.Sprintf("%s is the gateway of Network %s/%s: the fabric itself, where nothing listens", a, n.Project, n.Name)
-	case i >= 0:
-		return fmt.Sprintf("nobody has the address %s in Network %s/%s", a, n.Project, n.Name)
-	case len(others) > 0:
-		return fmt.Sprintf("%s is in no prefix of Network %s/%s; Network %s has it, and Networks are isolated from each other", a, n.Project, n.Name, w.names(others))
+	case e.Chain != snapshot.ChainKey{}:
+		return p.intoChain(n, e)
+	case e.Home.IP.IsValid():
+		return p.overLink(n, e)
 	}
-	return fmt.Sprintf("%s is in no prefix of Network %s/%s, which has no way out", a, n.Project, n.Name)
+	text := fmt.Sprintf("%s is %s on the same node", p.dst, p.who(e))
+	if e.Node != p.src.Node {
+		text = fmt.Sprintf("%s is %s on %s", p.dst, p.who(e), p.tunnel(e.Node, n.VNI))
+	}
+	p.step(Step{Name: StepRoute, Result: ResultOK, Node: p.src.Node, Text: text})
+	return &route{row: e, port: p.port, deliver: func(p *path) *arrival {
+		peer := p.src.Addr
+		if p.src.Addr == e.Addr { // a Service brought the packet back to its sender
+			peer.IP = p.ends.addr
+			p.TranslatedSource = peer.IP.String()
+		}
+		return &arrival{own: e, peer: peer.IP, peerRow: p.src.Addr, port: p.port}
+	}}
+}
+
+// lookup is what the source's node knows of an address; where that is external
+// and knows nothing, what any node knows.
+func (p *path) lookup(a snapshot.Addr) (snapshot.Endpoint, bool) {
+	if s := p.snaps[p.src.Node]; s != nil {
+		e, ok := s.Endpoints[a]
+		return e, ok
+	}
+	known := p.endpoints(func(e snapshot.Endpoint) bool { return e.Addr == a })
+	if len(known) == 0 {
+		return snapshot.Endpoint{}, false
+	}
+	return known[0], true
+}
+
+// tunnel says how a packet gets to another node.
+func (p *path) tunnel(node string, v snapshot.VNI) string {
+	to := p.node(node)
+	return fmt.Sprintf("node %s: VXLAN to %s with VNI %d", to.Name, to.Address, v)
+}
+
+// nowhere: the Network does not know the address.
+func (p *path) nowhere(n snapshot.Network) *route {
+	a := p.dst
+	i := slices.IndexFunc(n.Prefixes, func(x netip.Prefix) bool { return x.Contains(a) })
+	others := p.endpoints(func(e snapshot.Endpoint) bool { return e.Addr.IP == a && !e.Home.IP.IsValid() })
+	switch {
+	case i >= 0 && p.protocol == policy.ICMP && isGateway(n.Prefixes[i], a):
+		p.answered(n, fmt.Sprintf("%s is the gateway of the Network; the node answers a ping itself", a))
+		return nil
+	case i >= 0 && isGateway(n.Prefixes[i], a):
+		return p.lost(NoRoute, fmt.Sprintf("%s is the gateway of Network %s/%s: the fabric itself, where nothing listens", a, n.Project, n.Name))
+	case i >= 0:
+		return p.lost(NoRoute, fmt.Sprintf("nobody has the address %s in Network %s/%s", a, n.Project, n.Name))
+	}
+	if s := p.snaps[p.src.Node]; s != nil {
+		if x, ok := s.Exits[n.VNI]; ok {
+			return p.leave(n, x)
+		}
+	}
+	if len(others) > 0 {
+		return p.lost(NoExit, fmt.Sprintf("%s is in no prefix of Network %s/%s; Network %s has it, and Networks are isolated from each other", a, n.Project, n.Name, p.names(others)))
+	}
+	return p.lost(NoExit, fmt.Sprintf("%s is in no prefix of Network %s/%s, which has no way out", a, n.Project, n.Name))
+}
+
+// answered: the node itself answers a ping, whatever Policies say.
+func (p *path) answered(n snapshot.Network, why string) {
+	p.Allow, p.Rule, p.Reason = true, policy.RuleID("gateway/"+n.Project+"/"+n.Name), why
+	p.step(Step{Name: StepRoute, Result: ResultOK, Node: p.src.Node, Rule: p.Rule, Text: p.Reason})
+}
+
+// apart says why the source's Network has no address for what was asked.
+func (p *path) apart(n snapshot.Network) string {
+	to := p.ends.to
+	if to.dns != "" {
+		return fmt.Sprintf("Network %s/%s has no address of the family for the name %s, and no way out", n.Project, n.Name, to.dns)
+	}
+	dests := p.of(to)
+	if len(dests) == 0 {
+		return p.serviceApart(n)
+	}
+	if slices.ContainsFunc(dests, func(d snapshot.Endpoint) bool { return d.Addr.VNI == n.VNI }) {
+		return fmt.Sprintf("%s and %s share Network %s/%s but no address family", to, p.who(p.src), n.Project, n.Name)
+	}
+	p.Destination = p.end(dests[0])
+	o, _ := p.network(dests[0].Addr.VNI)
+	if o.Domain != n.Domain {
+		return fmt.Sprintf("%s is in Network %s, Domain %s: another tenant, and Domains are isolated from each other", to, p.names(dests), o.Domain)
+	}
+	return fmt.Sprintf("%s is in Network %s, and Networks are isolated from each other", to, p.names(dests))
 }
 
 // isGateway: the first host address of the prefix is the fabric's.
