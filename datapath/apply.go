@@ -61,6 +61,8 @@ func (d *Datapath) growTables(w *want) error {
 		func() error { return t.vteps.grow(w.vteps) },
 		func() error { return t.networks.grow(w.networks) },
 		func() error { return t.routes.grow(w.routes) },
+		func() error { return t.rates.grow(w.rates) },
+		func() error { return d.services.grow(w.of) },
 		func() error { return t.endpoints.grow(w.endpoints) },
 		func() error { return t.ifaces.grow(w.ifaces) },
 	} {
@@ -97,6 +99,8 @@ func (d *Datapath) shrink(w *want) error {
 	var err error
 	for _, shrink := range []func() error{
 		func() error { return t.ifaces.shrink(w.ifaces) },
+		func() error { return t.rates.shrink(w.rates) },
+		func() error { return d.services.shrink(w.of) },
 		func() error { return t.endpoints.shrink(w.endpoints) },
 		func() error { return t.routes.shrink(w.routes) },
 		func() error { return t.networks.shrink(w.networks) },
@@ -170,6 +174,9 @@ func (d *Datapath) readTables() error {
 		return err
 	}
 	d.lastRead = time.Now()
+	if err := d.services.load(); err != nil {
+		return err
+	}
 	return d.sets.load()
 }
 

@@ -40,8 +40,23 @@ func (d *Datapath) Dump(w io.Writer) error {
 			return fmt.Sprintf("endpoint %d/%s ifindex=%d node=%d identity=%d egress=%x ingress=%x mac=%s",
 				k.Vni, ipOf(k.Addr), v.Ifindex, v.Node, v.Identity, v.Egress, v.Ingress, net.HardwareAddr(v.Mac[:]))
 		})
+		d.dumpServices(w)
 		d.dumpPolicy(w)
 		return d.dumpSessions(w)
+	})
+}
+
+func (d *Datapath) dumpServices(w io.Writer) {
+	lines(w, d.tables.rates.rows, func(k bpf.MoireRateKey, v bpf.MoireRate) string {
+		return fmt.Sprintf("rate %s %d %s bits=%d", [...]string{"interface", "network"}[k.Network&1], k.Number, [...]string{"egress", "ingress"}[k.Direction&1], v.Bits)
+	})
+	b := d.services
+	lines(w, b.rows.rows, func(k bpf.MoireServiceKey, v bpf.MoireService) string {
+		return fmt.Sprintf("service %d/%s proto=%d port=%d id=%d flags=%x affinity=%d slots=%d table=%d only=%d here=%d",
+			k.Vni, ipOf(k.Addr), k.Proto, ntohs(k.Port), v.Id, v.Flags, v.Affinity, v.All.Size, v.All.Table, v.All.Only, v.Here.Size+v.Here.Only)
+	})
+	lines(w, b.backends.rows, func(k bpf.MoireBackendKey, v bpf.MoireBackend) string {
+		return fmt.Sprintf("backend %d.%d %d/%s port=%d flags=%x", k.Service, k.Index, v.Vni, ipOf(v.Addr), ntohs(v.Port), v.Flags)
 	})
 }
 

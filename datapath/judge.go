@@ -127,6 +127,7 @@ func (d *Datapath) loadJudge() (*judgeObjects, error) {
 	err = spec.LoadAndAssign(&j.MoireObjects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"ifaces": m.Ifaces, "networks": m.Networks, "endpoints": m.Endpoints, "routes": m.Routes,
 		"nodes": m.Nodes, "vteps": m.Vteps, "classes": m.Classes, "policy": m.Policy, "sets": m.Sets, "rules": m.Rules,
+		"services": m.Services, "slots": m.Slots, "backends": m.Backends,
 	}})
 	if err != nil {
 		return nil, explain(err)

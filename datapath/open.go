@@ -35,6 +35,7 @@ type Datapath struct {
 	tables   *tables
 	rules    *ruleBook
 	sets     *setBook
+	services *serviceBook
 	links    map[string]*attachment
 	memo     map[snapshot.PolicyKey]remembered
 	state    State
@@ -84,6 +85,9 @@ func (d *Datapath) open() (err error) {
 		return err
 	}
 	if d.sets, err = newSets(&d.objects.MoireMaps, d.rules, &d.writes); err != nil {
+		return err
+	}
+	if d.services, err = newServices(&d.objects.MoireMaps, d.cfg.Node, &d.writes); err != nil {
 		return err
 	}
 	d.lastRead = time.Now()

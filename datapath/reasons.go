@@ -12,13 +12,13 @@ import (
 const (
 	reasonPolicy  = 1
 	reasonSpoofIP = 3
-	reasonFailed  = 18
+	reasonLimit   = 19
 )
 
 var reasons = [...]string{
 	"", "policy", "spoofed-mac", "spoofed-ip", "spoofed-arp", "spoofed-nd", "no-neighbour", "no-route", "not-attached",
 	"no-network", "unknown-vtep", "foreign-source", "bad-packet", "unsupported", "too-big", "ct-unrelated", "ct-fragment",
-	"multicast", "failed",
+	"multicast", "failed", "limit", "no-service", "no-backend",
 }
 
 func reasonName(n uint32) string {

@@ -15,6 +15,7 @@ type tables struct {
 	routes    *table[bpf.MoireRouteKey, uint32]
 	nodes     *table[uint32, bpf.MoireNode]
 	vteps     *table[bpf.MoireAddr, uint32]
+	rates     *table[bpf.MoireRateKey, bpf.MoireRate]
 }
 
 func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
@@ -26,12 +27,13 @@ func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
 		routes:    newTable[bpf.MoireRouteKey, uint32](m.Routes, "routes", writes),
 		nodes:     newTable[uint32, bpf.MoireNode](m.Nodes, "nodes", writes),
 		vteps:     newTable[bpf.MoireAddr, uint32](m.Vteps, "vteps", writes),
+		rates:     newTable[bpf.MoireRateKey, bpf.MoireRate](m.Rates, "rates", writes),
 	}
 }
 
 func (t *tables) read() error {
 	for _, read := range []func() error{
-		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.routes.read, t.nodes.read, t.vteps.read,
+		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
 	} {
 		if err := read(); err != nil {
 			return err

@@ -19,12 +19,14 @@ const (
 
 // want is what the tables must hold for a State.
 type want struct {
+	of        *snapshot.Snapshot
 	ifaces    map[uint32]bpf.MoireIface
 	networks  map[uint32]uint32
 	endpoints map[bpf.MoireAddrKey]bpf.MoireEndpoint
 	routes    map[bpf.MoireRouteKey]uint32
 	vteps     map[bpf.MoireAddr]uint32
 	nodes     map[uint32]bpf.MoireNode
+	rates     map[bpf.MoireRateKey]bpf.MoireRate
 	sets      map[uint32]bool
 	links     map[string]int // host name -> ifindex
 	missing   []string       // interfaces of the State that are not there
@@ -40,10 +42,11 @@ type place struct {
 // rules that it refers to, which nobody uses until an endpoint refers to them.
 func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	w := &want{
+		of: s.Snapshot,
 		ifaces: map[uint32]bpf.MoireIface{}, networks: map[uint32]uint32{},
 		endpoints: map[bpf.MoireAddrKey]bpf.MoireEndpoint{}, routes: map[bpf.MoireRouteKey]uint32{},
 		vteps: map[bpf.MoireAddr]uint32{}, nodes: map[uint32]bpf.MoireNode{}, sets: map[uint32]bool{},
-		links: map[string]int{},
+		rates: map[bpf.MoireRateKey]bpf.MoireRate{}, links: map[string]int{},
 	}
 	if err := d.refreshUplink(); err != nil {
 		return nil, err
@@ -76,6 +79,9 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 		row := bpf.MoireEndpoint{Identity: uint32(e.Identity), Mac: e.MAC, Node: numbers[e.Node]}
 		if at, ok := here[a]; ok && e.Node == d.cfg.Node && at.local.Key.Project == e.Project && at.local.Key.Workload == e.Workload {
 			row.Ifindex, row.Mac, row.How = uint32(at.ifindex), at.local.MAC, howOf(at.local)
+			if w.ifaces[row.Ifindex].Limits>>(2*rateIngress) != 0 {
+				row.How |= howLimited
+			}
 			row.Egress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Egress}]
 			row.Ingress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Ingress}]
 			delete(here, a)
@@ -112,7 +118,7 @@ func (d *Datapath) wantLocals(w *want, s State) (map[snapshot.Addr]place, error)
 		n, known := s.Snapshot.Networks[l.VNI]
 		w.ifaces[uint32(ifindex)] = bpf.MoireIface{
 			Vni: uint32(l.VNI), Mac: l.MAC, Mtu: uint32(d.MTU(n.MTU)),
-			Closed: flag(!known), Dhcp: flag(l.DHCP),
+			Closed: flag(!known), Dhcp: flag(l.DHCP), Limits: w.limit(ifindex, l.VNI, s.Snapshot.Grants[l.Key].Limit, n.Limit),
 		}
 		w.links[l.Host] = ifindex
 		if !known {

@@ -2,7 +2,7 @@
 // What the network itself answers: echo requests to a gateway, and packets
 // that are too big for the overlay. (ARP and neighbour discovery: neighbour.h.)
 #pragma once
-#include "events.h"
+#include "service.h"
 
 static const u8 router_mac[6] = {0x02, 0x4d, 0x4f, 0x49, 0x52, 0x45}; // snapshot.RouterMAC
 
@@ -34,7 +34,8 @@ step int echo(struct __sk_buff *skb, struct packet *p)
 	return back(skb, p);
 }
 
-// no_endpoint: nobody has the destination. Gateways answer pings.
+// no_endpoint: nobody has the destination. Gateways and Service addresses answer
+// pings.
 step int no_endpoint(struct __sk_buff *skb, struct packet *p)
 {
 	struct route_key k = {.bits = 192, .vni = p->vni};
@@ -46,10 +47,11 @@ step int no_endpoint(struct __sk_buff *skb, struct packet *p)
 		__builtin_memcpy(k.addr, &p->dst.w[3], 4);
 	}
 	u32 *route = bpf_map_lookup_elem(&routes, &k);
-	if (route && *route == ROUTE_GATEWAY && !p->node &&
+	struct service *v = at_address(p->vni, &p->dst);
+	if (((route && *route == ROUTE_GATEWAY) || v) && !p->node &&
 	    p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP) && p->icmp == (p->v6 ? 128 : 8))
 		return echo(skb, p);
-	return drop(skb, p, R_NO_ROUTE);
+	return drop(skb, p, v ? R_NO_SERVICE : R_NO_ROUTE);
 }
 
 // big6 writes packet too big in front of the quoted packet.

@@ -4,6 +4,7 @@
 #pragma once
 #include "answer.h"
 #include "policy.h"
+#include "rate.h"
 
 #define GROW4 (sizeof(struct outer4) - ETH_LEN)
 #define GROW6 (sizeof(struct outer6) - ETH_LEN)
@@ -121,6 +122,8 @@ inline_ int to_node(struct __sk_buff *skb, struct packet *p, const struct hop *t
 inline_ int forward(struct __sk_buff *skb, struct packet *p, const struct hop *to)
 {
 	if (to->ifindex) {
+		if (unlikely(to->how & HOW_LIMITED) && over(skb, p, to->ifindex, RATE_INGRESS))
+			return drop(skb, p, R_LIMIT);
 		if (!same_mac(p->eth_dst, to->mac) && bpf_skb_store_bytes(skb, 0, to->mac, 6, 0))
 			return drop(skb, p, R_FAILED);
 		return to->how & HOW_TAP ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);

@@ -7,14 +7,16 @@
 //   2 session.h    anti-spoofing; neighbour.h: ARP and ND; answer.h: gateway
 //   3 conntrack.h  sessions, the fast path
 //   4 session.h    route: where is the destination
+//   4b service.h   is the destination a Service: which backend
 //   5 policy.h     verdict with rule id
-//   6 forward.h    to the interface, or to the node
+//   6 forward.h    to the interface, or to the node; rate.h: within limits
 // tables.h holds the maps, reasons.h and events.h what is told about it.
 #include "kernel.h"
 #include "tables.h"
 #include "reasons.h"
 #include "parse.h"
 #include "events.h"
+#include "service.h"
 #include "answer.h"
 #include "conntrack.h"
 #include "policy.h"
@@ -61,6 +63,8 @@ int from_workload(struct __sk_buff *skb)
 		return arp(skb, p, 0);
 	if (unlikely(p->kind == K_ND))
 		return discovery(skb, p, 0);
+	if (unlikely(in->limits) && over(skb, p, ifindex, RATE_EGRESS))
+		return drop(skb, p, R_LIMIT);
 	return through(skb, p);
 }
 

@@ -31,6 +31,39 @@ type MoireAllowance struct {
 	Told  uint64
 }
 
+type MoireBackend struct {
+	_     structs.HostLayout
+	Addr  MoireAddr
+	Vni   uint32
+	Port  uint16
+	Flags uint16
+}
+
+type MoireBackendKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Index   uint32
+}
+
+type MoireBucket struct {
+	_    structs.HostLayout
+	Full uint64
+}
+
+type MoireChoice struct {
+	_     structs.HostLayout
+	Table uint32
+	Size  uint32
+	Only  uint32
+}
+
+type MoireClient struct {
+	_       structs.HostLayout
+	Addr    MoireAddr
+	Service uint32
+	Pad     uint32
+}
+
 type MoireDenial struct {
 	_     structs.HostLayout
 	Last  uint64
@@ -73,6 +106,13 @@ type MoireEvent struct {
 	Session MoireSession
 }
 
+type MoireFavourite struct {
+	_     structs.HostLayout
+	Last  uint64
+	Index uint32
+	Pad   uint32
+}
+
 type MoireFragmentKey struct {
 	_       structs.HostLayout
 	Src     MoireAddr
@@ -100,6 +140,8 @@ type MoireIface struct {
 	Mac    [6]uint8
 	Closed uint8
 	Dhcp   uint8
+	Limits uint8
+	Pad    [3]uint8
 }
 
 type MoireNode struct {
@@ -126,6 +168,19 @@ type MoirePorts struct {
 	Dport uint16
 }
 
+type MoireRate struct {
+	_     structs.HostLayout
+	Bits  uint64
+	Burst uint64
+}
+
+type MoireRateKey struct {
+	_         structs.HostLayout
+	Number    uint32
+	Network   uint16
+	Direction uint16
+}
+
 type MoireRouteKey struct {
 	_      structs.HostLayout
 	Bits   uint32
@@ -137,6 +192,24 @@ type MoireRouteKey struct {
 type MoireRuleName struct {
 	_    structs.HostLayout
 	Text [512]int8
+}
+
+type MoireService struct {
+	_        structs.HostLayout
+	Id       uint32
+	Flags    uint32
+	Affinity uint32
+	All      MoireChoice
+	Here     MoireChoice
+}
+
+type MoireServiceKey struct {
+	_     structs.HostLayout
+	Addr  MoireAddr
+	Vni   uint32
+	Port  uint16
+	Proto uint8
+	Pad   uint8
 }
 
 type MoireSession struct {
@@ -189,6 +262,17 @@ type MoireShare struct {
 	_     structs.HostLayout
 	Since uint64
 	Count uint64
+}
+
+type MoireSlotsKey struct {
+	_     structs.HostLayout
+	Table uint32
+	Row   uint32
+}
+
+type MoireSlotsRow struct {
+	_       structs.HostLayout
+	Backend [512]uint16
 }
 
 type MoireVerdict struct {
@@ -262,6 +346,8 @@ type MoireWork struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	MoireMapAllowances    = "allowances"
+	MoireMapBackends      = "backends"
+	MoireMapBuckets       = "buckets"
 	MoireMapClasses       = "classes"
 	MoireMapControl       = "control"
 	MoireMapCrowd         = "crowd"
@@ -269,6 +355,7 @@ const (
 	MoireMapDrops         = "drops"
 	MoireMapEndpoints     = "endpoints"
 	MoireMapEvents        = "events"
+	MoireMapFavourites    = "favourites"
 	MoireMapFragments     = "fragments"
 	MoireMapIfaces        = "ifaces"
 	MoireMapLost          = "lost"
@@ -276,12 +363,15 @@ const (
 	MoireMapNodes         = "nodes"
 	MoireMapOpened        = "opened"
 	MoireMapPolicy        = "policy"
+	MoireMapRates         = "rates"
 	MoireMapRoutes        = "routes"
 	MoireMapRules         = "rules"
 	MoireMapScratch       = "scratch"
+	MoireMapServices      = "services"
 	MoireMapSessions      = "sessions"
 	MoireMapSets          = "sets"
 	MoireMapShares        = "shares"
+	MoireMapSlots         = "slots"
 	MoireMapVteps         = "vteps"
 	MoireProgFromUnderlay = "from_underlay"
 	MoireProgFromWorkload = "from_workload"
@@ -338,6 +428,8 @@ type MoireProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type MoireMapSpecs struct {
 	Allowances *ebpf.MapSpec `ebpf:"allowances"`
+	Backends   *ebpf.MapSpec `ebpf:"backends"`
+	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
 	Classes    *ebpf.MapSpec `ebpf:"classes"`
 	Control    *ebpf.MapSpec `ebpf:"control"`
 	Crowd      *ebpf.MapSpec `ebpf:"crowd"`
@@ -345,6 +437,7 @@ type MoireMapSpecs struct {
 	Drops      *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
+	Favourites *ebpf.MapSpec `ebpf:"favourites"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Ifaces     *ebpf.MapSpec `ebpf:"ifaces"`
 	Lost       *ebpf.MapSpec `ebpf:"lost"`
@@ -352,12 +445,15 @@ type MoireMapSpecs struct {
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Opened     *ebpf.MapSpec `ebpf:"opened"`
 	Policy     *ebpf.MapSpec `ebpf:"policy"`
+	Rates      *ebpf.MapSpec `ebpf:"rates"`
 	Routes     *ebpf.MapSpec `ebpf:"routes"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	Services   *ebpf.MapSpec `ebpf:"services"`
 	Sessions   *ebpf.MapSpec `ebpf:"sessions"`
 	Sets       *ebpf.MapSpec `ebpf:"sets"`
 	Shares     *ebpf.MapSpec `ebpf:"shares"`
+	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Vteps      *ebpf.MapSpec `ebpf:"vteps"`
 }
 
@@ -388,6 +484,8 @@ func (o *MoireObjects) Close() error {
 // It can be passed to LoadMoireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MoireMaps struct {
 	Allowances *ebpf.Map `ebpf:"allowances"`
+	Backends   *ebpf.Map `ebpf:"backends"`
+	Buckets    *ebpf.Map `ebpf:"buckets"`
 	Classes    *ebpf.Map `ebpf:"classes"`
 	Control    *ebpf.Map `ebpf:"control"`
 	Crowd      *ebpf.Map `ebpf:"crowd"`
@@ -395,6 +493,7 @@ type MoireMaps struct {
 	Drops      *ebpf.Map `ebpf:"drops"`
 	Endpoints  *ebpf.Map `ebpf:"endpoints"`
 	Events     *ebpf.Map `ebpf:"events"`
+	Favourites *ebpf.Map `ebpf:"favourites"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Ifaces     *ebpf.Map `ebpf:"ifaces"`
 	Lost       *ebpf.Map `ebpf:"lost"`
@@ -402,18 +501,23 @@ type MoireMaps struct {
 	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Opened     *ebpf.Map `ebpf:"opened"`
 	Policy     *ebpf.Map `ebpf:"policy"`
+	Rates      *ebpf.Map `ebpf:"rates"`
 	Routes     *ebpf.Map `ebpf:"routes"`
 	Rules      *ebpf.Map `ebpf:"rules"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
+	Services   *ebpf.Map `ebpf:"services"`
 	Sessions   *ebpf.Map `ebpf:"sessions"`
 	Sets       *ebpf.Map `ebpf:"sets"`
 	Shares     *ebpf.Map `ebpf:"shares"`
+	Slots      *ebpf.Map `ebpf:"slots"`
 	Vteps      *ebpf.Map `ebpf:"vteps"`
 }
 
 func (m *MoireMaps) Close() error {
 	return _MoireClose(
 		m.Allowances,
+		m.Backends,
+		m.Buckets,
 		m.Classes,
 		m.Control,
 		m.Crowd,
@@ -421,6 +525,7 @@ func (m *MoireMaps) Close() error {
 		m.Drops,
 		m.Endpoints,
 		m.Events,
+		m.Favourites,
 		m.Fragments,
 		m.Ifaces,
 		m.Lost,
@@ -428,12 +533,15 @@ func (m *MoireMaps) Close() error {
 		m.Nodes,
 		m.Opened,
 		m.Policy,
+		m.Rates,
 		m.Routes,
 		m.Rules,
 		m.Scratch,
+		m.Services,
 		m.Sessions,
 		m.Sets,
 		m.Shares,
+		m.Slots,
 		m.Vteps,
 	)
 }

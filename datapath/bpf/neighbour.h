@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Step 2b, neighbours: ARP and neighbour solicitation are answered here, with
-// the endpoint's own MAC, or the router's for a gateway. Nothing of it ever
-// leaves the interface. Questions that come in a tunnel, from a foreign VXLAN
-// device, are answered in place; base is the offset of the inner frame.
+// the endpoint's own MAC, or the router's for a gateway or a Service address.
+// Nothing of it ever leaves the interface. Questions that come in a tunnel, from
+// a foreign VXLAN device, are answered in place; base is the offset of the inner
+// frame.
 #pragma once
 #include "answer.h"
 #include "policy.h"
@@ -58,7 +59,7 @@ inline_ int mac_of(struct packet *p, const union addr *a, u8 *mac)
 		__builtin_memcpy(k.addr, a->w, 16);
 	}
 	u32 *route = bpf_map_lookup_elem(&routes, &k);
-	if (!route || *route != ROUTE_GATEWAY)
+	if ((!route || *route != ROUTE_GATEWAY) && !at_address(p->vni, a))
 		return 0;
 	__builtin_memcpy(mac, router_mac, 6);
 	return 1;

@@ -23,4 +23,7 @@ enum reason {
 	R_CT_FRAGMENT,	  // fragment whose first part was not seen
 	R_MULTICAST,	  // multicast or broadcast, quietly
 	R_FAILED,	  // a helper of the kernel refused
+	R_LIMIT,	  // more than the rate limit of the interface or Network
+	R_NO_SERVICE,	  // a Service address, but not a port of it
+	R_NO_BACKEND,	  // a Service without a backend that takes sessions
 };

@@ -24,6 +24,8 @@ struct iface { // by ifindex of the host side
 	u8 mac[6];
 	u8 closed; // the network is not in the snapshot
 	u8 dhcp;   // the agent answers DHCP and router solicitations
+	u8 limits; // see rate.h
+	u8 pad[3];
 };
 
 struct addr_key {
@@ -43,6 +45,7 @@ struct endpoint {
 };
 
 #define HOW_TAP 1 // ifindex is a device of its own, not the end of a pair: leave by it
+#define HOW_LIMITED 2 // what goes there has a limit
 
 #define ROUTE_SUBNET 1
 #define ROUTE_GATEWAY 2
