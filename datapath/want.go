@@ -42,7 +42,7 @@ type place struct {
 // rules that it refers to, which nobody uses until an endpoint refers to them.
 func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	w := &want{
-		of: s.Snapshot,
+		of:     s.Snapshot,
 		ifaces: map[uint32]bpf.MoireIface{}, networks: map[uint32]uint32{},
 		endpoints: map[bpf.MoireAddrKey]bpf.MoireEndpoint{}, routes: map[bpf.MoireRouteKey]uint32{},
 		vteps: map[bpf.MoireAddr]uint32{}, nodes: map[uint32]bpf.MoireNode{}, sets: map[uint32]bool{},
