@@ -65,6 +65,7 @@ func (d *Datapath) growTables(w *want) error {
 		func() error { return d.services.grow(w.of) },
 		func() error { return t.endpoints.grow(w.endpoints) },
 		func() error { return t.ifaces.grow(w.ifaces) },
+		func() error { return d.applyWatches(w.watches) },
 	} {
 		if err := grow(); err != nil {
 			return err
@@ -156,6 +157,7 @@ func (d *Datapath) settings(epoch uint32) bpf.MoireSettings {
 	return bpf.MoireSettings{
 		Epoch: epoch, Self: addrOf(d.cfg.Address), Uplink: uint32(d.uplink.Index), V6: uint32(flag(d.cfg.Address.Is6())),
 		Share: max(d.objects.Sessions.MaxEntries()/sharers, 1),
+		Watch: uint32(flag(d.watching)),
 	}
 }
 

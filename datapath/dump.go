@@ -91,7 +91,7 @@ func (d *Datapath) dumpSessions(w io.Writer) error {
 			d.rules.names[s.Rule[0]], d.rules.names[s.Rule[1]], s.Flags, reasonName(uint32(s.Reason)))
 	})
 	for _, c := range d.Drops() {
-		fmt.Fprintf(w, "drops reason=%s rule=%s packets=%d\n", c.Reason, c.Rule, c.Packets)
+		fmt.Fprintf(w, "drops reason=%s rule=%s network=%d packets=%d\n", c.Reason, c.Rule, c.Network, c.Packets)
 	}
 	fmt.Fprintf(w, "events lost=%d\n", d.Lost())
 	return nil

@@ -78,7 +78,7 @@ func (d *Datapath) Judge(from string, packet []byte) (j Judgement, err error) {
 		// Another epoch each time: the program says again why it allows.
 		c := d.tables.control.rows[0]
 		d.judge.epoch++
-		c.Epoch, c.Share = d.judge.epoch, math.MaxUint32
+		c.Epoch, c.Share, c.Watch = d.judge.epoch, math.MaxUint32, 0
 		if err = d.judge.Control.Put(uint32(0), &c); err != nil {
 			return err
 		}

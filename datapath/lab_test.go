@@ -41,6 +41,8 @@ type testNode struct {
 	locals []Local
 	mu     sync.Mutex
 	seen   []record.Record
+
+	captured []snapshot.Captured
 }
 
 // world is what all nodes agree on.
@@ -53,6 +55,7 @@ type world struct {
 	policies  map[snapshot.PolicyKey]policy.Set
 	external  map[string]netip.Addr
 	macs      byte
+	captures  map[string]snapshot.Capture
 }
 
 func sh(t testing.TB, format string, args ...any) string {
@@ -134,6 +137,10 @@ func (n *testNode) record() {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.seen = append(n.seen, r)
+		}, func(c snapshot.Captured) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.captured = append(n.captured, c)
 		})
 	}()
 	n.t.Cleanup(func() {
@@ -234,7 +241,7 @@ func (w *world) endpoint(node, project, name string, vni snapshot.VNI, id policy
 func (w *world) snapshot(node string) *snapshot.Snapshot {
 	s := &snapshot.Snapshot{
 		Node: node, Nodes: map[string]snapshot.Node{}, Networks: map[snapshot.VNI]snapshot.Network{}, Identities: map[policy.Identity]snapshot.Identity{},
-		Endpoints: map[snapshot.Addr]snapshot.Endpoint{}, Policies: map[snapshot.PolicyKey]policy.Set{},
+		Endpoints: map[snapshot.Addr]snapshot.Endpoint{}, Policies: map[snapshot.PolicyKey]policy.Set{}, Captures: w.captures,
 	}
 	for name, n := range w.nodes {
 		s.Nodes[name] = snapshot.Node{Name: name, Address: n.addr}

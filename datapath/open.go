@@ -30,6 +30,9 @@ type Datapath struct {
 	mtu     atomic.Int64 // of the uplink
 	view    atomic.Pointer[view]
 	evicted evicted
+	// watchers are written by Grow and read by Run.
+	watchers atomic.Pointer[watchers]
+	probeDue atomic.Uint64 // boot time; 0: no probe waits
 
 	mu       sync.Mutex // owns everything below
 	tables   *tables
@@ -45,6 +48,8 @@ type Datapath struct {
 	judge    *judgeObjects
 	// idleRules had no use at the last sweep.
 	idleRules map[uint32]bool
+	watching  bool
+	probes    []snapshot.Capture // to be sent at probeDue
 	closed    bool
 }
 
@@ -91,6 +96,7 @@ func (d *Datapath) open() (err error) {
 		return err
 	}
 	d.lastRead = time.Now()
+	d.watchers.Store(&watchers{})
 	d.view.Store(newView(d.cfg.Node, State{}, nil, d.rules.names))
 	// An agent that died may have written rows and not told the sessions.
 	return d.bump()

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"moire.dev/moire/datapath/bpf"
+	"moire.dev/moire/snapshot"
 )
 
 // Reasons why packets are dropped, as in reasons.h. The names are public.
@@ -29,10 +30,11 @@ func reasonName(n uint32) string {
 }
 
 // DropCount says how many packets were dropped for a reason and, when it is
-// policy, by a rule.
+// policy, by a rule. Network is where; 0 when that was not known.
 type DropCount struct {
 	Reason  string
 	Rule    string
+	Network snapshot.VNI
 	Packets uint64
 }
 
@@ -44,14 +46,14 @@ func (d *Datapath) Drops() []DropCount {
 	var perCPU []uint64
 	it := d.objects.Drops.Iterate()
 	for it.Next(&k, &perCPU) {
-		c := DropCount{Reason: reasonName(k.Reason), Rule: string(names[k.Rule])}
+		c := DropCount{Reason: reasonName(k.Reason), Rule: string(names[k.Rule]), Network: snapshot.VNI(k.Vni)}
 		for _, n := range perCPU {
 			c.Packets += n
 		}
 		out = append(out, c)
 	}
 	slices.SortFunc(out, func(a, b DropCount) int {
-		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Rule, b.Rule))
+		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Network, b.Network))
 	})
 	return out
 }

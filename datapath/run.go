@@ -14,6 +14,7 @@ import (
 
 	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/flow/record"
+	"moire.dev/moire/snapshot"
 )
 
 const (
@@ -29,8 +30,19 @@ const (
 // started and ended, denials, and every 30 seconds the sessions that go on. It
 // also removes the sessions that are over. sink must not block for long: while
 // it does, events wait in a ring buffer of 1 MB, and what does not fit is lost
-// and counted.
-func (d *Datapath) Run(ctx context.Context, sink func(record.Record)) error {
+// and counted. captured gets what captures and traces see, from another
+// goroutine; nil: nobody wants it.
+func (d *Datapath) Run(ctx context.Context, sink func(record.Record), captured func(snapshot.Captured)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watched := make(chan error, 1)
+	go func() { watched <- d.runWatch(ctx, captured) }()
+	err := d.runEvents(ctx, sink)
+	cancel()
+	return errors.Join(err, <-watched)
+}
+
+func (d *Datapath) runEvents(ctx context.Context, sink func(record.Record)) error {
 	reader, err := ringbuf.NewReader(d.objects.Events)
 	if err != nil {
 		return fmt.Errorf("read events of node %s: %w", d.cfg.Node, err)
@@ -47,6 +59,11 @@ func (d *Datapath) Run(ctx context.Context, sink func(record.Record)) error {
 			}
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("read events of node %s: %w", d.cfg.Node, err)
+		}
+		if due := d.probeDue.Load(); due != 0 && bootTime() >= due {
+			if err := d.sendProbes(); err != nil {
+				return err
+			}
 		}
 		if now := time.Now(); now.After(nextSweep) {
 			nextSweep = now.Add(sweepPause)
@@ -126,6 +143,9 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 		}
 	}
 	if err := d.share(now, c.byOpener); err != nil {
+		return err
+	}
+	if err := d.endWatches(now); err != nil {
 		return err
 	}
 	if !update {

@@ -16,6 +16,9 @@ type tables struct {
 	nodes     *table[uint32, bpf.MoireNode]
 	vteps     *table[bpf.MoireAddr, uint32]
 	rates     *table[bpf.MoireRateKey, bpf.MoireRate]
+	watches   *table[uint32, bpf.MoireWatch]
+	watchVNIs *table[uint32, uint32]
+	watchEnds *table[bpf.MoireAddrKey, uint32]
 }
 
 func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
@@ -28,12 +31,16 @@ func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
 		nodes:     newTable[uint32, bpf.MoireNode](m.Nodes, "nodes", writes),
 		vteps:     newTable[bpf.MoireAddr, uint32](m.Vteps, "vteps", writes),
 		rates:     newTable[bpf.MoireRateKey, bpf.MoireRate](m.Rates, "rates", writes),
+		watches:   newTable[uint32, bpf.MoireWatch](m.Watches, "watches", writes),
+		watchVNIs: newTable[uint32, uint32](m.WatchVnis, "watch_vnis", writes),
+		watchEnds: newTable[bpf.MoireAddrKey, uint32](m.WatchEnds, "watch_ends", writes),
 	}
 }
 
 func (t *tables) read() error {
 	for _, read := range []func() error{
 		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
+		t.watches.read, t.watchVNIs.read, t.watchEnds.read,
 	} {
 		if err := read(); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/snapshot"
@@ -29,7 +30,8 @@ type want struct {
 	rates     map[bpf.MoireRateKey]bpf.MoireRate
 	sets      map[uint32]bool
 	links     map[string]int // host name -> ifindex
-	missing   []string       // interfaces of the State that are not there
+	watches   *wantedWatches
+	missing   []string // interfaces of the State that are not there
 }
 
 // place is where an address is, here.
@@ -94,6 +96,7 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 			w.endpoint(a, bpf.MoireEndpoint{Ifindex: uint32(at.ifindex), Mac: at.local.MAC, How: howOf(at.local)})
 		}
 	}
+	w.watches = d.wantWatches(s, w, time.Now())
 	return w, nil
 }
 

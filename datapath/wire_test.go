@@ -174,7 +174,7 @@ func TestRunStops(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- w.nodes["a"].Run(ctx, func(record.Record) {}) }()
+	go func() { done <- w.nodes["a"].Run(ctx, func(record.Record) {}, nil) }()
 	sh(t, "ip netns exec moire-dp-acme-web ping -c 1 -W 1 10.1.0.3")
 	cancel()
 	if err := <-done; err != nil {

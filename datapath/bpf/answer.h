@@ -16,6 +16,8 @@ inline_ int back(struct __sk_buff *skb, struct packet *p)
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, 0);
 	skb->cb[3] = 1;
+	if (unlikely(p->watched))
+		seen(skb, p, AT_TO_WORKLOAD, 0, 0);
 	return bpf_redirect(p->ifindex, 0);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 #include "parse.h"
 #include "reasons.h"
+#include "watch.h"
 
 #define SECOND 1000000000ULL
 #define DENIED_EVERY (5 * SECOND)
@@ -42,9 +43,9 @@ step int tell(u32 kind, u32 reason, u64 count, const struct session_key *key, co
 	return 0;
 }
 
-step int count_drop(u32 reason, u32 rule)
+step int count_drop(u32 reason, u32 rule, u32 vni)
 {
-	struct drop_key k = {.reason = reason, .rule = rule};
+	struct drop_key k = {.reason = reason, .rule = rule, .vni = vni};
 	u64 one = 1, *n = bpf_map_lookup_elem(&drops, &k);
 	if (n)
 		*n += 1;
@@ -76,7 +77,7 @@ step int denied(struct packet *p, u32 reason, u32 rule, const struct session *s)
 	struct work *w = the_work();
 	struct denial first = {.last = bpf_ktime_get_coarse_ns(), .count = 0};
 
-	count_drop(reason, rule);
+	count_drop(reason, rule, p->vni);
 	if (reason == R_MULTICAST || !w)
 		return 0;
 	w->denied.reason = reason;
@@ -126,6 +127,8 @@ step int drop(struct __sk_buff *skb, struct packet *p, u32 reason)
 		s->hop[0].ifindex = p->ifindex;
 		s->hop[0].node = p->node;
 		denied(p, reason, 0, s);
+		if (unlikely(p->watched))
+			seen(skb, p, AT_DROP, reason, s);
 	}
 	judgement(skb, reason, 0);
 	return ACT_DROP;

@@ -115,6 +115,8 @@ inline_ int to_node(struct __sk_buff *skb, struct packet *p, const struct hop *t
 		return drop(skb, p, R_NO_ROUTE);
 	if (unlikely(wire_length(skb, p) > p->mtu))
 		return too_big(skb, p);
+	if (unlikely(p->watched))
+		seen_at(skb, p, AT_TO_NODE, 0);
 	return c->v6 ? encap6(skb, p, to, n) : encap4(skb, p, to, n);
 }
 
@@ -126,6 +128,8 @@ inline_ int forward(struct __sk_buff *skb, struct packet *p, const struct hop *t
 			return drop(skb, p, R_LIMIT);
 		if (!same_mac(p->eth_dst, to->mac) && bpf_skb_store_bytes(skb, 0, to->mac, 6, 0))
 			return drop(skb, p, R_FAILED);
+		if (unlikely(p->watched))
+			seen_at(skb, p, AT_TO_WORKLOAD, to->ifindex);
 		return to->how & HOW_TAP ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);
 	}
 	return to_node(skb, p, to);

@@ -16,6 +16,7 @@ typedef __s32 s32;
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define inline_ static __always_inline
 #define step static __attribute__((noinline))
+#define alone __attribute__((noinline)) // verified once, whoever calls it
 #define barrier() asm volatile("" ::: "memory")
 
 #define ACT_NEXT -1 // whoever comes after us, and then the stack

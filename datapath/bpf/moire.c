@@ -10,7 +10,8 @@
 //   4b service.h   is the destination a Service: which backend
 //   5 policy.h     verdict with rule id
 //   6 forward.h    to the interface, or to the node; rate.h: within limits
-// tables.h holds the maps, reasons.h and events.h what is told about it.
+// tables.h holds the maps, reasons.h and events.h what is told about it, and
+// watch.h what captures and traces see.
 #include "kernel.h"
 #include "tables.h"
 #include "reasons.h"
@@ -51,6 +52,8 @@ int from_workload(struct __sk_buff *skb)
 	p->vni = in->vni;
 	p->mtu = in->mtu;
 	r = parse(skb, p);
+	if (unlikely(watching()))
+		look(skb, p, AT_FROM_WORKLOAD);
 	if (unlikely(r))
 		return drop(skb, p, r);
 	if (unlikely(in->closed))
@@ -102,6 +105,8 @@ int from_underlay(struct __sk_buff *skb)
 	if (strip(skb, &t))
 		return drop(skb, p, R_FAILED);
 	r = parse(skb, p);
+	if (unlikely(watching()))
+		look(skb, p, AT_FROM_NODE);
 	if (unlikely(r))
 		return drop(skb, p, r);
 	if (unlikely(p->kind == K_ND || p->kind == K_ARP))

@@ -81,6 +81,7 @@ type MoireDropKey struct {
 	_      structs.HostLayout
 	Reason uint32
 	Rule   uint32
+	Vni    uint32
 }
 
 type MoireEndpoint struct {
@@ -255,6 +256,8 @@ type MoireSettings struct {
 	Uplink uint32
 	V6     uint32
 	Share  uint32
+	Watch  uint32
+	Pad    uint32
 	Self   MoireAddr
 }
 
@@ -262,6 +265,22 @@ type MoireShare struct {
 	_     structs.HostLayout
 	Since uint64
 	Count uint64
+}
+
+type MoireSighting struct {
+	_       structs.HostLayout
+	Time    uint64
+	Watches uint32
+	Where   uint32
+	Vni     uint32
+	Ifindex uint32
+	Rule    uint32
+	Reason  uint32
+	Allow   uint32
+	Length  uint32
+	Have    uint32
+	Pad     uint32
+	Data    [2048]uint8
 }
 
 type MoireSlotsKey struct {
@@ -285,6 +304,22 @@ type MoireVerdict struct {
 	Pad         uint8
 }
 
+type MoireWatch struct {
+	_       structs.HostLayout
+	Id      uint64
+	Until   uint64
+	A       MoireAddr
+	B       MoireAddr
+	Flags   uint32
+	Rule    uint32
+	Reason  uint32
+	Length  uint32
+	Port    uint16
+	Proto   uint8
+	Verdict uint8
+	Pad     uint32
+}
+
 type MoireWork struct {
 	_      structs.HostLayout
 	Packet struct {
@@ -297,6 +332,7 @@ type MoireWork struct {
 		Ifindex  uint32
 		Node     uint32
 		Mtu      uint32
+		Watched  uint32
 		Sport    uint16
 		Dport    uint16
 		L4       uint16
@@ -309,7 +345,7 @@ type MoireWork struct {
 		Tcp      uint8
 		SrcIsA   uint8
 		Icmp     uint8
-		_        [6]byte
+		_        [2]byte
 	}
 	Event  MoireEvent
 	Denied MoireDeniedKey
@@ -371,8 +407,15 @@ const (
 	MoireMapSessions      = "sessions"
 	MoireMapSets          = "sets"
 	MoireMapShares        = "shares"
+	MoireMapSightings     = "sightings"
 	MoireMapSlots         = "slots"
 	MoireMapVteps         = "vteps"
+	MoireMapWatchEnds     = "watch_ends"
+	MoireMapWatchLeft     = "watch_left"
+	MoireMapWatchLost     = "watch_lost"
+	MoireMapWatchScratch  = "watch_scratch"
+	MoireMapWatchVnis     = "watch_vnis"
+	MoireMapWatches       = "watches"
 	MoireProgFromUnderlay = "from_underlay"
 	MoireProgFromWorkload = "from_workload"
 )
@@ -427,34 +470,41 @@ type MoireProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MoireMapSpecs struct {
-	Allowances *ebpf.MapSpec `ebpf:"allowances"`
-	Backends   *ebpf.MapSpec `ebpf:"backends"`
-	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
-	Classes    *ebpf.MapSpec `ebpf:"classes"`
-	Control    *ebpf.MapSpec `ebpf:"control"`
-	Crowd      *ebpf.MapSpec `ebpf:"crowd"`
-	Denials    *ebpf.MapSpec `ebpf:"denials"`
-	Drops      *ebpf.MapSpec `ebpf:"drops"`
-	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Favourites *ebpf.MapSpec `ebpf:"favourites"`
-	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
-	Ifaces     *ebpf.MapSpec `ebpf:"ifaces"`
-	Lost       *ebpf.MapSpec `ebpf:"lost"`
-	Networks   *ebpf.MapSpec `ebpf:"networks"`
-	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
-	Opened     *ebpf.MapSpec `ebpf:"opened"`
-	Policy     *ebpf.MapSpec `ebpf:"policy"`
-	Rates      *ebpf.MapSpec `ebpf:"rates"`
-	Routes     *ebpf.MapSpec `ebpf:"routes"`
-	Rules      *ebpf.MapSpec `ebpf:"rules"`
-	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	Sessions   *ebpf.MapSpec `ebpf:"sessions"`
-	Sets       *ebpf.MapSpec `ebpf:"sets"`
-	Shares     *ebpf.MapSpec `ebpf:"shares"`
-	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Vteps      *ebpf.MapSpec `ebpf:"vteps"`
+	Allowances   *ebpf.MapSpec `ebpf:"allowances"`
+	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
+	Classes      *ebpf.MapSpec `ebpf:"classes"`
+	Control      *ebpf.MapSpec `ebpf:"control"`
+	Crowd        *ebpf.MapSpec `ebpf:"crowd"`
+	Denials      *ebpf.MapSpec `ebpf:"denials"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Favourites   *ebpf.MapSpec `ebpf:"favourites"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Ifaces       *ebpf.MapSpec `ebpf:"ifaces"`
+	Lost         *ebpf.MapSpec `ebpf:"lost"`
+	Networks     *ebpf.MapSpec `ebpf:"networks"`
+	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
+	Opened       *ebpf.MapSpec `ebpf:"opened"`
+	Policy       *ebpf.MapSpec `ebpf:"policy"`
+	Rates        *ebpf.MapSpec `ebpf:"rates"`
+	Routes       *ebpf.MapSpec `ebpf:"routes"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Services     *ebpf.MapSpec `ebpf:"services"`
+	Sessions     *ebpf.MapSpec `ebpf:"sessions"`
+	Sets         *ebpf.MapSpec `ebpf:"sets"`
+	Shares       *ebpf.MapSpec `ebpf:"shares"`
+	Sightings    *ebpf.MapSpec `ebpf:"sightings"`
+	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Vteps        *ebpf.MapSpec `ebpf:"vteps"`
+	WatchEnds    *ebpf.MapSpec `ebpf:"watch_ends"`
+	WatchLeft    *ebpf.MapSpec `ebpf:"watch_left"`
+	WatchLost    *ebpf.MapSpec `ebpf:"watch_lost"`
+	WatchScratch *ebpf.MapSpec `ebpf:"watch_scratch"`
+	WatchVnis    *ebpf.MapSpec `ebpf:"watch_vnis"`
+	Watches      *ebpf.MapSpec `ebpf:"watches"`
 }
 
 // MoireVariableSpecs contains global variables before they are loaded into the kernel.
@@ -483,34 +533,41 @@ func (o *MoireObjects) Close() error {
 //
 // It can be passed to LoadMoireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MoireMaps struct {
-	Allowances *ebpf.Map `ebpf:"allowances"`
-	Backends   *ebpf.Map `ebpf:"backends"`
-	Buckets    *ebpf.Map `ebpf:"buckets"`
-	Classes    *ebpf.Map `ebpf:"classes"`
-	Control    *ebpf.Map `ebpf:"control"`
-	Crowd      *ebpf.Map `ebpf:"crowd"`
-	Denials    *ebpf.Map `ebpf:"denials"`
-	Drops      *ebpf.Map `ebpf:"drops"`
-	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Favourites *ebpf.Map `ebpf:"favourites"`
-	Fragments  *ebpf.Map `ebpf:"fragments"`
-	Ifaces     *ebpf.Map `ebpf:"ifaces"`
-	Lost       *ebpf.Map `ebpf:"lost"`
-	Networks   *ebpf.Map `ebpf:"networks"`
-	Nodes      *ebpf.Map `ebpf:"nodes"`
-	Opened     *ebpf.Map `ebpf:"opened"`
-	Policy     *ebpf.Map `ebpf:"policy"`
-	Rates      *ebpf.Map `ebpf:"rates"`
-	Routes     *ebpf.Map `ebpf:"routes"`
-	Rules      *ebpf.Map `ebpf:"rules"`
-	Scratch    *ebpf.Map `ebpf:"scratch"`
-	Services   *ebpf.Map `ebpf:"services"`
-	Sessions   *ebpf.Map `ebpf:"sessions"`
-	Sets       *ebpf.Map `ebpf:"sets"`
-	Shares     *ebpf.Map `ebpf:"shares"`
-	Slots      *ebpf.Map `ebpf:"slots"`
-	Vteps      *ebpf.Map `ebpf:"vteps"`
+	Allowances   *ebpf.Map `ebpf:"allowances"`
+	Backends     *ebpf.Map `ebpf:"backends"`
+	Buckets      *ebpf.Map `ebpf:"buckets"`
+	Classes      *ebpf.Map `ebpf:"classes"`
+	Control      *ebpf.Map `ebpf:"control"`
+	Crowd        *ebpf.Map `ebpf:"crowd"`
+	Denials      *ebpf.Map `ebpf:"denials"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	Endpoints    *ebpf.Map `ebpf:"endpoints"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Favourites   *ebpf.Map `ebpf:"favourites"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Ifaces       *ebpf.Map `ebpf:"ifaces"`
+	Lost         *ebpf.Map `ebpf:"lost"`
+	Networks     *ebpf.Map `ebpf:"networks"`
+	Nodes        *ebpf.Map `ebpf:"nodes"`
+	Opened       *ebpf.Map `ebpf:"opened"`
+	Policy       *ebpf.Map `ebpf:"policy"`
+	Rates        *ebpf.Map `ebpf:"rates"`
+	Routes       *ebpf.Map `ebpf:"routes"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Services     *ebpf.Map `ebpf:"services"`
+	Sessions     *ebpf.Map `ebpf:"sessions"`
+	Sets         *ebpf.Map `ebpf:"sets"`
+	Shares       *ebpf.Map `ebpf:"shares"`
+	Sightings    *ebpf.Map `ebpf:"sightings"`
+	Slots        *ebpf.Map `ebpf:"slots"`
+	Vteps        *ebpf.Map `ebpf:"vteps"`
+	WatchEnds    *ebpf.Map `ebpf:"watch_ends"`
+	WatchLeft    *ebpf.Map `ebpf:"watch_left"`
+	WatchLost    *ebpf.Map `ebpf:"watch_lost"`
+	WatchScratch *ebpf.Map `ebpf:"watch_scratch"`
+	WatchVnis    *ebpf.Map `ebpf:"watch_vnis"`
+	Watches      *ebpf.Map `ebpf:"watches"`
 }
 
 func (m *MoireMaps) Close() error {
@@ -541,8 +598,15 @@ func (m *MoireMaps) Close() error {
 		m.Sessions,
 		m.Sets,
 		m.Shares,
+		m.Sightings,
 		m.Slots,
 		m.Vteps,
+		m.WatchEnds,
+		m.WatchLeft,
+		m.WatchLost,
+		m.WatchScratch,
+		m.WatchVnis,
+		m.Watches,
 	)
 }
 

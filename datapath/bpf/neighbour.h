@@ -85,6 +85,8 @@ inline_ int send_answer(struct __sk_buff *skb, struct packet *p)
 {
 	judgement(skb, 0, 0);
 	skb->cb[3] = 1;
+	if (unlikely(p->watched))
+		seen(skb, p, AT_TO_WORKLOAD, 0, 0);
 	return bpf_redirect(p->ifindex ? p->ifindex : skb->ifindex, 0);
 }
 

@@ -21,6 +21,7 @@ struct packet {
 	u32 vni;
 	u32 ifindex, node; // where it came from: interface here, or node there
 	u32 mtu;	   // of the overlay, for the sender
+	u32 watched;	   // watches that want to see it, see watch.h
 	u16 sport, dport;  // network order
 	u16 l4;		   // offset of the transport header
 	u16 headers;	   // length of the IP and transport headers

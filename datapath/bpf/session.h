@@ -17,6 +17,8 @@ inline_ int is_multicast(const struct packet *p)
 step int refused(struct __sk_buff *skb, struct packet *p, const struct session *s)
 {
 	denied(p, R_POLICY, decisive(s), s);
+	if (unlikely(p->watched))
+		seen(skb, p, AT_DROP, R_POLICY, s);
 	judgement(skb, R_POLICY, s);
 	return ACT_DROP;
 }

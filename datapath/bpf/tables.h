@@ -15,6 +15,8 @@ struct settings { // one row
 	u32 uplink;
 	u32 v6; // the underlay is IPv6
 	u32 share; // most rows of sessions that one interface fills
+	u32 watch; // somebody captures or traces
+	u32 pad;
 	union addr self; // underlay address of this node
 };
 
@@ -178,6 +180,7 @@ struct share { // of the session table, that an interface has
 struct drop_key {
 	u32 reason;
 	u32 rule;
+	u32 vni;
 };
 
 #define TABLE(name, kind, k, v, max, how)                                                          \
