@@ -62,7 +62,7 @@ func TestCapture(t *testing.T) {
 	w.captures = map[string]snapshot.Capture{
 		"all":  {ID: "all", VNIs: []snapshot.VNI{100}, Workload: "acme/web", Until: soon, Packets: 100, Length: 60},
 		"few":  {ID: "few", VNIs: []snapshot.VNI{100}, Until: soon, Packets: 2, Length: 2000},
-		"deny": {ID: "deny", VNIs: []snapshot.VNI{100}, Verdict: "deny", Until: soon, Packets: 10, Length: 128},
+		"deny": {ID: "deny", VNIs: []snapshot.VNI{100}, Verdict: "deny", B: netip.MustParseAddr("10.1.0.3"), Until: soon, Packets: 10, Length: 128},
 		"rule": {ID: "rule", VNIs: []snapshot.VNI{100}, Rule: "isolated/acme/x", Until: soon, Packets: 10, Length: 128},
 		"lie":  {ID: "lie", VNIs: []snapshot.VNI{100}, Rule: "spoofed-ip", Until: soon, Packets: 10, Length: 128},
 		"port": {ID: "port", VNIs: []snapshot.VNI{100}, Protocol: policy.TCP, Port: 7, A: netip.MustParseAddr("10.1.0.4"), Until: soon, Packets: 10, Length: 128},
