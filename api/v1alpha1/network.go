@@ -134,6 +134,10 @@ type NetworkStatus struct {
 	// from which addresses come: one writer wins by resourceVersion.
 	// +listType=atomic
 	Blocks []Block `json:"blocks,omitempty"`
+	// Taken are the addresses that Services and FloatingIPs have. As Blocks, it
+	// is the truth: what stands here is given to nobody else.
+	// +listType=atomic
+	Taken []Taken `json:"taken,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
@@ -145,6 +149,13 @@ type Block struct {
 	CIDR string `json:"cidr"`
 	// Node that holds it.
 	Node string `json:"node"`
+}
+
+// Taken is one address that a Service or FloatingIP has.
+type Taken struct {
+	Address string `json:"address"`
+	// By is "Service project/name" or "FloatingIP project/name".
+	By string `json:"by"`
 }
 
 // NetworkList is a list of Networks.

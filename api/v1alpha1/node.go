@@ -95,6 +95,7 @@ const (
 	NodeReady    = "Ready"    // connected, applied what is wanted
 	NodeUpdating = "Updating" // connected, applying
 	NodeFailing  = "Failing"  // connected, lastError says what it could not apply
+	NodeHeld     = "Held"     // connected, held says why the newest snapshot waits
 	NodeStale    = "Stale"    // away; goes on with what it has
 	NodeExternal = "External"
 )
@@ -114,6 +115,12 @@ type NodeStatus struct {
 	Workloads int32        `json:"workloads,omitempty"`
 	// RecordsLost counts flow records that this node had to drop.
 	RecordsLost int64 `json:"recordsLost,omitempty"`
+	// Held says why the newest snapshot waits for consent.
+	Held string `json:"held,omitempty"`
+	// Repairs counts what the agent found in the kernel that was not as it
+	// should be and repaired, since it started; LastRepair is the newest.
+	Repairs    int64  `json:"repairs,omitempty"`
+	LastRepair string `json:"lastRepair,omitempty"`
 }
 
 // NodeList is a list of Nodes.

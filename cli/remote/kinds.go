@@ -30,7 +30,10 @@ func Kinds() []Kind {
 		{"", "v1", "Namespace", "namespaces", "namespace", []string{"ns", "project", "projects"}, false},
 		{ours, version, "Network", "networks", "network", []string{"net"}, true},
 		{ours, version, "Node", "nodes", "node", []string{"no"}, false},
+		{ours, version, "Link", "links", "link", nil, true},
 		{ours, version, "Workload", "workloads", "workload", []string{"wl"}, true},
+		{ours, version, "Service", "services", "service", []string{"svc"}, true},
+		{ours, version, "FloatingIP", "floatingips", "floatingip", []string{"fip"}, true},
 		{ours, version, "Policy", "policies", "policy", []string{"pol"}, true},
 	}
 }
@@ -103,7 +106,7 @@ func (c *Client) Find(ctx context.Context, word string) (Kind, error) {
 			return k, nil
 		}
 	}
-	return Kind{}, fault.Usagef("use one of networks (net), workloads (wl), policies (pol), nodes (no), domains (dom), namespaces (ns) or all",
+	return Kind{}, fault.Usagef("use one of networks (net), links, workloads (wl), services (svc), floatingips (fip), policies (pol), nodes (no), domains (dom), namespaces (ns) or all",
 		"the server has no kind %q", word)
 }
 
@@ -120,7 +123,7 @@ func (c *Client) FindKind(ctx context.Context, apiVersion, kind string) (Kind, e
 	if i := slices.IndexFunc(more, match); i >= 0 {
 		return more[i], nil
 	}
-	return Kind{}, fault.Usagef("mend apiVersion and kind; the kinds of Moiré are Domain, Network, Node, Workload and Policy of moire.dev/v1alpha1",
+	return Kind{}, fault.Usagef("mend apiVersion and kind; the kinds of Moiré are Domain, Network, Node, Link, Workload, Service, FloatingIP and Policy of moire.dev/v1alpha1",
 		"the server has no kind %s of %s", kind, apiVersion)
 }
 
