@@ -75,8 +75,9 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 		return up.ship(rs, lost())
 	})
 	watcher := &processes{}
+	told := newMachines(a.log, k.MTU)
 	l := newLoop(a.cfg, a.log)
-	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k}, up, attachments
+	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k, told}, up, attachments
 	l.snapshots, l.watcher, l.lost = newSnapshotFile(a.cfg.Dir, a.cfg.Name), watcher, lost
 	up.handler, up.ready = l, l.started
 	up.last = func() *snapshot.Snapshot { return l.view.Load().wanted }
@@ -96,6 +97,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 			collector.Add(r)
 		})
 	})
+	g.Go(func() error { return told.run(ctx) })
 	g.Go(func() error { return a.serve(ctx, s) })
 	a.log.Info("running", "address", a.cfg.Address, "socket", a.cfg.socket(), "version", a.cfg.Version)
 	err := g.Wait()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"moire.dev/moire/datapath"
 	"moire.dev/moire/snapshot"
 )
 
@@ -30,6 +31,7 @@ type Local struct {
 	// Tap: there is no end in a namespace. DHCP: the Workload asks for its
 	// addresses.
 	Tap, DHCP bool
+	Default   datapath.DefaultRoute
 }
 
 // applier makes one part of the node match a State.

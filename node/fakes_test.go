@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv("MOIRE_TEST_AGENT"); config != "" {
 		os.Exit(agentMain(config))
 	}
+	if args := os.Getenv("MOIRE_TEST_TAPS"); args != "" {
+		os.Exit(tapProgram(args))
+	}
 	if config := os.Getenv("MOIRE_TEST_CLEANUP"); config != "" {
 		var cfg Config
 		err := json.Unmarshal([]byte(config), &cfg)

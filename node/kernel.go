@@ -37,7 +37,7 @@ func (k *kernel) Dump(w io.Writer) error { return k.dp.Dump(w) }
 func inKernel(s State) datapath.State {
 	out := datapath.State{Snapshot: s.Snapshot}
 	for _, l := range s.Locals {
-		out.Locals = append(out.Locals, datapath.Local(l))
+		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP})
 	}
 	return out
 }

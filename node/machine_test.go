@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"moire.dev/moire/flow/record"
 	"moire.dev/moire/node/local"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/wire"
@@ -202,4 +203,14 @@ func ping(netns string, to netip.Addr) error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	return nil
+}
+
+// records of the node so far.
+func (m *machine) records(t *testing.T) (all []record.Record) {
+	t.Helper()
+	err := m.client().Flows(t.Context(), nil, false, func(r record.Record) { all = append(all, r) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }

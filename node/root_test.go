@@ -221,6 +221,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	m.start()
 	w1 := addNetns(t, "moire-node-w1")
 	m.attach("one", w1)
+	m.attachTap("vm", nil)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
