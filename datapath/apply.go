@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +64,7 @@ func (d *Datapath) growTables(w *want) error {
 		func() error { return t.routes.grow(w.routes) },
 		func() error { return t.rates.grow(w.rates) },
 		func() error { return d.services.grow(w.of) },
+		func() error { return t.guises.grow(w.guises) },
 		func() error { return t.endpoints.grow(w.endpoints) },
 		func() error { return t.ifaces.grow(w.ifaces) },
 		func() error { return d.applyWatches(w.watches) },
@@ -103,6 +105,7 @@ func (d *Datapath) shrink(w *want) error {
 		func() error { return t.rates.shrink(w.rates) },
 		func() error { return d.services.shrink(w.of) },
 		func() error { return t.endpoints.shrink(w.endpoints) },
+		func() error { return t.guises.shrink(w.guises) },
 		func() error { return t.routes.shrink(w.routes) },
 		func() error { return t.networks.shrink(w.networks) },
 		func() error { return t.vteps.shrink(w.vteps) },
@@ -198,7 +201,7 @@ func (d *Datapath) same(s State) bool {
 			}
 		}
 	}
-	return true
+	return slices.Equal(d.state.Presence, s.Presence)
 }
 
 // Writes counts the rows written and removed since Open.

@@ -37,8 +37,8 @@ func (d *Datapath) Dump(w io.Writer) error {
 			return fmt.Sprintf("route %d/%s kind=%d", k.Vni, prefixOf(k), v)
 		})
 		lines(w, d.tables.endpoints.rows, func(k bpf.MoireAddrKey, v bpf.MoireEndpoint) string {
-			return fmt.Sprintf("endpoint %d/%s ifindex=%d node=%d identity=%d egress=%x ingress=%x mac=%s",
-				k.Vni, ipOf(k.Addr), v.Ifindex, v.Node, v.Identity, v.Egress, v.Ingress, net.HardwareAddr(v.Mac[:]))
+			return fmt.Sprintf("endpoint %d/%s ifindex=%d node=%d identity=%d egress=%x ingress=%x mac=%s how=%d home=%d/%s",
+				k.Vni, ipOf(k.Addr), v.Ifindex, v.Node, v.Identity, v.Egress, v.Ingress, net.HardwareAddr(v.Mac[:]), v.How, v.Home.Vni, ipOf(v.Home.Addr))
 		})
 		d.dumpServices(w)
 		d.dumpPolicy(w)
@@ -86,9 +86,16 @@ func (d *Datapath) dumpSessions(w io.Writer) error {
 		if s.A_first == 0 {
 			src, dst = dst, src
 		}
-		return fmt.Sprintf("session %d %s %s -> %s packets=%d/%d bytes=%d/%d rules=%s/%s flags=%x reason=%s",
+		guises := ""
+		for i, g := range s.Guise {
+			if g.Kind != 0 {
+				guises += fmt.Sprintf(" guise%d=%d:%d:%s->%s:%d", i, g.Kind, g.Vni, netip.AddrPortFrom(ipOf(g.Addr[0]), ntohs(g.Port[0])),
+					netip.AddrPortFrom(ipOf(g.Addr[1]), ntohs(g.Port[1])), g.Flags)
+			}
+		}
+		return fmt.Sprintf("session %d %s %s -> %s packets=%d/%d bytes=%d/%d rules=%s/%s flags=%x reason=%s%s",
 			k.Vni, protocolName(k.Proto), src, dst, s.Packets[0], s.Packets[1], s.Bytes[0], s.Bytes[1],
-			d.rules.names[s.Rule[0]], d.rules.names[s.Rule[1]], s.Flags, reasonName(uint32(s.Reason)))
+			d.rules.names[s.Rule[0]], d.rules.names[s.Rule[1]], s.Flags, reasonName(uint32(s.Reason)), guises)
 	})
 	for _, c := range d.Drops() {
 		fmt.Fprintf(w, "drops reason=%s rule=%s network=%d packets=%d\n", c.Reason, c.Rule, c.Network, c.Packets)

@@ -99,6 +99,7 @@ func (d *Datapath) Forget() error {
 		}
 		return errors.Join(empty[bpf.MoireSessionKey, bpf.MoireSession](d.judge.Sessions),
 			empty[bpf.MoireSessionKey, bpf.MoireSession](d.judge.Crowd),
+			empty[bpf.MoireSessionKey, bpf.MoireAlias](d.judge.Aliases),
 			empty[bpf.MoireFragmentKey, bpf.MoirePorts](d.judge.Fragments))
 	})
 }
@@ -121,11 +122,11 @@ func (d *Datapath) loadJudge() (*judgeObjects, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Maps["sessions"].MaxEntries = 4096
+	spec.Maps["sessions"].MaxEntries, spec.Maps["aliases"].MaxEntries = 4096, 4096
 	m := &d.objects.MoireMaps
 	j := &judgeObjects{}
 	err = spec.LoadAndAssign(&j.MoireObjects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		"ifaces": m.Ifaces, "networks": m.Networks, "endpoints": m.Endpoints, "routes": m.Routes,
+		"ifaces": m.Ifaces, "networks": m.Networks, "endpoints": m.Endpoints, "guises": m.Guises, "routes": m.Routes,
 		"nodes": m.Nodes, "vteps": m.Vteps, "classes": m.Classes, "policy": m.Policy, "sets": m.Sets, "rules": m.Rules,
 		"services": m.Services, "slots": m.Slots, "backends": m.Backends,
 	}})

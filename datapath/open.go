@@ -127,6 +127,7 @@ func (d *Datapath) load() error {
 			m.Close()
 		}
 	}
+	spec.Maps["aliases"].MaxEntries = spec.Maps["sessions"].MaxEntries
 	spec.Maps["crowd"].MaxEntries = max(spec.Maps["sessions"].MaxEntries/sharers, 1)
 	return spec.LoadAndAssign(&d.objects, &options)
 }

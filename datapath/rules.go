@@ -68,7 +68,7 @@ func (b *ruleBook) number(id policy.RuleID) (uint32, error) {
 // forget removes the names of rules that nothing refers to any more.
 func (b *ruleBook) forget(used map[uint32]bool) error {
 	for n, id := range b.names {
-		if n == closedRule || used[n] {
+		if n == closedRule || used[n] || isPlatform(id) {
 			continue
 		}
 		if err := b.remove(n); err != nil {

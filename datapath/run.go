@@ -105,6 +105,7 @@ func bootTime() uint64 {
 func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) error {
 	v, wall := d.view.Load(), time.Now()
 	over := map[*ebpf.Map][]bpf.MoireSessionKey{}
+	odd, ended := map[bpf.MoireSessionKey][2]bpf.MoireGuise{}, map[bpf.MoireSessionKey]bpf.MoireSession{}
 	rules, c := map[uint32]bool{}, census{opened: sumOf(d.objects.Opened), byOpener: map[uint32]uint64{}}
 	err := d.eachSession(func(m *ebpf.Map, k bpf.MoireSessionKey, s bpf.MoireSession) {
 		c.present++
@@ -112,6 +113,9 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 		switch lastSeen := s.Expires - uint64(s.Timeout)*uint64(time.Second); {
 		case s.Expires < now:
 			over[m] = append(over[m], k)
+			if s.Flags&flagOdd != 0 {
+				ended[k] = s
+			}
 			if s.Flags&flagEnded == 0 && s.Reason == 0 {
 				e.Kind, e.Time = eventEnded, lastSeen
 				sink(v.recordOf(&e, wall, now))
@@ -120,6 +124,9 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 		case update && s.Flags&flagEnded == 0 && s.Reason == 0 && lastSeen+uint64(updatePause+sweepPause) >= now &&
 			s.Created+uint64(updatePause) <= now:
 			sink(v.recordOf(&e, wall, now))
+		}
+		if s.Flags&flagOdd != 0 {
+			odd[k] = s.Guise
 		}
 		if m == d.objects.Sessions {
 			c.byOpener[s.Hop[0].Ifindex]++
@@ -134,6 +141,11 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 	d.evicted.count(&c)
 	for m, keys := range over {
 		for _, k := range keys {
+			if s, ok := ended[k]; ok {
+				if err := d.dropAliases(k, &s); err != nil {
+					return err
+				}
+			}
 			switch err := m.Delete(&k); {
 			case err == nil:
 				d.evicted.removed++
@@ -150,6 +162,9 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 	}
 	if !update {
 		return nil
+	}
+	if err := d.dropOrphans(odd); err != nil {
+		return err
 	}
 	return d.locked(func() error { return d.forgetRules(rules) })
 }

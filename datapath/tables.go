@@ -12,6 +12,7 @@ type tables struct {
 	ifaces    *table[uint32, bpf.MoireIface]
 	networks  *table[uint32, uint32]
 	endpoints *table[bpf.MoireAddrKey, bpf.MoireEndpoint]
+	guises    *table[bpf.MoireGuiseKey, bpf.MoireAddr]
 	routes    *table[bpf.MoireRouteKey, uint32]
 	nodes     *table[uint32, bpf.MoireNode]
 	vteps     *table[bpf.MoireAddr, uint32]
@@ -27,6 +28,7 @@ func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
 		ifaces:    newTable[uint32, bpf.MoireIface](m.Ifaces, "ifaces", writes),
 		networks:  newTable[uint32, uint32](m.Networks, "networks", writes),
 		endpoints: newTable[bpf.MoireAddrKey, bpf.MoireEndpoint](m.Endpoints, "endpoints", writes),
+		guises:    newTable[bpf.MoireGuiseKey, bpf.MoireAddr](m.Guises, "guises", writes),
 		routes:    newTable[bpf.MoireRouteKey, uint32](m.Routes, "routes", writes),
 		nodes:     newTable[uint32, bpf.MoireNode](m.Nodes, "nodes", writes),
 		vteps:     newTable[bpf.MoireAddr, uint32](m.Vteps, "vteps", writes),
@@ -39,7 +41,7 @@ func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
 
 func (t *tables) read() error {
 	for _, read := range []func() error{
-		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
+		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.guises.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
 		t.watches.read, t.watchVNIs.read, t.watchEnds.read,
 	} {
 		if err := read(); err != nil {

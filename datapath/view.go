@@ -119,6 +119,7 @@ func (v *view) recordOf(e *bpf.MoireEvent, now time.Time, since uint64) record.R
 	}
 	spoofed := e.Reason >= 2 && e.Reason <= 5
 	r.Source, r.Destination = v.end(src, e, 0, spoofed), v.end(dst, e, 1, false)
+	v.otherViews(&r, e)
 	v.verdict(&r, e)
 	return r
 }
@@ -126,13 +127,17 @@ func (v *view) recordOf(e *bpf.MoireEvent, now time.Time, since uint64) record.R
 // end fills in who an end is. Of a spoofed source it is who sent it, not who
 // it claims to be.
 func (v *view) end(end record.End, e *bpf.MoireEvent, i int, spoofed bool) record.End {
-	vni := snapshot.VNI(e.Key.Vni)
 	number := policy.Identity(e.Session.Identity[i])
 	end.VNI = e.Key.Vni
 	if end.Address.IsUnspecified() {
 		end.Address = netip.Addr{}
 	}
-	who, known := v.who(snapshot.Addr{VNI: vni, IP: end.Address})
+	who, known := v.who(placeOf(e, end.Address, i))
+	if home := who.endpoint.Home; home.IP.IsValid() {
+		if n, ok := v.snapshot.Networks[home.VNI]; ok {
+			who.network = n
+		}
+	}
 	if known {
 		end.Domain, end.Project, end.Network = who.network.Domain, who.network.Project, who.network.Name
 	}
@@ -166,9 +171,9 @@ func (v *view) end(end record.End, e *bpf.MoireEvent, i int, spoofed bool) recor
 func (v *view) verdict(r *record.Record, e *bpf.MoireEvent) {
 	s := &e.Session
 	switch {
-	case s.Judged == 3:
+	case s.Judged&3 == 3:
 		r.Observer = record.AtBoth
-	case s.Judged == 2 || s.Judged == 0 && s.Hop[0].Ifindex == 0:
+	case s.Judged&3 == 2 || s.Judged&3 == 0 && s.Hop[0].Ifindex == 0:
 		r.Observer = record.AtDestination
 	default:
 		r.Observer = record.AtSource
@@ -177,7 +182,7 @@ func (v *view) verdict(r *record.Record, e *bpf.MoireEvent) {
 		r.Drop = reasonName(e.Reason)
 	}
 	i := policy.Egress
-	if s.Judged == 2 || s.Judged == 3 && e.Reason == reasonPolicy && s.Rule[1] != 0 {
+	if s.Judged&3 == 2 || s.Judged&3 == 3 && e.Reason == reasonPolicy && s.Rule[1] != 0 {
 		i = policy.Ingress
 	}
 	side := 0

@@ -24,6 +24,7 @@ type want struct {
 	ifaces    map[uint32]bpf.MoireIface
 	networks  map[uint32]uint32
 	endpoints map[bpf.MoireAddrKey]bpf.MoireEndpoint
+	guises    map[bpf.MoireGuiseKey]bpf.MoireAddr
 	routes    map[bpf.MoireRouteKey]uint32
 	vteps     map[bpf.MoireAddr]uint32
 	nodes     map[uint32]bpf.MoireNode
@@ -46,7 +47,7 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	w := &want{
 		of:     s.Snapshot,
 		ifaces: map[uint32]bpf.MoireIface{}, networks: map[uint32]uint32{},
-		endpoints: map[bpf.MoireAddrKey]bpf.MoireEndpoint{}, routes: map[bpf.MoireRouteKey]uint32{},
+		endpoints: map[bpf.MoireAddrKey]bpf.MoireEndpoint{}, guises: map[bpf.MoireGuiseKey]bpf.MoireAddr{}, routes: map[bpf.MoireRouteKey]uint32{},
 		vteps: map[bpf.MoireAddr]uint32{}, nodes: map[uint32]bpf.MoireNode{}, sets: map[uint32]bool{},
 		rates: map[bpf.MoireRateKey]bpf.MoireRate{}, links: map[string]int{},
 	}
@@ -74,30 +75,45 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	if err != nil {
 		return nil, err
 	}
-	for a, e := range s.Snapshot.Endpoints {
-		if _, ok := s.Snapshot.Networks[a.VNI]; !ok {
+	d.wantEndpoints(w, s.Snapshot, here, numbers, sets)
+	if err := d.wantPresences(w, s); err != nil {
+		return nil, err
+	}
+	w.watches = d.wantWatches(s, w, time.Now())
+	return w, nil
+}
+
+// wantEndpoints says where every address is, as it is and as linked Networks
+// see it.
+func (d *Datapath) wantEndpoints(w *want, s *snapshot.Snapshot, here map[snapshot.Addr]place, numbers map[string]uint32, sets map[snapshot.PolicyKey]uint32) {
+	found := map[snapshot.Addr]bool{}
+	for a, e := range s.Endpoints {
+		if _, ok := s.Networks[a.VNI]; !ok {
 			continue
 		}
 		row := bpf.MoireEndpoint{Identity: uint32(e.Identity), Mac: e.MAC, Node: numbers[e.Node]}
-		if at, ok := here[a]; ok && e.Node == d.cfg.Node && at.local.Key.Project == e.Project && at.local.Key.Workload == e.Workload {
+		real := e.Real()
+		if at, ok := here[real]; ok && e.Node == d.cfg.Node && at.local.Key.Project == e.Project && at.local.Key.Workload == e.Workload {
 			row.Ifindex, row.Mac, row.How = uint32(at.ifindex), at.local.MAC, howOf(at.local)
 			if w.ifaces[row.Ifindex].Limits>>(2*rateIngress) != 0 {
 				row.How |= howLimited
 			}
-			row.Egress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Egress}]
-			row.Ingress = sets[snapshot.PolicyKey{VNI: a.VNI, Identity: e.Identity, Direction: policy.Ingress}]
-			delete(here, a)
+			row.Egress = sets[snapshot.PolicyKey{VNI: real.VNI, Identity: e.Identity, Direction: policy.Egress}]
+			row.Ingress = sets[snapshot.PolicyKey{VNI: real.VNI, Identity: e.Identity, Direction: policy.Ingress}]
+			found[real] = true
+		}
+		if real != a {
+			row.Home = addrKey(real.VNI, real.IP)
+			w.guises[bpf.MoireGuiseKey{Home: row.Home, Vni: uint32(a.VNI)}] = addrOf(a.IP)
 		}
 		w.endpoint(a, row)
 	}
 	// What is plugged but unknown to the snapshot is there, and closed.
 	for a, at := range here {
-		if _, elsewhere := w.endpoints[addrKey(a.VNI, a.IP)]; !elsewhere {
+		if _, elsewhere := w.endpoints[addrKey(a.VNI, a.IP)]; !found[a] && !elsewhere {
 			w.endpoint(a, bpf.MoireEndpoint{Ifindex: uint32(at.ifindex), Mac: at.local.MAC, How: howOf(at.local)})
 		}
 	}
-	w.watches = d.wantWatches(s, w, time.Now())
-	return w, nil
 }
 
 func (w *want) endpoint(a snapshot.Addr, row bpf.MoireEndpoint) {

@@ -100,11 +100,11 @@ inline_ void account(struct __sk_buff *skb, const struct packet *p, struct sessi
 // is_opening: the packet starts a session anew although there is a row for it:
 // a SYN after the end, or from the side that did not open it. It is then judged
 // in its own direction, never as a reply.
-inline_ int is_opening(const struct packet *p, const struct session *s)
+inline_ int is_opening(const struct packet *p, const struct session *s, u32 side)
 {
 	if (p->proto != PROTO_TCP || (p->tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return 0;
-	return (s->flags & S_CLOSED) || s->reason || side_of(p, s);
+	return (s->flags & S_CLOSED) || s->reason || side;
 }
 
 inline_ void set_hop(struct hop *h, const struct endpoint *e)
@@ -115,33 +115,10 @@ inline_ void set_hop(struct hop *h, const struct endpoint *e)
 	__builtin_memcpy(h->mac, e->mac, 6);
 }
 
-// resolve fills the ends of s from the endpoints; 0 when a row was replaced
-// while it was read.
-inline_ int resolve(struct session *s, u32 vni, const struct endpoint *orig, const union addr *orig_addr,
-		    const struct endpoint *resp, const union addr *resp_addr)
+// is_from: the packet comes from where that hop is.
+inline_ int is_from(const struct packet *p, const struct hop *h)
 {
-	set_hop(&s->hop[0], orig);
-	set_hop(&s->hop[1], resp);
-	s->identity[0] = orig->identity;
-	s->identity[1] = resp->identity;
-	s->judged = 0;
-	s->set[0] = s->set[1] = 0;
-	if (orig->ifindex) {
-		s->judged |= 1;
-		s->set[0] = orig->egress;
-	}
-	if (resp->ifindex) {
-		s->judged |= 2;
-		s->set[1] = resp->ingress;
-	}
-	barrier();
-	return orig->self.vni == vni && same(&orig->self.addr, orig_addr) && resp->self.vni == vni &&
-	       same(&resp->self.addr, resp_addr);
-}
-
-inline_ int same_hop(const struct hop *a, const struct hop *b)
-{
-	return a->ifindex == b->ifindex && a->node == b->node && a->how == b->how && same_mac(a->mac, b->mac);
+	return h->ifindex == p->ifindex && h->node == p->node;
 }
 
 // unchanged: everything that the verdict of old stands on is as in new.

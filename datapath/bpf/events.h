@@ -18,7 +18,7 @@ inline_ struct session *scratch_session(void)
 	return w ? &w->event.session : 0;
 }
 
-step int count_lost(void)
+inline_ int count_lost(void)
 {
 	u32 zero = 0;
 	u64 *n = bpf_map_lookup_elem(&lost, &zero);

@@ -25,6 +25,13 @@ type MoireAddrKey struct {
 	Pad  uint32
 }
 
+type MoireAlias struct {
+	_       structs.HostLayout
+	Session MoireSessionKey
+	End     uint32
+	Pad     uint32
+}
+
 type MoireAllowance struct {
 	_     structs.HostLayout
 	Since uint64
@@ -87,14 +94,15 @@ type MoireDropKey struct {
 type MoireEndpoint struct {
 	_        structs.HostLayout
 	Self     MoireAddrKey
+	Home     MoireAddrKey
 	Ifindex  uint32
 	Node     uint32
 	Identity uint32
 	Egress   uint32
 	Ingress  uint32
+	Chain    uint32
 	Mac      [6]uint8
 	How      uint16
-	_        [4]byte
 }
 
 type MoireEvent struct {
@@ -124,6 +132,23 @@ type MoireFragmentKey struct {
 	Node    uint32
 	Proto   uint8
 	Pad     [7]uint8
+}
+
+type MoireGuise struct {
+	_     structs.HostLayout
+	Addr  [2]MoireAddr
+	Vni   uint32
+	Port  [2]uint16
+	Kind  uint8
+	Flags uint8
+	Pad   [6]uint8
+}
+
+type MoireGuiseKey struct {
+	_    structs.HostLayout
+	Home MoireAddrKey
+	Vni  uint32
+	Pad  uint32
 }
 
 type MoireHop struct {
@@ -232,6 +257,7 @@ type MoireSession struct {
 	A_first     uint8
 	Flags       uint8
 	Reason      uint8
+	Guise       [2]MoireGuise
 }
 
 type MoireSessionKey struct {
@@ -345,42 +371,38 @@ type MoireWork struct {
 		Tcp      uint8
 		SrcIsA   uint8
 		Icmp     uint8
-		_        [2]byte
+		Later    uint8
+		Side     uint8
 	}
 	Event  MoireEvent
 	Denied MoireDeniedKey
-	Big4   struct {
-		_  structs.HostLayout
-		Ip struct {
-			_     structs.HostLayout
-			_     [1]byte /* unsupported bitfield */
-			Tos   uint8
-			Len   uint16
-			Id    uint16
-			Frag  uint16
-			Ttl   uint8
-			Proto uint8
-			Csum  uint16
-			Src   uint32
-			Dst   uint32
-		}
-		Icmp struct {
-			_    structs.HostLayout
-			Type uint8
-			Code uint8
-			Csum uint16
-			Rest uint32
-		}
-		Quote [68]uint8
+	From   struct {
+		_     structs.HostLayout
+		Src   MoireAddr
+		Dst   MoireAddr
+		Vni   uint32
+		Sport uint16
+		Dport uint16
 	}
-	_ [20]byte
-	_ [4]byte
+	To struct {
+		_     structs.HostLayout
+		Src   MoireAddr
+		Dst   MoireAddr
+		Vni   uint32
+		Sport uint16
+		Dport uint16
+	}
+	Seen  MoireSessionKey
+	Alias MoireAlias
+	Pair  [4]MoireAddr
+	_     [56]byte
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	MoireMapAliases       = "aliases"
 	MoireMapAllowances    = "allowances"
 	MoireMapBackends      = "backends"
 	MoireMapBuckets       = "buckets"
@@ -393,6 +415,7 @@ const (
 	MoireMapEvents        = "events"
 	MoireMapFavourites    = "favourites"
 	MoireMapFragments     = "fragments"
+	MoireMapGuises        = "guises"
 	MoireMapIfaces        = "ifaces"
 	MoireMapLost          = "lost"
 	MoireMapNetworks      = "networks"
@@ -470,6 +493,7 @@ type MoireProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MoireMapSpecs struct {
+	Aliases      *ebpf.MapSpec `ebpf:"aliases"`
 	Allowances   *ebpf.MapSpec `ebpf:"allowances"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
@@ -482,6 +506,7 @@ type MoireMapSpecs struct {
 	Events       *ebpf.MapSpec `ebpf:"events"`
 	Favourites   *ebpf.MapSpec `ebpf:"favourites"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Guises       *ebpf.MapSpec `ebpf:"guises"`
 	Ifaces       *ebpf.MapSpec `ebpf:"ifaces"`
 	Lost         *ebpf.MapSpec `ebpf:"lost"`
 	Networks     *ebpf.MapSpec `ebpf:"networks"`
@@ -533,6 +558,7 @@ func (o *MoireObjects) Close() error {
 //
 // It can be passed to LoadMoireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MoireMaps struct {
+	Aliases      *ebpf.Map `ebpf:"aliases"`
 	Allowances   *ebpf.Map `ebpf:"allowances"`
 	Backends     *ebpf.Map `ebpf:"backends"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
@@ -545,6 +571,7 @@ type MoireMaps struct {
 	Events       *ebpf.Map `ebpf:"events"`
 	Favourites   *ebpf.Map `ebpf:"favourites"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Guises       *ebpf.Map `ebpf:"guises"`
 	Ifaces       *ebpf.Map `ebpf:"ifaces"`
 	Lost         *ebpf.Map `ebpf:"lost"`
 	Networks     *ebpf.Map `ebpf:"networks"`
@@ -572,6 +599,7 @@ type MoireMaps struct {
 
 func (m *MoireMaps) Close() error {
 	return _MoireClose(
+		m.Aliases,
 		m.Allowances,
 		m.Backends,
 		m.Buckets,
@@ -584,6 +612,7 @@ func (m *MoireMaps) Close() error {
 		m.Events,
 		m.Favourites,
 		m.Fragments,
+		m.Guises,
 		m.Ifaces,
 		m.Lost,
 		m.Networks,

@@ -27,6 +27,14 @@ struct packet {
 	u16 headers;	   // length of the IP and transport headers
 	u8 eth_dst[6], eth_src[6];
 	u8 v6, proto, kind, tcp, src_is_a, icmp;
+	u8 later; // a fragment without transport header
+	u8 side;  // of its session, once that is known
+};
+
+struct tuple { // a packet, as one end of its session sees it
+	union addr src, dst;
+	u32 vni;
+	u16 sport, dport;
 };
 
 struct outer4 {
@@ -62,10 +70,14 @@ struct big6 {
 
 // One packet at a time per CPU: what is too large for the stack.
 struct work {
-	struct packet packet;
+	struct packet packet; // first: see work_of
 	struct event event;
 	struct denied_key denied;
+	struct tuple from, to;
+	struct session_key seen; // a key in the view of an end
+	struct alias alias;
 	union {
+		union addr pair[4];
 		struct big4 big4;
 		struct big6 big6;
 		struct outer4 outer4;
@@ -107,20 +119,26 @@ inline_ int same_mac(const u8 *a, const u8 *b)
 	       *(u16 *)(a + 4) == *(u16 *)(b + 4);
 }
 
-// set_key orders the ends so that both directions make one key.
-inline_ void set_key(struct packet *p, const union addr *src, u16 sport, const union addr *dst,
-		     u16 dport, u8 proto)
+// order_key orders the ends so that both directions make one key; 1: src is a.
+inline_ int order_key(struct session_key *k, u32 vni, const union addr *src, u16 sport, const union addr *dst,
+		      u16 dport, u8 proto)
 {
 	int first = src->d[0] < dst->d[0] ||
 		    (src->d[0] == dst->d[0] &&
 		     (src->d[1] < dst->d[1] || (src->d[1] == dst->d[1] && sport < dport)));
-	p->src_is_a = first;
-	p->key.a = first ? *src : *dst;
-	p->key.b = first ? *dst : *src;
-	p->key.aport = first ? sport : dport;
-	p->key.bport = first ? dport : sport;
-	p->key.vni = p->vni;
-	p->key.proto = proto;
+	k->a = first ? *src : *dst;
+	k->b = first ? *dst : *src;
+	k->aport = first ? sport : dport;
+	k->bport = first ? dport : sport;
+	k->vni = vni;
+	k->proto = proto;
+	return first;
+}
+
+inline_ void set_key(struct packet *p, const union addr *src, u16 sport, const union addr *dst,
+		     u16 dport, u8 proto)
+{
+	p->src_is_a = order_key(&p->key, p->vni, src, sport, dst, dport, proto);
 }
 
 // ports_of_icmp: the asking side has the id as its port and the answering side
@@ -249,6 +267,7 @@ step int parse_fragment(struct packet *p, u32 id, u32 later)
 		bpf_map_update_elem(&fragments, &k, &ports, BPF_ANY);
 		return 0;
 	}
+	p->later = 1;
 	struct ports *known = bpf_map_lookup_elem(&fragments, &k);
 	if (!known)
 		return R_CT_FRAGMENT;

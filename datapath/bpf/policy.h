@@ -56,6 +56,17 @@ step int decide(struct session *s, u32 i, const union addr *peer, u8 proto, u16 
 	return v->allow;
 }
 
+// served is the verdict about what the node itself serves or asks.
+inline_ int served(struct session *s)
+{
+	u32 i = s->judged & J_SERVED_0 ? 0 : 1;
+
+	s->rule[0] = s->rule[1] = s->set[i];
+	s->shadow[0] = s->shadow_allow[0] = s->shadow_allow[1] = 0;
+	s->tier[0] = s->tier[1] = 3;
+	return 1;
+}
+
 // judge decides about the session in s, whose ends are filled in: egress of the
 // originator and ingress of the responder, as far as they are here.
 step int judge(struct session *s, const struct session_key *key)
@@ -66,13 +77,19 @@ step int judge(struct session *s, const struct session_key *key)
 
 	s->reason = 0;
 	s->rule[1] = s->shadow[1] = s->tier[1] = 0;
-	if (s->judged & 1) {
+	if (unlikely(s->judged & (J_SERVED_0 | J_SERVED_1)))
+		return served(s);
+	if (s->judged & J_EGRESS) {
 		if (!decide(s, 0, resp, key->proto, port)) {
 			s->reason = R_POLICY;
 			return 0;
 		}
 	}
-	if (s->judged & 2) {
+	if (s->guise[1].kind && !(s->guise[1].flags & G_AWAY)) { // as the responder sees it
+		orig = &s->guise[1].addr[0];
+		port = s->guise[1].port[1];
+	}
+	if (s->judged & J_INGRESS) {
 		if (!decide(s, 1, orig, key->proto, port)) {
 			s->reason = R_POLICY;
 			return 0;

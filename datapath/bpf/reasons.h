@@ -26,4 +26,8 @@ enum reason {
 	R_LIMIT,	  // more than the rate limit of the interface or Network
 	R_NO_SERVICE,	  // a Service address, but not a port of it
 	R_NO_BACKEND,	  // a Service without a backend that takes sessions
+	R_CHAIN_DOWN,	  // no healthy instance of the function in front
+	R_NO_EXIT,	  // the network does not lead outside
+	R_HOST_CLOSED,	  // a node's own address, on a port that is not open to workloads
+	R_NO_PORT,	  // no port is left for another session under that address
 };

@@ -2,8 +2,12 @@
 // The slow path, for packets whose session is new, stale or not a session:
 // anti-spoofing, route, policy, session, forward, in this order.
 #pragma once
-#include "forward.h"
+#include "ground.h"
 #include "neighbour.h"
+#include "odd.h"
+
+#define NOT_FAST -2
+#define SEND_ON -3
 
 inline_ int is_multicast(const struct packet *p)
 {
@@ -23,34 +27,47 @@ step int refused(struct __sk_buff *skb, struct packet *p, const struct session *
 	return ACT_DROP;
 }
 
+// about finds the session that an ICMP error is about, and the end that the error
+// is from: where the packet that it complains about went to. p->key becomes what
+// the session is told as.
+inline_ struct session *about(struct packet *p, u32 *from)
+{
+	struct session *s = session_of(&p->key);
+	struct alias *a = 0;
+
+	if (s) {
+		*from = 1 - (side_of(p, s) & 1);
+		return wears(s, *from) ? 0 : s;
+	}
+	a = bpf_map_lookup_elem(&aliases, &p->key);
+	if (!a)
+		return 0;
+	*from = a->end & 1;
+	s = session_of(&a->session);
+	if (!s || !matches(p, s, *from) || !same(&s->guise[*from].addr[1 - *from], &p->inner_src))
+		return 0;
+	p->key = a->session;
+	return s;
+}
+
 // related lets an ICMP error pass to the one whose packet it is about, when it
 // comes from where that packet went to and the session is allowed now. The row
 // is left as it is, for the next packet of the session.
-step int related(struct __sk_buff *skb, struct packet *p, struct endpoint *dst, u32 epoch)
+inline_ int related(struct __sk_buff *skb, struct packet *p, u32 epoch)
 {
-	const union addr *addressee = p->src_is_a ? &p->key.b : &p->key.a;
-	struct session *s = session_of(&p->key), *t = scratch_session();
-	struct endpoint *e = endpoint_of(p->vni, addressee);
-	struct hop to = {};
-	int sound;
+	u32 from = 0;
+	struct session *s = about(p, &from), *t = scratch_session();
 
 	if (!s || !t || s->reason || s->expires < bpf_ktime_get_coarse_ns() || !same(&p->inner_src, &p->dst))
 		return drop(skb, p, R_CT_UNRELATED);
-	if (!e || e->ifindex != p->ifindex || e->node != p->node)
+	__builtin_memcpy(t, s, sizeof(*t));
+	if (s->epoch != epoch && (ground(p, t, 0) || (!unchanged(s, t) && !judge(t, &p->key))))
 		return drop(skb, p, R_CT_UNRELATED);
-	if (s->epoch != epoch) {
-		__builtin_memset(t, 0, sizeof(*t));
-		t->a_first = s->a_first;
-		if (side_of(p, s))
-			sound = resolve(t, p->vni, e, addressee, dst, &p->dst);
-		else
-			sound = resolve(t, p->vni, dst, &p->dst, e, addressee);
-		if (!sound || (!unchanged(s, t) && !judge(t, &p->key)))
-			return drop(skb, p, R_CT_UNRELATED);
-	}
+	if (!is_from(p, &t->hop[from & 1]))
+		return drop(skb, p, R_CT_UNRELATED);
 	judgement(skb, 0, s);
-	set_hop(&to, dst);
-	return forward(skb, p, &to);
+	p->side = from;
+	return SEND_ON;
 }
 
 // has_room: one interface cannot push the sessions of all others out. What it
@@ -101,31 +118,26 @@ step int write_session(struct packet *p, struct session *s, u64 now)
 inline_ int open_session(struct __sk_buff *skb, struct packet *p, struct session *s, u64 now)
 {
 	s->created = now;
-	s->flags = 0;
+	s->flags = is_odd(s) ? S_ODD : 0;
 	s->packets[0] = s->packets[1] = s->bytes[0] = s->bytes[1] = 0;
 	s->timeout = timeout_of(p->proto, s->flags);
 	account(skb, p, s, 0, now);
 	if (write_session(p, s, now))
 		return -1;
+	if (s->flags & S_ODD)
+		put_aliases(p, s);
 	tell(EVENT_STARTED, 0, 0, &p->key, s);
 	return 0;
 }
 
-// fill resolves both ends of the packet into t, in the orientation of t.
-inline_ int fill(struct packet *p, struct session *t, const struct endpoint *src, const struct endpoint *dst)
-{
-	if (side_of(p, t))
-		return resolve(t, p->vni, dst, &p->dst, src, &p->src);
-	return resolve(t, p->vni, src, &p->src, dst, &p->dst);
-}
-
 // known handles a packet whose session exists: judged again when something
 // that the verdict stands on has changed.
-step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struct session *t, u32 epoch)
+step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struct session *t, u32 side)
 {
 	u64 now = bpf_ktime_get_coarse_ns();
-	u32 side = side_of(p, s) & 1;
+	u32 epoch = t->epoch;
 
+	side &= 1;
 	if (s->epoch != epoch || s->reason) {
 		int same_ground = unchanged(s, t);
 		if (!same_ground)
@@ -145,16 +157,67 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 	}
 	judgement(skb, 0, s);
 	account(skb, p, s, side, now);
-	return forward(skb, p, &s->hop[1 - side]);
+	p->side = side;
+	return SEND_ON;
+}
+
+// may_send: the sender has that address. 0, or the reason to drop; src is its row.
+inline_ int may_send(struct packet *p, struct endpoint **src)
+{
+	*src = endpoint_of(p->vni, &p->src);
+	if (!*src || (*src)->ifindex != p->ifindex || (*src)->node != p->node)
+		return p->node ? R_FOREIGN_SOURCE : R_SPOOFED_IP;
+	return 0;
+}
+
+// find looks for the session of a packet, by its key or as one end sees it, in
+// which case p becomes what is told. 0 when there is none, or it is over.
+inline_ struct session *find(struct packet *p, u32 *side, u64 now)
+{
+	struct session *s = session_of(&p->key);
+	struct alias *a = 0;
+
+	if (s) {
+		*side = side_of(p, s) & 1;
+		if (wears(s, *side)) // that end sees it in another way: this is not of it
+			s = 0;
+	}
+	if (!s) {
+		s = by_alias(p, &p->src, &a);
+		if (!s)
+			return 0;
+		*side = a->end & 1;
+	}
+	if (s->expires < now || is_opening(p, s, *side))
+		return 0;
+	if (a)
+		as_told(p, s, &a->session, *side);
+	return s;
+}
+
+// can_deliver: the other end is here, or on a node that we send to. 0, or the
+// reason to drop.
+inline_ int can_deliver(const struct packet *p, const struct session *t, u32 side)
+{
+	const struct hop *to = &t->hop[(1 - side) & 1];
+
+	if (to->ifindex)
+		return t->judged & (J_SERVED_0 | J_SERVED_1) && p->node ? R_NO_ROUTE : 0;
+	if (p->node || t->judged & (J_SERVED_0 | J_SERVED_1)) // never from node to node
+		return R_NO_ROUTE;
+	return to->node ? 0 : R_NOT_ATTACHED;
 }
 
 // slow is the whole path. p->ifindex or p->node says where the packet is from.
+// SEND_ON: it may pass, as scratch_session says.
 step int slow(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *c = the_control();
-	struct session *s = 0, *t = scratch_session();
-	struct endpoint *src, *dst;
+	struct session *s, *t = scratch_session();
+	struct endpoint *src;
 	u64 now = bpf_ktime_get_coarse_ns();
+	u32 side = 0;
+	int r;
 
 	if (!c || !t)
 		return ACT_DROP;
@@ -162,40 +225,46 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	barrier();
 	if (is_multicast(p))
 		return drop(skb, p, R_MULTICAST);
-	src = endpoint_of(p->vni, &p->src);
-	if (!src || src->ifindex != p->ifindex || src->node != p->node)
-		return drop(skb, p, p->node ? R_FOREIGN_SOURCE : R_SPOOFED_IP);
-	dst = endpoint_of(p->vni, &p->dst);
-	if (!dst)
-		return no_endpoint(skb, p);
-	if (!dst->ifindex && (p->node || !dst->node))
-		return drop(skb, p, dst->node ? R_NO_ROUTE : R_NOT_ATTACHED);
+	r = may_send(p, &src);
+	if (r)
+		return drop(skb, p, r);
 	if (p->kind == K_ERROR)
-		return related(skb, p, dst, epoch);
-
-	s = session_of(&p->key);
-	if (s && (s->expires < now || is_opening(p, s)))
-		s = 0;
+		return related(skb, p, epoch);
+	s = find(p, &side, now);
 	if (!s && p->kind == K_REPLY)
 		return drop(skb, p, R_CT_UNRELATED);
 	__builtin_memset(t, 0, sizeof(*t));
-	t->a_first = s ? s->a_first : p->src_is_a;
+	if (s) {
+		t->guise[0] = s->guise[0];
+		t->guise[1] = s->guise[1];
+		t->a_first = s->a_first;
+		src = 0;
+	} else {
+		t->a_first = p->src_is_a;
+		side = 0;
+	}
 	t->epoch = epoch;
 	t->created = now;
-	if (!fill(p, t, src, dst)) {
-		src = endpoint_of(p->vni, &p->src);
-		dst = endpoint_of(p->vni, &p->dst);
-		if (!src || !dst || !fill(p, t, src, dst))
-			return drop(skb, p, R_FAILED);
+	r = ground(p, t, src);
+	if (r == R_NO_ROUTE && !s)
+		return no_endpoint(skb, p);
+	if (!r)
+		r = can_deliver(p, t, side);
+	if (r)
+		return drop(skb, p, r);
+	if (s && !same_guise(&s->guise[1], &t->guise[1])) {
+		tell(EVENT_ENDED, 0, 0, &p->key, s);
+		s = 0;
 	}
 	if (s)
-		return known(skb, p, s, t, epoch);
+		return known(skb, p, s, t, side);
 	if (!judge(t, &p->key))
 		return refused(skb, p, t);
 	if (open_session(skb, p, t, now))
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, t);
-	return forward(skb, p, &t->hop[1]);
+	p->side = side;
+	return SEND_ON;
 }
 
 // fast finds the session row that needs no other look-up: of this epoch, alive,
@@ -208,12 +277,46 @@ inline_ struct session *fast(struct packet *p, u64 now)
 	if (unlikely(p->kind != K_FLOW && p->kind != K_REPLY))
 		return 0;
 	s = session_of(&p->key);
-	if (!s || !c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s))
+	if (!s || !c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s, side_of(p, s)))
 		return 0;
-	struct hop *from = side_of(p, s) ? &s->hop[1] : &s->hop[0];
-	if (from->ifindex != p->ifindex || from->node != p->node)
+	if (!is_from(p, side_of(p, s) ? &s->hop[1] : &s->hop[0]))
 		return 0;
 	return s;
+}
+
+// fast_odd is the same for sessions that one end or both see in another way.
+inline_ struct session *fast_odd(struct packet *p, u64 now, u32 *side)
+{
+	struct settings *c = the_control();
+	struct alias *a = 0;
+	struct session *s;
+
+	if (unlikely(p->kind != K_FLOW && p->kind != K_REPLY))
+		return 0;
+	s = by_alias(p, &p->src, &a);
+	if (!s)
+		return 0;
+	*side = a->end & 1;
+	if (!c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s, *side) ||
+	    !is_from(p, &s->hop[*side]))
+		return 0;
+	as_told(p, s, &a->session, *side);
+	return s;
+}
+
+// odd is the fast path of those; NOT_FAST: the slow one is to be taken.
+step int odd(struct __sk_buff *skb, struct packet *p, struct session *s, u32 side)
+{
+	u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!s)
+		s = fast_odd(p, now, &side);
+	else if (wears(s, side))
+		s = 0;
+	if (!s)
+		return NOT_FAST;
+	account(skb, p, s, side, now);
+	return send_on(skb, p, s, side);
 }
 
 inline_ int through(struct __sk_buff *skb, struct packet *p)
@@ -221,10 +324,15 @@ inline_ int through(struct __sk_buff *skb, struct packet *p)
 	u64 now = bpf_ktime_get_coarse_ns();
 	struct session *s = fast(p, now);
 
-	if (likely(s != 0)) {
-		u32 side = side_of(p, s);
-		account(skb, p, s, side, now);
-		return forward(skb, p, side ? &s->hop[0] : &s->hop[1]);
+	if (unlikely(!s || s->flags & S_ODD)) {
+		int r = odd(skb, p, s, s ? side_of(p, s) : 0);
+		if (r != NOT_FAST)
+			return r;
+		r = slow(skb, p);
+		s = scratch_session();
+		return r == SEND_ON && s ? send_on(skb, p, s, p->side) : r;
 	}
-	return slow(skb, p);
+	u32 side = side_of(p, s);
+	account(skb, p, s, side, now);
+	return forward(skb, p, side ? &s->hop[0] : &s->hop[1]);
 }

@@ -38,16 +38,26 @@ struct addr_key {
 
 struct endpoint {
 	struct addr_key self; // a row that was replaced while it is read shows here
+	struct addr_key home; // where it really is, of a linked network; vni 0: at self
 	u32 ifindex;	      // here, or
 	u32 node;	      // there: index of nodes, or neither: not attached
 	u32 identity;
 	u32 egress, ingress; // policy set ids, 0: closed
+	u32 chain;	     // number of the chain in front, 0: none
 	u8 mac[6];
 	u16 how;
 };
 
+struct guise_key { // who is seen, and from which network
+	struct addr_key home;
+	u32 vni;
+	u32 pad;
+};
+
 #define HOW_TAP 1 // ifindex is a device of its own, not the end of a pair: leave by it
 #define HOW_LIMITED 2 // what goes there has a limit
+#define HOW_PLATFORM 4 // the node's own: not judged; egress and ingress are numbers of rules
+#define HOW_FUNCTION 8 // of a hop: a network function, not the end itself
 
 #define ROUTE_SUBNET 1
 #define ROUTE_GATEWAY 2
@@ -105,11 +115,34 @@ struct hop {
 	u16 how;
 };
 
+#define G_SERVICE 1  // end 0 asked for a Service, end 1 is the backend
+#define G_LINK 2     // end 1 is in a linked network
+#define G_FLOATING 3 // end 1 is behind a FloatingIP
+#define G_OUTSIDE 4  // end 1 is outside
+
+#define G_AWAY 1 // in flags: translated by another node; only says where the end is
+
+// How one end of a session sees it, where that is not as it is told. Kind 0: as
+// it is told. See guise.h.
+struct guise {
+	union addr addr[2]; // of the originator and of the responder
+	u32 vni;
+	u16 port[2]; // network order; of ICMP, the id of the originator
+	u8 kind, flags;
+	u8 pad[6];
+};
+
 #define S_REPLY 1
 #define S_FIN_FORWARD 2
 #define S_FIN_REPLY 4
 #define S_CLOSED 8
 #define S_ENDED 16 // the ended event was sent
+#define S_ODD 32   // not for the fast path alone: translated, or by way of a function
+
+#define J_EGRESS 1 // judged here
+#define J_INGRESS 2
+#define J_SERVED_0 4 // an end is the node's own: set holds the number of the rule
+#define J_SERVED_1 8
 
 // Index 0 is the originator and egress, index 1 the responder and ingress.
 struct session {
@@ -124,10 +157,17 @@ struct session {
 	u32 shadow[2];
 	u8 tier[2];
 	u8 shadow_allow[2];
-	u8 judged; // bit 0: egress here, bit 1: ingress here
+	u8 judged; // J_
 	u8 a_first;
-	u8 flags;
+	u8 flags;  // S_
 	u8 reason; // not 0: no longer allowed, kept so that replies stay denied
+	struct guise guise[2];
+};
+
+struct alias { // the key of a session in the view of one of its ends
+	struct session_key session;
+	u32 end;
+	u32 pad;
 };
 
 struct fragment_key {
@@ -196,6 +236,7 @@ TABLE(control, ARRAY, u32, struct settings, 1, 0);
 TABLE(ifaces, HASH, u32, struct iface, 16384, BPF_F_NO_PREALLOC);
 TABLE(networks, HASH, u32, u32, 16384, BPF_F_NO_PREALLOC);
 TABLE(endpoints, HASH, struct addr_key, struct endpoint, 262144, BPF_F_NO_PREALLOC);
+TABLE(guises, HASH, struct guise_key, union addr, 262144, BPF_F_NO_PREALLOC);
 TABLE(routes, LPM_TRIE, struct route_key, u32, 65536, BPF_F_NO_PREALLOC);
 TABLE(nodes, ARRAY, u32, struct node, 8192, 0);
 TABLE(vteps, HASH, union addr, u32, 8192, BPF_F_NO_PREALLOC);
@@ -205,6 +246,7 @@ TABLE(sets, HASH, u32, struct set_row, 65536, BPF_F_NO_PREALLOC);
 TABLE(rules, HASH, u32, struct rule_name, 65536, BPF_F_NO_PREALLOC);
 
 TABLE(sessions, LRU_HASH, struct session_key, struct session, 131072, 0);
+TABLE(aliases, LRU_HASH, struct session_key, struct alias, 131072, 0);
 TABLE(crowd, LRU_HASH, struct session_key, struct session, 32768, 0); // of who has more than a share
 TABLE(fragments, LRU_HASH, struct fragment_key, struct ports, 8192, 0);
 TABLE(denials, LRU_HASH, struct denied_key, struct denial, 8192, 0);

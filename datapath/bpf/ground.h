@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Step 4, the ground that a session stands on: where its ends are, who they are
+// and which policy sets they have, by the tables as they are now.
+#pragma once
+#include "guise.h"
+#include "policy.h"
+
+#define SHIFTED 255 // a row was replaced while it was read
+
+// link_guise: the end is in a linked network, and here. Its guise is how things
+// look there; the originator must have an address there as well.
+inline_ int link_guise(const struct packet *p, struct session *t, const struct endpoint *e, const union addr *orig)
+{
+	struct guise_key k = {.vni = e->home.vni};
+	struct guise *g = &t->guise[1];
+
+	k.home.addr = *orig;
+	k.home.vni = p->key.vni;
+	union addr *seen = bpf_map_lookup_elem(&guises, &k);
+	if (!seen)
+		return R_NO_ROUTE;
+	g->kind = G_LINK;
+	g->vni = e->home.vni;
+	g->addr[0] = *seen;
+	g->addr[1] = e->home.addr;
+	g->port[0] = t->a_first ? p->key.aport : p->key.bport;
+	g->port[1] = t->a_first ? p->key.bport : p->key.aport;
+	return 0;
+}
+
+// one_end takes over what the endpoint row says of an end.
+inline_ int one_end(struct session *t, u32 end, const struct endpoint *e, u32 vni, const union addr *addr)
+{
+	set_hop(&t->hop[end], e);
+	t->identity[end] = e->identity;
+	t->set[end] = 0;
+	if (unlikely(e->how & HOW_PLATFORM)) {
+		t->judged |= end ? J_SERVED_1 : J_SERVED_0;
+		t->set[end] = end ? e->ingress : e->egress;
+	} else if (e->ifindex) {
+		t->judged |= end ? J_INGRESS : J_EGRESS;
+		t->set[end] = end ? e->ingress : e->egress;
+	}
+	barrier();
+	return e->self.vni == vni && same(&e->self.addr, addr) ? 0 : SHIFTED;
+}
+
+// settle does it once; src, when it is not 0, is the row of end 0.
+inline_ int settle(struct packet *p, struct session *t, const struct endpoint *src)
+{
+	const union addr *orig = t->a_first ? &p->key.a : &p->key.b;
+	const union addr *resp = t->a_first ? &p->key.b : &p->key.a;
+	const struct guise *g = &t->guise[1];
+	u32 vni = p->key.vni;
+	int r;
+
+	t->judged = 0;
+	if (!src)
+		src = endpoint_of(vni, orig);
+	if (!src)
+		return R_NO_ROUTE;
+	r = one_end(t, 0, src, vni, orig);
+	if (r)
+		return r;
+	if (g->kind) { // is where the guise says
+		vni = g->vni;
+		resp = &g->addr[1];
+	}
+	const struct endpoint *e = endpoint_of(vni, resp);
+	if (!e)
+		return R_NO_ROUTE;
+	r = one_end(t, 1, e, vni, resp);
+	if (!r && e->home.vni && e->ifindex && !g->kind)
+		r = link_guise(p, t, e, orig);
+	return r;
+}
+
+// ground fills both ends of t, for p as it is told: 0, or the reason to drop.
+// src is the row of end 0, when it is known.
+step int ground(struct packet *p, struct session *t, const struct endpoint *src)
+{
+	int r;
+
+	if (t->guise[1].kind == G_LINK) // as the tables say now
+		t->guise[1].kind = 0;
+	r = settle(p, t, src);
+	if (r == SHIFTED)
+		r = settle(p, t, 0);
+	return r == SHIFTED ? R_FAILED : r;
+}
