@@ -13,21 +13,27 @@
 // one go from the guise of the end that it is from to that of the end that it is
 // for (dress). A plain session never comes here: S_ODD says which do.
 //
-// To open a session with a guise, in meet (session.h), while the packet p is
-// still as it came and t, the session to be, is zeroed except for a_first:
-//   1. fill t->guise[end]: kind, vni, addr[0..1], port[0..1];
-//   2. retell(p, vni, src, sport, dst, dport) when what is told is not as p came
-//      (end 0 only: the Service's backend as destination). Set t->a_first after
-//      it to p->src_is_a;
-//   3. claim(t, end, proto) where another session could look the same to that
-//      end (several Services with one backend, masquerading): it finds a source
-//      port that is free, or says R_NO_PORT.
-// slow() then grounds both ends (endpoints, policy sets, hops), judges, writes
-// the row and the aliases, and sends the packet on. For packets of a session
-// that exists ground() is asked again after every change of a table: G_LINK must
-// be as the tables say now, others stay while the endpoint of the place where
-// the guise says that the end is still exists. G_AWAY in guise[1].flags: the end
-// is at addr[1] of vni, but another node translates; only ground() uses it.
+// To open a session with a guise, in meet (session.h). The packet p is as it
+// came; t, the session to be, is zeroed except for a_first:
+//   1. fill t->guise[end]: kind, vni, addr[0..1], port[0..1] (index 0 is always
+//      the originator, ports in network order);
+//   2. when what is told is not as p came (only guise[0] makes that so: the
+//      backend is told, the Service's address is the guise): retell(p, vni, src,
+//      sport, dst, dport), and t->a_first = p->src_is_a after it. is_taken(p,
+//      &p->key, now) says whether a session is told like that already;
+//   3. where other sessions could look the same to that end (many sources behind
+//      one address): claim(p, t, end, first, last) finds a source port that is
+//      free, or says R_NO_PORT.
+// slow() then grounds both ends (ground.h: endpoints, policy sets, hops), judges,
+// writes the row and its aliases, and sends the packet on (odd.h). For packets of
+// a session that exists ground() is asked again after every change of a table:
+// G_LINK must be as the tables say now, others stay while the endpoint at the
+// place where the guise says that the end is still exists. G_AWAY in
+// guise[1].flags: the end is at addr[1] of vni, but another node translates; only
+// ground() looks at it, the session is a plain one otherwise.
+//
+// Calls are 8 deep at most and 512 bytes of stack: what needs memory takes it
+// from struct work (parse.h). Large pieces are `alone` functions, verified once.
 //
 // ICMP errors are rewritten with what they quote (quote.h). SCTP has a CRC over
 // ports and payload: its addresses change for free, its ports never do.

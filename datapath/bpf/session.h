@@ -208,6 +208,14 @@ inline_ int can_deliver(const struct packet *p, const struct session *t, u32 sid
 	return to->node ? 0 : R_NOT_ATTACHED;
 }
 
+// meet gives a new session the guises that follow from what it asks for, before
+// its ends are looked up. 0, or the reason to drop.
+inline_ int meet(struct packet *p, struct session *t)
+{
+	t->a_first = p->src_is_a;
+	return 0;
+}
+
 // slow is the whole path. p->ifindex or p->node says where the packet is from.
 // SEND_ON: it may pass, as scratch_session says.
 step int slow(struct __sk_buff *skb, struct packet *p)
@@ -240,12 +248,13 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		t->a_first = s->a_first;
 		src = 0;
 	} else {
-		t->a_first = p->src_is_a;
 		side = 0;
+		r = meet(p, t);
 	}
 	t->epoch = epoch;
 	t->created = now;
-	r = ground(p, t, src);
+	if (!r)
+		r = ground(p, t, src);
 	if (r == R_NO_ROUTE && !s)
 		return no_endpoint(skb, p);
 	if (!r)
