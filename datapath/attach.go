@@ -151,6 +151,9 @@ func (d *Datapath) detachOthers(w *want) error {
 		d.forgetLink(pin)
 		d.writes.Add(1)
 	}
+	if err := d.dropThrottles(w); err != nil {
+		return err
+	}
 	if d.cfg.Ephemeral {
 		return nil
 	}

@@ -29,6 +29,11 @@ func Cleanup(runDir, node string) error {
 	for _, h := range hosts {
 		errs = append(errs, Unplug(h))
 	}
+	throttles, err := listed(func(l netlink.Link) bool { return l.Attrs().Alias == throttleMark+node })
+	errs = append(errs, err)
+	for _, t := range throttles {
+		errs = append(errs, removeThrottle(t))
+	}
 	errs = append(errs, removePresence(runDir, node))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -54,6 +55,8 @@ type world struct {
 	endpoints map[snapshot.Addr]snapshot.Endpoint
 	policies  map[snapshot.PolicyKey]policy.Set
 	external  map[string]netip.Addr
+	services  map[snapshot.ServiceKey]snapshot.Service
+	grants    map[snapshot.AttachmentKey]snapshot.Grant
 	macs      byte
 	captures  map[string]snapshot.Capture
 }
@@ -87,6 +90,7 @@ func newWorld(t testing.TB) *world {
 	return &world{
 		t: t, nodes: map[string]*testNode{}, networks: map[snapshot.VNI]snapshot.Network{}, ids: map[policy.Identity]snapshot.Identity{},
 		endpoints: map[snapshot.Addr]snapshot.Endpoint{}, policies: map[snapshot.PolicyKey]policy.Set{}, external: map[string]netip.Addr{},
+		services: map[snapshot.ServiceKey]snapshot.Service{}, grants: map[snapshot.AttachmentKey]snapshot.Grant{},
 	}
 }
 
@@ -242,6 +246,7 @@ func (w *world) snapshot(node string) *snapshot.Snapshot {
 	s := &snapshot.Snapshot{
 		Node: node, Nodes: map[string]snapshot.Node{}, Networks: map[snapshot.VNI]snapshot.Network{}, Identities: map[policy.Identity]snapshot.Identity{},
 		Endpoints: map[snapshot.Addr]snapshot.Endpoint{}, Policies: map[snapshot.PolicyKey]policy.Set{}, Captures: w.captures,
+		Services: maps.Clone(w.services), Grants: maps.Clone(w.grants),
 	}
 	for name, n := range w.nodes {
 		s.Nodes[name] = snapshot.Node{Name: name, Address: n.addr}

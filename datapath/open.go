@@ -39,6 +39,7 @@ type Datapath struct {
 	rules    *ruleBook
 	sets     *setBook
 	services *serviceBook
+	queues   map[int]uint64 // rate of the queue of an interface, as it was made
 	links    map[string]*attachment
 	memo     map[snapshot.PolicyKey]remembered
 	state    State
@@ -64,7 +65,7 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, explain(fmt.Errorf("raise the limit of locked memory: %w", err))
 	}
-	d := &Datapath{cfg: cfg, links: map[string]*attachment{}}
+	d := &Datapath{cfg: cfg, links: map[string]*attachment{}, queues: map[int]uint64{}}
 	if d.ns, err = currentNamespace(); err != nil {
 		return nil, err
 	}

@@ -135,9 +135,20 @@ func (d *Datapath) wantLocals(w *want, s State) (map[snapshot.Addr]place, error)
 			continue
 		}
 		n, known := s.Snapshot.Networks[l.VNI]
-		w.ifaces[uint32(ifindex)] = bpf.MoireIface{
-			Vni: uint32(l.VNI), Mac: l.MAC, Mtu: uint32(d.MTU(n.MTU)),
-			Closed: flag(!known), Dhcp: flag(l.DHCP), Limits: w.limit(ifindex, l.VNI, s.Snapshot.Grants[l.Key].Limit, n.Limit),
+		limit := s.Snapshot.Grants[l.Key].Limit
+		queue, back, err := d.shape(l.Host, ifindex, limit)
+		if err != nil {
+			return nil, err
+		}
+		row := bpf.MoireIface{
+			Vni: uint32(l.VNI), Mac: l.MAC, Mtu: uint32(d.MTU(n.MTU)), Throttle: uint32(queue),
+			Closed: flag(!known), Dhcp: flag(l.DHCP), Limits: w.limit(ifindex, l.VNI, limit, n.Limit),
+		}
+		w.ifaces[uint32(ifindex)] = row
+		if back != 0 {
+			row.Throttle, row.As = 0, uint32(ifindex)
+			_, name := throttleNames(l.Host)
+			w.ifaces[uint32(back)], w.links[name] = row, back
 		}
 		w.links[l.Host] = ifindex
 		if !known {

@@ -124,13 +124,17 @@ inline_ int to_node(struct __sk_buff *skb, struct packet *p, const struct hop *t
 inline_ int forward(struct __sk_buff *skb, struct packet *p, const struct hop *to)
 {
 	if (to->ifindex) {
-		if (unlikely(to->how & HOW_LIMITED) && over(skb, p, to->ifindex, RATE_INGRESS))
-			return drop(skb, p, R_LIMIT);
+		u32 by_device = to->how & HOW_TAP;
+		if (unlikely(to->how & HOW_LIMITED)) {
+			if (over(skb, p, to->ifindex, RATE_INGRESS))
+				return drop(skb, p, R_LIMIT);
+			by_device |= p->proto == PROTO_TCP; // and its queue
+		}
 		if (!same_mac(p->eth_dst, to->mac) && bpf_skb_store_bytes(skb, 0, to->mac, 6, 0))
 			return drop(skb, p, R_FAILED);
 		if (unlikely(p->watched))
 			seen_at(skb, p, AT_TO_WORKLOAD, to->ifindex);
-		return to->how & HOW_TAP ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);
+		return by_device ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);
 	}
 	return to_node(skb, p, to);
 }

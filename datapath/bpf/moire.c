@@ -49,9 +49,13 @@ int from_workload(struct __sk_buff *skb)
 	p->ifindex = ifindex;
 	if (!in)
 		return drop(skb, p, R_NO_NETWORK);
+	if (unlikely(in->as))
+		p->ifindex = in->as;
 	p->vni = in->vni;
 	p->mtu = in->mtu;
 	r = parse(skb, p);
+	if (unlikely(in->throttle) && p->proto == PROTO_TCP && !r)
+		return bpf_redirect(in->throttle, 0);
 	if (unlikely(watching()))
 		look(skb, p, AT_FROM_WORKLOAD);
 	if (unlikely(r))
@@ -66,7 +70,7 @@ int from_workload(struct __sk_buff *skb)
 		return arp(skb, p, 0);
 	if (unlikely(p->kind == K_ND))
 		return discovery(skb, p, 0);
-	if (unlikely(in->limits) && over(skb, p, ifindex, RATE_EGRESS))
+	if (unlikely(in->limits) && over(skb, p, p->ifindex, RATE_EGRESS))
 		return drop(skb, p, R_LIMIT);
 	return through(skb, p);
 }

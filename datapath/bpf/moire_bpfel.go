@@ -160,14 +160,16 @@ type MoireHop struct {
 }
 
 type MoireIface struct {
-	_      structs.HostLayout
-	Vni    uint32
-	Mtu    uint32
-	Mac    [6]uint8
-	Closed uint8
-	Dhcp   uint8
-	Limits uint8
-	Pad    [3]uint8
+	_        structs.HostLayout
+	Vni      uint32
+	Mtu      uint32
+	Mac      [6]uint8
+	Closed   uint8
+	Dhcp     uint8
+	Limits   uint8
+	Pad      [3]uint8
+	Throttle uint32
+	As       uint32
 }
 
 type MoireNode struct {

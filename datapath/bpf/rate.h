@@ -2,7 +2,8 @@
 // Limits: token buckets per interface and, for all local interfaces together,
 // per Network, in both directions. A bucket is one number, the time at which it
 // is full again, moved on by compare and swap: no lock, right on all CPUs. Who
-// has no limit pays for one flag in a row that is read anyway.
+// has no limit pays for one flag in a row that is read anyway. TCP of a limited
+// interface goes through a queue as well: see shape.go.
 #pragma once
 #include "events.h"
 

@@ -28,6 +28,8 @@ struct iface { // by ifindex of the host side
 	u8 dhcp;   // the agent answers DHCP and router solicitations
 	u8 limits; // see rate.h
 	u8 pad[3];
+	u32 throttle; // TCP leaves by this one and comes back at another
+	u32 as;	      // this is where it comes back: of which interface
 };
 
 struct addr_key {
