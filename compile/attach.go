@@ -19,7 +19,7 @@ func (d *draft) judge() {
 		j.located = a
 		j.refused = d.forbidden(j)
 		if j.refused != "" {
-			if told := a.declared != nil && (d.f.network == nil || d.f.project.missing != ""); told {
+			if told := a.declared != nil && (d.f.network == nil || d.f.project.missing != "" || d.barred(a.Project) != ""); told {
 				continue
 			}
 			d.problem(about(codeRefused, workloadName(Key{a.Project, a.Workload}), "", "the attachment on node "+a.node+" is refused: "+j.refused, ""))
@@ -49,6 +49,8 @@ func (d *draft) forbidden(j *judged) string {
 		return f.project.missing
 	case f.network == nil:
 		return "Network " + f.key.String() + " does not exist; create it or correct the name"
+	case d.barred(j.Project) != "":
+		return d.barred(j.Project)
 	case f.twin != "":
 		return fmt.Sprintf("Network %s has the VNI of Network %s", f.key, f.twin)
 	case f.host(j.node).external:
@@ -63,7 +65,7 @@ func (d *draft) forbidden(j *judged) string {
 	if w.Spec.Node != "" && w.Spec.Node != j.node {
 		return fmt.Sprintf("Workload %s/%s is bound to node %s", j.Project, j.Workload, w.Spec.Node)
 	}
-	i := interfaceOf(w, j.Network)
+	i := interfaceOf(w, f.key)
 	if i < 0 {
 		return fmt.Sprintf("the declared Workload %s/%s has no interface in Network %s", j.Project, j.Workload, j.Network)
 	}
@@ -81,8 +83,14 @@ func (d *draft) forbidden(j *judged) string {
 // attachment has refuses the later one as a whole.
 func (d *draft) claimLive(j *judged) {
 	for _, a := range j.Addresses {
-		if owner := d.owner(a); j.foreign && owner != "" && owner != j.Workload {
-			j.refused = fmt.Sprintf("%s is declared by Workload %s/%s, and is in no address block of node %s", a, j.Project, owner, j.node)
+		owner := d.owner(a)
+		switch v, is := d.given[a]; {
+		case is: // who was given it has lost it already
+			j.refused = fmt.Sprintf("%s is the address of %s", a, v)
+		case j.foreign && owner != (Key{}) && owner != (Key{j.Project, j.Workload}):
+			j.refused = fmt.Sprintf("%s is declared by Workload %s, and is in no address block of node %s", a, owner, j.node)
+		}
+		if j.refused != "" {
 			d.problem(about(codeInUse, workloadName(Key{j.Project, j.Workload}), "", "the attachment on node "+j.node+" is refused: "+j.refused, "detach it, or choose another address for that Workload"))
 			return
 		}
@@ -114,10 +122,15 @@ func (d *draft) claimStatic(j *judged) {
 			j.refused = fmt.Sprintf("%s %s; %s", a, why, fix)
 			return // declared has told it
 		}
-		if owner := d.owner(a); owner != "" && owner != j.Workload {
-			j.refused = fmt.Sprintf("%s is declared by Workload %s/%s too", a, j.Project, owner)
+		if owner := d.owner(a); owner != (Key{}) && owner != me {
+			j.refused = fmt.Sprintf("%s is declared by Workload %s too", a, owner)
 			d.release(j)
 			return // declared has told it
+		}
+		if v, is := d.given[a]; is {
+			j.refused = fmt.Sprintf("%s is the address of %s", a, v)
+			d.release(j)
+			return // givenVIPs has told it
 		}
 		if c, taken := d.claims[a]; taken && (c.workload != me.String() || c.node != j.node) {
 			j.refused = fmt.Sprintf("%s is in use by %s on node %s", a, c.workload, c.node)
@@ -143,7 +156,7 @@ func (d *draft) release(j *judged) {
 }
 
 func (d *draft) staticField(j *judged, a netip.Addr) string {
-	i := interfaceOf(j.declared, j.Network)
+	i := interfaceOf(j.declared, d.f.key)
 	return fmt.Sprintf("spec.interfaces[%d].addresses[%d]", i, slices.Index(j.iface.Addresses, a.String()))
 }
 
@@ -152,13 +165,16 @@ func (d *draft) answer(j *judged) {
 	h := d.hosting(j.node)
 	g := snapshot.Grant{AttachmentKey: j.AttachmentKey, Error: j.refused}
 	if j.refused == "" {
-		j.number = d.number(attachedIdentity(j.Attachment, j.declared, d.f.project.domain))
+		j.number = d.number(attachedIdentity(j.Attachment, j.declared, d.f.domainOf(j.Project)))
 		if j.waits || d.vni == 0 || j.number == 0 || !d.f.host(j.node).numbered {
 			return
 		}
 		g.VNI, g.Identity, g.Addresses = d.vni, j.number, j.static
-		if j.iface != nil && j.iface.MAC != "" {
-			g.MAC, _ = snapshot.ParseMAC(j.iface.MAC)
+		if j.iface != nil {
+			g.Limit = limitOf(j.iface.Limit)
+			if j.iface.MAC != "" {
+				g.MAC, _ = snapshot.ParseMAC(j.iface.MAC)
+			}
 		}
 	}
 	h.grants = append(h.grants, g)
@@ -168,23 +184,30 @@ func (d *draft) answer(j *judged) {
 func (d *draft) declared() {
 	macs := map[string]string{}
 	for _, w := range d.f.workloads {
-		for _, text := range w.Spec.Interfaces[interfaceOf(w, d.f.key.Name)].Addresses {
-			if a, err := netip.ParseAddr(text); err == nil && d.owners[a] == "" {
-				d.owners[a] = w.Name
+		if d.f.network != nil && d.barred(w.Namespace) != "" {
+			continue
+		}
+		d.workloads = append(d.workloads, w)
+		for _, text := range w.Spec.Interfaces[interfaceOf(w, d.f.key)].Addresses {
+			if a, err := netip.ParseAddr(text); err == nil && d.owners[a] == (Key{}) {
+				d.owners[a] = Key{w.Namespace, w.Name}
 			}
 		}
 	}
 	for _, w := range d.f.workloads {
 		key := Key{w.Namespace, w.Name}
-		i := interfaceOf(w, d.f.key.Name)
+		i := interfaceOf(w, d.f.key)
 		iface := &w.Spec.Interfaces[i]
 		field := fmt.Sprintf("spec.interfaces[%d]", i)
 		if d.f.network == nil {
 			d.problem(about(codeNoNetwork, workloadName(key), field+".network", "Network "+d.f.key.String()+" does not exist", "create it or correct the name"))
 			continue
 		}
-		if d.f.project.domain == "" {
+		if p := d.f.projectOf(key.Project); p == nil || p.domain == "" {
 			d.problem(noDomain(workloadName(key), key.Project, "the Workload is connected to nothing"))
+		} else if why := d.barred(key.Project); why != "" {
+			d.problem(about(codeNoConsent, workloadName(key), field+".network", why, "choose another Network, or ask its owner"))
+			continue
 		}
 		if n := w.Spec.Node; n != "" && !d.f.host(n).exists {
 			d.problem(about(codeNoNode, workloadName(key), "spec.node", "Node "+n+" does not exist", "let it join or correct the name"))
@@ -210,14 +233,14 @@ func (d *draft) declaredAddresses(key Key, field string, iface *v1alpha1.Interfa
 		field := fmt.Sprintf("%s.addresses[%d]", field, j)
 		if code, why, fix := d.misplaced(a); code != "" {
 			d.problem(about(code, workloadName(key), field, fmt.Sprintf("%s %s", a, why), fix))
-		} else if owner := d.owner(a); owner != key.Name {
-			d.problem(about(codeDuplicate, workloadName(key), field, fmt.Sprintf("%s is declared by Workload %s/%s too, which comes first", a, key.Project, owner), "choose another address"))
+		} else if owner := d.owner(a); owner != key {
+			d.problem(about(codeDuplicate, workloadName(key), field, fmt.Sprintf("%s is declared by Workload %s too, which comes first", a, owner), "choose another address"))
 		}
 	}
 }
 
 // owner is the first declared Workload, by name, that names the address.
-func (d *draft) owner(a netip.Addr) string { return d.owners[a] }
+func (d *draft) owner(a netip.Addr) Key { return d.owners[a] }
 
 // misplaced says why no Workload may have the address.
 func (d *draft) misplaced(a netip.Addr) (code, why, fix string) {

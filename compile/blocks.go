@@ -14,7 +14,7 @@ import (
 // all that is not dynamic, what declared Workloads name, and what is in use
 // on other nodes.
 func (d *draft) blockRows() {
-	base := d.space.dynamic.minus(single(d.named))
+	base := d.space.dynamic.minus(single(d.named)).minus(single(d.kept))
 	for _, b := range d.f.network.Status.Blocks {
 		p, err := netip.ParsePrefix(b.CIDR)
 		if err != nil || d.vni == 0 {
@@ -119,10 +119,10 @@ func (d *draft) why(v6 bool) string {
 // full: every dynamic address of the family is in use or named.
 func (d *draft) full(v6 bool) bool {
 	size := d.space.dynamic.size(v6)
-	if size == 0 || int64(len(d.claims)+len(d.named)) < size {
+	if size == 0 || int64(len(d.claims)+len(d.named)+len(d.kept)) < size {
 		return false
 	}
-	taken := slices.Clone(d.named)
+	taken := slices.Concat(d.named, d.kept)
 	for a := range d.claims {
 		taken = append(taken, a)
 	}
@@ -189,13 +189,13 @@ func (d *draft) waiting() map[string][]Key {
 			out[j.node] = append(out[j.node], k)
 		}
 	}
-	for _, w := range d.f.workloads {
+	for _, w := range d.workloads {
 		k := Key{w.Namespace, w.Name}
 		h := d.f.host(w.Spec.Node)
 		if w.Spec.Node == "" || here[k] || !h.exists || h.external {
 			continue
 		}
-		if len(w.Spec.Interfaces[interfaceOf(w, d.f.key.Name)].Addresses) == 0 {
+		if len(w.Spec.Interfaces[interfaceOf(w, d.f.key)].Addresses) == 0 {
 			out[w.Spec.Node] = append(out[w.Spec.Node], k)
 		}
 	}
@@ -208,7 +208,7 @@ func (d *draft) unblocked() ranges {
 	for a := range d.claims {
 		taken = append(taken, v1alpha1.Range{First: a, Last: a})
 	}
-	for _, a := range d.named {
+	for _, a := range slices.Concat(d.named, d.kept) {
 		taken = append(taken, v1alpha1.Range{First: a, Last: a})
 	}
 	for _, b := range d.f.network.Status.Blocks {

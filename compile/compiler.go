@@ -36,12 +36,23 @@ func NeedsOf(in *Input) Needs { return NewCompiler().NeedsOf(in) }
 // Compile is the function Compile with a memory.
 func (c *Compiler) Compile(in *Input) (map[string]*snapshot.Snapshot, []v1alpha1.Problem) {
 	results := c.results(in)
-	out := c.assemble(in, results)
+	joints := c.joints(results)
+	out := c.assemble(in, joints)
 	problems := objectProblems(in)
 	for _, r := range results {
 		problems = append(problems, r.problems...)
 	}
-	problems = append(problems, c.policyProblems(in, results)...)
+	for _, j := range joints {
+		problems = append(problems, j.problems...)
+	}
+	for _, l := range c.memory.linked {
+		problems = append(problems, l.problems...)
+	}
+	for _, f := range c.memory.floatings {
+		problems = append(problems, f.problems...)
+	}
+	problems = append(problems, firewallProblems(in)...)
+	problems = append(problems, c.policyProblems(in, joints)...)
 	return out, sortProblems(problems)
 }
 
@@ -49,11 +60,12 @@ func (c *Compiler) Compile(in *Input) (map[string]*snapshot.Snapshot, []v1alpha1
 func (c *Compiler) NeedsOf(in *Input) Needs {
 	var out Needs
 	for _, r := range c.results(in) {
-		if n := r.facts.network; n != nil && n.Status.VNI == 0 {
+		if n := r.facts.network; n != nil && n.Status.VNI == 0 && !n.Spec.External {
 			out.VNIs = append(out.VNIs, r.facts.key)
 		}
 		out.Identities = append(out.Identities, r.identities...)
 		out.Blocks = append(out.Blocks, r.blocks...)
+		out.Addresses = append(out.Addresses, r.addresses...)
 	}
 	byKey := map[IdentityKey]snapshot.Identity{}
 	for _, id := range out.Identities {
@@ -68,6 +80,22 @@ func (c *Compiler) NeedsOf(in *Input) Needs {
 			out.NodeNumbers = append(out.NodeNumbers, name)
 		}
 	}
+	for _, s := range in.Services {
+		if s.Spec.ExternalName != "" {
+			out.Names = append(out.Names, s.Spec.ExternalName)
+		}
+	}
+	slices.Sort(out.Names)
+	out.Names = slices.Compact(out.Names)
+	return out
+}
+
+// joints gives the joint result of every Network, sorted by key.
+func (c *Compiler) joints(results []*result) []*joint {
+	out := make([]*joint, len(results))
+	for i, r := range results {
+		out[i] = c.memory.joints[r.facts.key]
+	}
 	return out
 }
 
@@ -75,9 +103,9 @@ func (c *Compiler) NeedsOf(in *Input) Needs {
 func (c *Compiler) results(in *Input) []*result {
 	m := c.memory
 	m.learn(in)
-	if m.all || m.renamed {
+	if m.all || m.renamed || m.serviced {
 		c.dangling = map[*v1alpha1.Policy][]v1alpha1.Problem{}
-		m.renamed = false
+		m.renamed, m.serviced = false, false
 	}
 	c.forget(in)
 	c.refresh()

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"strings"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot/policy"
@@ -18,7 +19,7 @@ type life struct {
 
 // policyProblems says which Policies refer to what is not there, select
 // nobody or have rules that never decide.
-func (c *Compiler) policyProblems(in *Input, results []*result) []v1alpha1.Problem {
+func (c *Compiler) policyProblems(in *Input, results []*joint) []v1alpha1.Problem {
 	var out []v1alpha1.Problem
 	var names map[Key]bool
 	for _, p := range in.Policies {
@@ -43,11 +44,11 @@ func (c *Compiler) policyProblems(in *Input, results []*result) []v1alpha1.Probl
 }
 
 // lives follows the Policies that are wanted through the results.
-func (c *Compiler) lives(results []*result, wanted func(*v1alpha1.Policy) bool) []v1alpha1.Problem {
+func (c *Compiler) lives(results []*joint, wanted func(*v1alpha1.Policy) bool) []v1alpha1.Problem {
 	lives := map[*v1alpha1.Policy]*life{}
 	for _, r := range results {
 		for i := range r.fates {
-			p := r.facts.project.policies[i]
+			p := r.fates[i].policy
 			if !wanted(p) {
 				continue
 			}
@@ -56,7 +57,7 @@ func (c *Compiler) lives(results []*result, wanted func(*v1alpha1.Policy) bool) 
 				l = newLife(p)
 				lives[p] = l
 			}
-			l.add(&r.fates[i])
+			l.add(&r.fates[i].fate)
 		}
 	}
 	var out []v1alpha1.Problem
@@ -161,10 +162,13 @@ func (r *references) dangling() []v1alpha1.Problem {
 				peers, list = rules[i].To, "to"
 			}
 			for j := range peers {
+				field := fmt.Sprintf("spec.%s[%d].%s[%d]", dir, i, list, j)
+				if peers[j].Service != "" {
+					r.service(field+".service", peers[j].Service, peers[j].Project)
+				}
 				if peers[j].Project == "" && peers[j].Network == "" {
 					continue
 				}
-				field := fmt.Sprintf("spec.%s[%d].%s[%d]", dir, i, list, j)
 				r.project(field+".project", peers[j].Project)
 				r.network(field+".network", peers[j].Network, peers[j].Project)
 			}
@@ -185,9 +189,26 @@ func (r *references) project(field, name string) {
 	switch {
 	case !known:
 		r.warn(codeNoProject, field, "project "+name+" does not exist or belongs to no Domain", "correct the name or label the namespace")
-	case r.p.Namespace != v1alpha1.SystemNamespace && d != r.in.Projects[r.p.Namespace]:
-		r.warn(codeNoProject, field, "project "+name+" belongs to another Domain", "a Policy reaches only its own Domain; remove it")
+	case r.p.Namespace != v1alpha1.SystemNamespace && d != r.in.Projects[r.p.Namespace] && strings.HasPrefix(field, "spec.subject"):
+		r.warn(codeNoProject, field, "project "+name+" belongs to another Domain", "a Policy protects only its own Domain; remove it")
 	}
+}
+
+func (r *references) service(field, name, project string) {
+	if project == "" && tierOf(r.p) == policy.Project {
+		project = r.p.Namespace
+	}
+	if project == "" || project == "*" {
+		for k := range r.in.Services {
+			if k.Name == name {
+				return
+			}
+		}
+		project = "any project"
+	} else if r.in.Services[Key{project, name}] != nil {
+		return
+	}
+	r.warn(codeNoService, field, "Service "+name+" does not exist in "+project, "create it or correct the name")
 }
 
 func (r *references) network(field, name, project string) {
@@ -200,6 +221,8 @@ func (r *references) network(field, name, project string) {
 	where := "project " + project
 	var exists bool
 	switch {
+	case strings.Contains(name, "/"):
+		exists, where = r.in.Networks[networkOf("", name)] != nil, "its project"
 	case project != "" && project != "*":
 		exists = r.in.Networks[Key{project, name}] != nil
 	case r.p.Namespace == v1alpha1.SystemNamespace:

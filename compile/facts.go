@@ -10,41 +10,6 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-// refresh computes anew what the marked projects have.
-func (c *Compiler) refresh() {
-	m := c.memory
-	wide := m.domainWide()
-	for name, b := range m.buckets {
-		if !m.all && !b.dirty {
-			continue
-		}
-		b.dirty = false
-		b.project = m.makeProject(name, b, wide)
-		if len(b.networks)+len(b.workloads)+len(b.policies)+len(b.identities)+len(b.attachments) == 0 {
-			delete(m.buckets, name)
-			continue
-		}
-		facts := m.facts(name, b)
-		old := b.results
-		b.results = make([]*result, 0, len(facts))
-		for _, k := range slices.SortedFunc(maps.Keys(facts), compareKeys) {
-			f := facts[k]
-			i, known := slices.BinarySearchFunc(old, k, func(r *result, k Key) int { return compareKeys(r.facts.key, k) })
-			if known && old[i].facts.equal(f) {
-				b.results = append(b.results, old[i])
-				continue
-			}
-			r := c.compileNetwork(f)
-			if known {
-				r.keep(old[i])
-			}
-			b.results = append(b.results, r)
-		}
-		b.problems = c.lives(b.results, func(p *v1alpha1.Policy) bool { return tierOf(p) == policy.Project })
-	}
-	m.all = false
-}
-
 // domainWide lists the Policies of tiers admin and baseline for each Domain,
 // the system's included.
 func (m *memory) domainWide() map[string][]*v1alpha1.Policy {
@@ -117,24 +82,84 @@ func (m *memory) facts(name string, b *bucket) map[Key]*facts {
 	}
 	for _, w := range b.workloads {
 		for i := range w.Spec.Interfaces {
-			f := of(w.Spec.Interfaces[i].Network)
-			f.workloads = append(f.workloads, w)
+			if n := networkOf(name, w.Spec.Interfaces[i].Network); n.Project == name {
+				f := of(n.Name)
+				f.workloads = append(f.workloads, w)
+			}
 		}
 	}
-	for node, list := range b.attachments {
-		if !m.hosts[node].exists {
-			continue // the node was removed, and what it said with it
-		}
-		for _, a := range list {
-			f := of(a.Network)
-			f.attachments = append(f.attachments, located{node: node, Attachment: a, declared: b.workloads[Key{name, a.Workload}]})
+	for n, list := range m.foreign {
+		if n.Project == name {
+			for _, w := range list {
+				f := of(n.Name)
+				f.workloads = append(f.workloads, w)
+			}
 		}
 	}
-	for _, f := range out {
+	for _, s := range b.services {
+		for i := range s.Spec.Networks {
+			f := of(s.Spec.Networks[i].Network)
+			f.services = append(f.services, s)
+		}
+	}
+	for _, lists := range []map[string][]*snapshot.Attachment{b.attachments, b.guests} {
+		for node, list := range lists {
+			if !m.hosts[node].exists {
+				continue // the node was removed, and what it said with it
+			}
+			for _, a := range list {
+				if n := networkOf(a.Project, a.Network); n.Project == name {
+					f := of(n.Name)
+					f.attachments = append(f.attachments, located{node: node, Attachment: a, declared: m.workloads[Key{a.Project, a.Workload}]})
+				}
+			}
+		}
+	}
+	for k, f := range out {
+		m.addFloats(k, f)
+		m.addGuests(f)
 		f.sort()
 		f.hosts = m.hostsOf(f)
 	}
 	return out
+}
+
+// addFloats finds the FloatingIPs of the pool, and who may have one.
+func (m *memory) addFloats(k Key, f *facts) {
+	if f.network == nil {
+		return
+	}
+	if f.network.Spec.External {
+		f.taken = m.taken
+	}
+	for _, o := range m.pools[k] {
+		c := poolClaim{FloatingIP: o}
+		domain, mine := m.projects[k.Project], m.projects[o.Namespace]
+		switch {
+		case mine == "":
+			c.refused = "project " + o.Namespace + " belongs to no Domain"
+		case !consents(f.network, domain, o.Namespace, mine, v1alpha1.ConsentFloatingIP):
+			c.refused = noConsent(k, domain, o.Namespace, mine, v1alpha1.ConsentFloatingIP)
+		}
+		f.floats = append(f.floats, c)
+	}
+}
+
+// addGuests finds the other projects whose Workloads are in the Network.
+func (m *memory) addGuests(f *facts) {
+	names := map[string]bool{}
+	for _, w := range f.workloads {
+		names[w.Namespace] = true
+	}
+	for _, a := range f.attachments {
+		names[a.Project] = true
+	}
+	delete(names, f.key.Project)
+	for _, n := range sortedNames(names) {
+		if b := m.buckets[n]; b != nil && b.project != nil {
+			f.guests = append(f.guests, b.project)
+		}
+	}
 }
 
 // hostsOf lists the nodes that the Network has to do with.

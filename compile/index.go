@@ -41,6 +41,7 @@ type project struct {
 	// policies that may hold for its Workloads, in the order in which they are
 	// asked: admin, project, baseline.
 	policies []*v1alpha1.Policy
+	index    *index
 }
 
 func (p *project) equal(o *project) bool {
@@ -78,14 +79,14 @@ func sameBlock(a, b snapshot.Block) bool {
 
 // host is what a Network needs to know of a node.
 type host struct {
-	name                       string
+	name, zone                 string
 	exists, external, numbered bool
 	// echo is what the node says of its blocks of the Network.
 	echo []snapshot.Block
 }
 
 func (h host) equal(o host) bool {
-	return h.name == o.name && h.exists == o.exists && h.external == o.external && h.numbered == o.numbered &&
+	return h.name == o.name && h.zone == o.zone && h.exists == o.exists && h.external == o.external && h.numbered == o.numbered &&
 		slices.EqualFunc(h.echo, o.echo, sameBlock)
 }
 
@@ -94,17 +95,30 @@ type facts struct {
 	key     Key
 	network *v1alpha1.Network // nil: something refers to it, but it does not exist
 	// twin is another Network with the same VNI, which then counts.
-	twin        string
-	project     *project
+	twin    string
+	project *project
+	// guests are other projects with Workloads in the Network, sorted by name.
+	guests      []*project
 	workloads   []*v1alpha1.Workload // that list the Network, sorted by name
 	attachments []located            // sorted by since, node and key
 	hosts       []host               // sorted by name
+	services    []*v1alpha1.Service  // that list the Network, sorted by name
+	floats      []poolClaim          // FloatingIPs of this pool, sorted by key
+	// taken are addresses of the underlay that are somebody's, for an external
+	// pool; sorted.
+	taken []netip.Addr
+}
+
+// poolClaim is a FloatingIP with the reason why the pool refuses it.
+type poolClaim struct {
+	*v1alpha1.FloatingIP
+	refused string
 }
 
 func (f *facts) equal(o *facts) bool {
 	return o != nil && f.network == o.network && f.twin == o.twin && f.project == o.project &&
-		slices.Equal(f.workloads, o.workloads) && slices.EqualFunc(f.attachments, o.attachments, located.equal) &&
-		slices.EqualFunc(f.hosts, o.hosts, host.equal)
+		slices.Equal(f.guests, o.guests) && slices.Equal(f.workloads, o.workloads) && slices.EqualFunc(f.attachments, o.attachments, located.equal) &&
+		slices.EqualFunc(f.hosts, o.hosts, host.equal) && slices.Equal(f.services, o.services) && slices.Equal(f.floats, o.floats) && slices.Equal(f.taken, o.taken)
 }
 
 func (f *facts) host(name string) host {
@@ -115,8 +129,13 @@ func (f *facts) host(name string) host {
 }
 
 func (f *facts) sort() {
-	slices.SortFunc(f.workloads, func(a, b *v1alpha1.Workload) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(f.workloads, func(a, b *v1alpha1.Workload) int {
+		return cmp.Or(-boolOrder(a.Namespace == f.key.Project, b.Namespace == f.key.Project), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
 	f.workloads = slices.Compact(f.workloads)
+	slices.SortFunc(f.services, func(a, b *v1alpha1.Service) int { return cmp.Compare(a.Name, b.Name) })
+	f.services = slices.Compact(f.services)
+	slices.SortFunc(f.floats, func(a, b poolClaim) int { return compareKeys(Key{a.Namespace, a.Name}, Key{b.Namespace, b.Name}) })
 	// Since is what a node says. Whoever says "before you" comes first only
 	// among those who have what was given to them.
 	given := f.given()
@@ -154,7 +173,7 @@ func (f *facts) given() func(a *located, ip netip.Addr) bool {
 		if w == nil || w.Spec.Node != "" && w.Spec.Node != a.node {
 			return false
 		}
-		i := interfaceOf(w, a.Network)
+		i := interfaceOf(w, f.key)
 		return i >= 0 && slices.ContainsFunc(w.Spec.Interfaces[i].Addresses, func(text string) bool {
 			named, err := netip.ParseAddr(text)
 			return err == nil && named == ip

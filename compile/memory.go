@@ -2,6 +2,7 @@ package compile
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -18,6 +19,11 @@ type memory struct {
 	policies   map[Key]*v1alpha1.Policy
 	identities map[IdentityKey]policy.Identity
 	reports    map[string]*report
+	links      map[Key]*v1alpha1.Link
+	services   map[Key]*v1alpha1.Service
+	floats     map[Key]*v1alpha1.FloatingIP
+	away       map[string]bool
+	resolved   map[string][]netip.Addr
 	projects   map[string]string
 	trusts     map[string]string // Domain -> trust domain
 	hosts      map[string]host   // without echo
@@ -29,9 +35,42 @@ type memory struct {
 	twins map[Key]string
 	owner map[snapshot.VNI]Key
 
+	// foreign are Workloads with an interface in a Network of another project.
+	foreign map[Key]map[Key]*v1alpha1.Workload
+	// visits: into whose Networks Workloads of a project have reached so far.
+	visits map[string]map[string]bool
+	// pools are the FloatingIPs of each Network.
+	pools map[Key]map[Key]*v1alpha1.FloatingIP
+	// users are the projects whose Policies have named a Service so far; "" is
+	// every one.
+	users map[Key]map[string]bool
+	// external are the Services that have had an external name so far.
+	external map[string]map[Key]bool
+	health   map[snapshot.VNI]*healths
+	lanes    map[Key]*lane
+	egress   map[netip.Addr]egress
+	// underlay addresses of nodes; taken, those and the egress addresses.
+	underlay, taken []netip.Addr
+
+	// What followed from the last Input.
+	results   map[Key]*result
+	linked    map[Key]*linked
+	floatings map[Key]*floating
+	joints    map[Key]*joint
+	// touching are the Links and FloatingIPs by Network.
+	touching map[Key]*touching
+
 	// Of the running compile: everything may be different; a Network came or
-	// went.
-	all, renamed bool
+	// went; Links have to be judged anew; Networks whose joint may be different.
+	all, renamed, relink bool
+	serviced             bool // a Service came or went
+	rejoin               map[Key]bool
+}
+
+// touching is what one Network has to do with others.
+type touching struct {
+	links      []*linked
+	pool, home []*floating
 }
 
 // bucket is what one project has.
@@ -41,10 +80,13 @@ type bucket struct {
 	policies    map[Key]*v1alpha1.Policy // of tier project
 	identities  map[IdentityKey]*who
 	attachments map[string][]*snapshot.Attachment // by node
+	guests      map[string][]*snapshot.Attachment // of other projects, in its Networks; by node
+	services    map[Key]*v1alpha1.Service
 	dirty       bool
 
 	project  *project
 	results  []*result // sorted by key
+	stale    bool      // the problems have to be looked for anew
 	problems []v1alpha1.Problem
 }
 
@@ -52,14 +94,20 @@ type bucket struct {
 type report struct {
 	*snapshot.Report
 	attachments map[string][]*snapshot.Attachment
+	guests      map[string][]*snapshot.Attachment // by the project of the Network
 	blocks      map[snapshot.VNI][]snapshot.Block
+	health      map[snapshot.VNI]map[snapshot.CheckKey]bool
 }
 
 func newMemory() *memory {
 	return &memory{
 		workloads: map[Key]*v1alpha1.Workload{}, networks: map[Key]*v1alpha1.Network{}, policies: map[Key]*v1alpha1.Policy{},
 		identities: map[IdentityKey]policy.Identity{}, reports: map[string]*report{},
-		buckets: map[string]*bucket{}, wide: map[Key]*v1alpha1.Policy{}, all: true,
+		links: map[Key]*v1alpha1.Link{}, services: map[Key]*v1alpha1.Service{}, floats: map[Key]*v1alpha1.FloatingIP{},
+		buckets: map[string]*bucket{}, wide: map[Key]*v1alpha1.Policy{}, foreign: map[Key]map[Key]*v1alpha1.Workload{}, visits: map[string]map[string]bool{},
+		pools: map[Key]map[Key]*v1alpha1.FloatingIP{}, users: map[Key]map[string]bool{}, external: map[string]map[Key]bool{}, health: map[snapshot.VNI]*healths{},
+		lanes: map[Key]*lane{}, results: map[Key]*result{}, linked: map[Key]*linked{}, floatings: map[Key]*floating{}, joints: map[Key]*joint{},
+		touching: map[Key]*touching{}, rejoin: map[Key]bool{}, all: true, relink: true,
 	}
 }
 
@@ -67,7 +115,7 @@ func (m *memory) bucket(project string) *bucket {
 	b := m.buckets[project]
 	if b == nil {
 		b = &bucket{networks: map[Key]*v1alpha1.Network{}, workloads: map[Key]*v1alpha1.Workload{}, policies: map[Key]*v1alpha1.Policy{},
-			identities: map[IdentityKey]*who{}, attachments: map[string][]*snapshot.Attachment{}}
+			identities: map[IdentityKey]*who{}, attachments: map[string][]*snapshot.Attachment{}, guests: map[string][]*snapshot.Attachment{}, services: map[Key]*v1alpha1.Service{}}
 		m.buckets[project] = b
 	}
 	return b
@@ -113,13 +161,18 @@ func put[K comparable, V any](m map[K]*V, k K, v *V) {
 // learn brings the memory to the Input and marks what is different.
 func (m *memory) learn(in *Input) {
 	m.places(in)
-	diff(m.workloads, in.Workloads, func(k Key, _, w *v1alpha1.Workload) { put(m.touch(k.Project).workloads, k, w) })
+	diff(m.workloads, in.Workloads, func(k Key, old, w *v1alpha1.Workload) {
+		put(m.touch(k.Project).workloads, k, w)
+		m.learnForeign(k, old, w)
+	})
 	m.learnNetworks(in)
+	m.learnReach(in)
 	diff(m.policies, in.Policies, func(k Key, old, p *v1alpha1.Policy) {
 		if old != nil && tierOf(old) != policy.Project || p != nil && tierOf(p) != policy.Project {
 			m.all = true
 		}
 		delete(m.wide, k)
+		m.learnUsers(k, p)
 		b := m.touch(k.Project)
 		delete(b.policies, k)
 		switch {
@@ -158,20 +211,28 @@ func (m *memory) places(in *Input) {
 	}
 	hosts := make(map[string]host, len(in.Nodes))
 	for name, n := range in.Nodes {
-		hosts[name] = host{name: name, exists: true, external: n.Spec.External, numbered: in.NodeNumbers[name] != 0}
+		hosts[name] = host{name: name, zone: n.Spec.Zone, exists: true, external: n.Spec.External, numbered: in.NodeNumbers[name] != 0}
 	}
+	m.underlay = m.underlay[:0:0]
+	for _, n := range nodeRows(in) {
+		if n.Address.IsValid() {
+			m.underlay = append(m.underlay, n.Address)
+		}
+	}
+	slices.SortFunc(m.underlay, netip.Addr.Compare)
 	if !maps.EqualFunc(hosts, m.hosts, host.equal) {
 		m.hosts, m.all = hosts, true
 	}
 }
 
 func (m *memory) learnNetworks(in *Input) {
-	seen := false
+	seen := m.relink
 	diff(m.networks, in.Networks, func(k Key, old, n *v1alpha1.Network) {
 		put(m.touch(k.Project).networks, k, n)
 		seen = true
 		m.renamed = m.renamed || old == nil || n == nil
 	})
+	m.relink = m.relink || seen || m.all
 	if !seen {
 		return
 	}
@@ -214,10 +275,20 @@ func (m *memory) learnReports(in *Input) {
 }
 
 func sortReport(r *snapshot.Report) *report {
-	out := &report{Report: r, attachments: map[string][]*snapshot.Attachment{}, blocks: map[snapshot.VNI][]snapshot.Block{}}
+	out := &report{Report: r, attachments: map[string][]*snapshot.Attachment{}, guests: map[string][]*snapshot.Attachment{},
+		blocks: map[snapshot.VNI][]snapshot.Block{}, health: map[snapshot.VNI]map[snapshot.CheckKey]bool{}}
 	for i := range r.Attachments {
 		a := &r.Attachments[i]
 		out.attachments[a.Project] = append(out.attachments[a.Project], a)
+		if p := networkOf(a.Project, a.Network).Project; p != a.Project {
+			out.guests[p] = append(out.guests[p], a)
+		}
+	}
+	for _, h := range r.Health {
+		if out.health[h.Addr.VNI] == nil {
+			out.health[h.Addr.VNI] = map[snapshot.CheckKey]bool{}
+		}
+		out.health[h.Addr.VNI][h.CheckKey] = h.Healthy
 	}
 	for _, b := range r.Blocks {
 		out.blocks[b.VNI] = append(out.blocks[b.VNI], b)
@@ -246,6 +317,24 @@ func (m *memory) learnReport(node string, old, now *report) {
 			}
 			if bucket.attachments[node] = b; b == nil {
 				delete(bucket.attachments, node)
+			}
+		}
+		for p := range of.guests {
+			a, b := old.guests[p], now.guests[p]
+			bucket := m.bucket(p)
+			if !slices.EqualFunc(a, b, sameAttachment) {
+				bucket.dirty = true
+			}
+			if bucket.guests[node] = b; b == nil {
+				delete(bucket.guests, node)
+			}
+			for _, x := range b {
+				m.visit(x.Project, p)
+			}
+		}
+		for v := range of.health {
+			if !maps.Equal(old.health[v], now.health[v]) {
+				m.learnHealth(v)
 			}
 		}
 		for v := range of.blocks {

@@ -3,8 +3,10 @@ package compile
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
@@ -24,7 +26,24 @@ type result struct {
 	identities    []snapshot.Identity // that are not allocated yet
 	blocks        []BlockNeed
 	problems      []v1alpha1.Problem
-	fates         []fate // in the order of facts.project.policies
+	used          []policy.Identity // by Workloads of the Network, sorted
+	space         space
+	vips          []vip // in force, sorted by address
+	addresses     []AddressNeed
+	// byWorkload finds endpoints; made when first asked for.
+	byWorkload map[Key][]int
+}
+
+// of lists the indices of the endpoints of a Workload.
+func (r *result) of(workload Key) []int {
+	if r.byWorkload == nil {
+		r.byWorkload = make(map[Key][]int, len(r.endpoints))
+		for i, e := range r.endpoints {
+			k := Key{e.Project, e.Workload}
+			r.byWorkload[k] = append(r.byWorkload[k], i)
+		}
+	}
+	return r.byWorkload[workload]
 }
 
 // hosting is what one node gets of one Network.
@@ -48,14 +67,19 @@ type draft struct {
 	c      *Compiler
 	f      *facts
 	vni    snapshot.VNI
-	space  space
 	claims map[netip.Addr]claim // who has or gets which address
+	// workloads are those of f that may be here.
+	workloads []*v1alpha1.Workload
+	// given are the addresses of Services and FloatingIPs; kept, those and the
+	// ones that they wait for.
+	given  map[netip.Addr]vip
+	kept   []netip.Addr
 	judged []judged
 	// named are the addresses that declared Workloads name.
 	named []netip.Addr
 	// owners: the first declared Workload, by name, that names an address.
-	owners map[netip.Addr]string
-	used   map[policy.Identity]bool
+	owners map[netip.Addr]Key
+	who    map[policy.Identity]bool
 }
 
 // claim says who holds an address.
@@ -78,25 +102,29 @@ type judged struct {
 // compileNetwork computes the result of one Network.
 func (c *Compiler) compileNetwork(f *facts) *result {
 	d := &draft{c: c, f: f, result: &result{facts: f, hosts: map[string]*hosting{}},
-		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]string{}, used: map[policy.Identity]bool{}}
+		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]Key{}, who: map[policy.Identity]bool{}, given: map[netip.Addr]vip{}}
 	if f.network != nil {
 		d.space = spaceOf(&f.network.Spec)
 		d.vni = snapshot.VNI(f.network.Status.VNI)
 	}
-	d.live = f.network != nil && d.vni != 0 && f.project.missing == "" && f.twin == ""
+	d.live = f.network != nil && d.vni != 0 && f.project.missing == "" && f.twin == "" && !f.network.Spec.External
 	d.networkProblems()
 	d.declared()
+	d.givenVIPs()
 	d.judge()
 	d.external()
 	d.members()
 	if f.network != nil {
+		d.wishedVIPs()
 		d.blockRows()
-		d.capacity()
+		if !f.network.Spec.External {
+			d.capacity()
+		}
 	}
 	if d.live {
 		d.rows()
 	}
-	d.policies()
+	d.used = slices.Sorted(maps.Keys(d.who))
 	d.problems = sortProblems(d.problems)
 	return d.result
 }
@@ -104,9 +132,21 @@ func (c *Compiler) compileNetwork(f *facts) *result {
 func (d *draft) problem(p v1alpha1.Problem) { d.problems = append(d.problems, p) }
 
 func (d *draft) networkProblems() {
+	for _, s := range d.f.services {
+		object := "Service " + s.Namespace + "/" + s.Name
+		i := slices.IndexFunc(s.Spec.Networks, func(n v1alpha1.ServiceNetwork) bool { return n.Network == d.f.key.Name })
+		field := fmt.Sprintf("spec.networks[%d].network", i)
+		switch {
+		case d.f.network == nil:
+			d.problem(about(codeNoNetwork, object, field, "Network "+d.f.key.String()+" does not exist", "create it or correct the name"))
+		case d.f.network.Spec.External:
+			d.problem(about(codeNotInPool, object, field, "Network "+d.f.key.String()+" is external: its addresses are for FloatingIPs", "put a FloatingIP there"))
+		}
+	}
 	if d.f.network == nil {
 		return
 	}
+	d.nameProblems()
 	name := networkName(d.f.key)
 	for _, p := range v1alpha1.ValidateNetwork(d.f.network) {
 		if !p.Warning {
@@ -134,27 +174,28 @@ func (d *draft) hosting(node string) *hosting {
 
 // number finds the identity's number, or notes that it is needed.
 func (d *draft) number(id snapshot.Identity) policy.Identity {
-	if d.f.project.missing != "" {
+	p := d.f.projectOf(id.Project)
+	if d.f.project.missing != "" || p == nil || p.missing != "" {
 		return 0
 	}
-	n, ok := d.f.project.numbers[KeyOf(id)]
+	n, ok := p.numbers[KeyOf(id)]
 	if !ok {
-		id.SPIFFE = spiffe(d.f.project.trust, id.Project, id.Account)
+		id.SPIFFE = spiffe(p.trust, id.Project, id.Account)
 		d.identities = append(d.identities, id)
 		return 0
 	}
-	d.used[n] = true
+	d.who[n] = true
 	return n
 }
 
 // external makes the endpoints of declared Workloads behind Nodes without an
 // agent. What is live elsewhere keeps its address.
 func (d *draft) external() {
-	for _, w := range d.f.workloads {
-		if h := d.f.host(w.Spec.Node); !h.external {
+	for _, w := range d.workloads {
+		if h := d.f.host(w.Spec.Node); !h.external || d.f.network == nil {
 			continue
 		}
-		i := interfaceOf(w, d.f.key.Name)
+		i := interfaceOf(w, d.f.key)
 		iface := &w.Spec.Interfaces[i]
 		key := Key{w.Namespace, w.Name}
 		field := fmt.Sprintf("spec.interfaces[%d]", i)
@@ -164,14 +205,14 @@ func (d *draft) external() {
 				"write both"))
 			continue
 		}
-		n := d.number(declaredIdentity(w, d.f.project.domain))
+		n := d.number(declaredIdentity(w, d.f.domainOf(w.Namespace)))
 		for j, text := range iface.Addresses {
 			a, err := netip.ParseAddr(text)
 			if err != nil {
 				continue
 			}
 			field := fmt.Sprintf("%s.addresses[%d]", field, j)
-			if code, _, _ := d.misplaced(a); code != "" || d.owner(a) != w.Name {
+			if code, _, _ := d.misplaced(a); code != "" || d.owner(a) != key {
 				continue // declared has told it
 			}
 			if c, taken := d.claims[a]; taken {
@@ -201,8 +242,8 @@ func (d *draft) members() {
 		h.member = true
 		h.add(a.number)
 	}
-	for _, w := range d.f.workloads {
-		n := d.number(declaredIdentity(w, d.f.project.domain))
+	for _, w := range d.workloads {
+		n := d.number(declaredIdentity(w, d.f.domainOf(w.Namespace)))
 		host := d.f.host(w.Spec.Node)
 		if w.Spec.Node == "" || !host.exists || host.external {
 			continue
@@ -229,7 +270,7 @@ func (h *hosting) add(n policy.Identity) {
 func (d *draft) rows() {
 	spec := &d.f.network.Spec
 	d.row = snapshot.Network{VNI: d.vni, Project: d.f.key.Project, Name: d.f.key.Name, Domain: d.f.project.domain,
-		Prefixes: d.space.prefixes, MTU: int(spec.MTU), Deny: spec.Default == v1alpha1.DefaultDeny}
+		Prefixes: d.space.prefixes, MTU: int(spec.MTU), Deny: spec.Default == v1alpha1.DefaultDeny, Limit: limitOf(spec.Limit)}
 	for i := range d.judged {
 		a := &d.judged[i]
 		if a.refused != "" || a.number == 0 {
@@ -248,7 +289,16 @@ func (d *draft) rows() {
 	d.endpointNodes = slices.Compact(d.endpointNodes)
 }
 
+// networkOf is the Network that "network" or "project/network" means to a
+// project.
+func networkOf(project, ref string) Key {
+	if p, n, other := strings.Cut(ref, "/"); other {
+		return Key{p, n}
+	}
+	return Key{project, ref}
+}
+
 // interfaceOf is the index of the interface in the Network, or -1.
-func interfaceOf(w *v1alpha1.Workload, network string) int {
-	return slices.IndexFunc(w.Spec.Interfaces, func(i v1alpha1.Interface) bool { return i.Network == network })
+func interfaceOf(w *v1alpha1.Workload, network Key) int {
+	return slices.IndexFunc(w.Spec.Interfaces, func(i v1alpha1.Interface) bool { return networkOf(w.Namespace, i.Network) == network })
 }

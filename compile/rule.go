@@ -2,8 +2,8 @@ package compile
 
 import (
 	"net/netip"
-	"slices"
 	"strconv"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -22,8 +22,10 @@ type parsedPolicy struct {
 	networks []string
 	projects []string
 	// selects: the Policy speaks of the direction at all.
-	selects  [2]bool
-	rules    [2][]parsedRule
+	selects [2]bool
+	rules   [2][]parsedRule
+	// services that peers name; Project "" is the default.
+	services []Key
 	problems []v1alpha1.Problem
 }
 
@@ -33,6 +35,8 @@ type parsedRule struct {
 	action policy.Action
 	peers  []parsedPeer
 	ports  []policy.PortRange
+	// equal are the label keys that both ends must share.
+	equal []string
 }
 
 type parsedPeer struct {
@@ -40,8 +44,11 @@ type parsedPeer struct {
 	selector parsedSelector
 	// project is the one named, "" for the default.
 	project, network string
-	cidr             netip.Prefix
-	except           []netip.Prefix
+	// labelled: labels are given, if only to select everybody.
+	labelled      bool
+	service, name string
+	cidr          netip.Prefix
+	except        []netip.Prefix
 }
 
 // parsedSelector is a label selector; a broken one matches nobody, and who
@@ -80,7 +87,7 @@ func (out *parsedPolicy) parseRule(p *v1alpha1.Policy, dir policy.Direction, i i
 	}
 	parsed := parsedRule{
 		id:    policy.RuleID("policy/" + p.Namespace + "/" + p.Name + "/" + dir.String() + "/" + name),
-		field: "spec." + dir.String() + "[" + strconv.Itoa(i) + "]", action: actionOf(r.Action),
+		field: "spec." + dir.String() + "[" + strconv.Itoa(i) + "]", action: actionOf(r.Action), equal: r.MatchEqual,
 	}
 	list := ".from"
 	peers = r.From
@@ -97,7 +104,11 @@ func (out *parsedPolicy) parseRule(p *v1alpha1.Policy, dir policy.Direction, i i
 }
 
 func (out *parsedPolicy) parsePeer(p *v1alpha1.Policy, peer *v1alpha1.Peer, field string) parsedPeer {
-	parsed := parsedPeer{field: field, project: peer.Project, network: peer.Network, selector: out.parseSelector(p, peer.Labels, field+".labels")}
+	parsed := parsedPeer{field: field, project: peer.Project, network: peer.Network, labelled: peer.Labels != nil, service: peer.Service,
+		name: strings.ToLower(strings.TrimSuffix(peer.Name, ".")), selector: out.parseSelector(p, peer.Labels, field+".labels")}
+	if peer.Service != "" {
+		out.services = append(out.services, Key{peer.Project, peer.Service})
+	}
 	if peer.CIDR == "" {
 		return parsed
 	}
@@ -162,73 +173,4 @@ func portRange(p v1alpha1.Port) policy.PortRange {
 		}
 	}
 	return out
-}
-
-// miss says why a peer or rule can match nobody; "" when it can.
-type miss string
-
-// resolve turns the peers of a rule into identities of the Network.
-func (d *draft) resolve(p *parsedPolicy, own string, r *parsedRule) (policy.Rule, miss) {
-	out := policy.Rule{ID: r.id, Tier: p.tier, Action: r.action, Audit: p.audit, Ports: r.ports}
-	var why miss
-	for i := range r.peers {
-		peer, missed := d.resolvePeer(p, own, r.action, &r.peers[i])
-		if missed != "" {
-			if why == "" {
-				why = missed
-			}
-			continue
-		}
-		out.Peers = append(out.Peers, peer)
-	}
-	if len(r.peers) > 0 && len(out.Peers) == 0 {
-		// No peers would mean everybody; this one is nobody.
-		out.Peers = []policy.Peer{{}}
-		return out, why
-	}
-	return out, ""
-}
-
-// resolvePeer resolves one peer. Without Links every peer is in the same
-// Network, hence in the same project.
-func (d *draft) resolvePeer(p *parsedPolicy, own string, action policy.Action, peer *parsedPeer) (policy.Peer, miss) {
-	here := d.f.key
-	if peer.selector.broken {
-		if action == policy.Deny {
-			return policy.Peer{Anyone: true}, ""
-		}
-		return policy.Peer{}, "its selector is not valid"
-	}
-	scope := peer.project
-	if scope == "" && p.tier == policy.Project {
-		scope = own
-	}
-	if scope != "" && scope != "*" && scope != here.Project {
-		return policy.Peer{}, miss("project " + scope + " has no interface in Network " + here.String())
-	}
-	if peer.network != "" && peer.network != here.Name {
-		return policy.Peer{}, miss("Network " + here.Project + "/" + peer.network + " is not connected to Network " + here.String())
-	}
-	out := policy.Peer{Anyone: peer.selector.selector == nil, CIDR: peer.cidr, Except: peer.except}
-	if !out.Anyone {
-		for _, w := range d.f.project.who {
-			if peer.selector.matches(w.labels) {
-				out.Identities = append(out.Identities, w.row.Number)
-			}
-		}
-		if len(out.Identities) == 0 {
-			return policy.Peer{}, miss("no Workload has the labels " + peer.selector.selector.String())
-		}
-	}
-	if out.CIDR.IsValid() {
-		if !slices.ContainsFunc(d.space.prefixes, out.CIDR.Overlaps) {
-			return policy.Peer{}, miss(out.CIDR.String() + " is outside every prefix of Network " + here.String())
-		}
-		for _, e := range out.Except {
-			if e.Bits() <= out.CIDR.Bits() && e.Contains(out.CIDR.Addr()) {
-				return policy.Peer{}, miss("except " + e.String() + " takes away all of " + out.CIDR.String())
-			}
-		}
-	}
-	return out, ""
 }

@@ -12,17 +12,22 @@ const maxShadowed = 256
 
 // shadows finds rules of the Set that can never decide, because an earlier
 // rule matches everything that they match.
-func (d *draft) shadows(dir policy.Direction, all []resolvedPolicy, mask []byte, s *policy.Set) {
+func shadows(dir policy.Direction, all []resolvedPolicy, mask []byte, fates []fate, s *policy.Set) {
 	if len(s.Rules) > maxShadowed {
 		return
 	}
 	hidden := map[policy.RuleID]policy.RuleID{}
+	shown := map[policy.RuleID]bool{} // a part of the rule has an effect
 	for i := range s.Rules {
-		for j := range s.Rules[:i] {
-			if hides(&s.Rules[j], &s.Rules[i]) {
-				hidden[s.Rules[i].ID] = s.Rules[j].ID
-				break
-			}
+		r := &s.Rules[i]
+		j := -1
+		if !nobody(r) {
+			j = slices.IndexFunc(s.Rules[:i], func(a policy.Rule) bool { return hides(&a, r) })
+		}
+		if j < 0 {
+			shown[r.ID] = true
+		} else if hidden[r.ID] == "" {
+			hidden[r.ID] = s.Rules[j].ID
 		}
 	}
 	for i := range all {
@@ -30,10 +35,11 @@ func (d *draft) shadows(dir policy.Direction, all []resolvedPolicy, mask []byte,
 			continue
 		}
 		for r := range all[i].rules[dir] {
-			v := &d.fates[i].rules[dir][r]
-			by, is := hidden[all[i].rules[dir][r].ID]
+			v := &fates[i].rules[dir][r]
+			id := all[i].parsedPolicy.rules[dir][r].id
+			by, is := hidden[id]
 			switch {
-			case !is:
+			case !is, shown[id]:
 				v.shadowed = shadowNever
 			case v.shadowed == "":
 				v.shadowed = by
@@ -48,7 +54,7 @@ const shadowNever policy.RuleID = "-"
 // hides reports whether a, asked before b, leaves b nothing to decide. The
 // same outcome in different Policies is left alone: that is how people write.
 func hides(a, b *policy.Rule) bool {
-	if a.Audit || a.Action == policy.Pass && a.Tier != b.Tier {
+	if a.ID == b.ID || a.Audit || a.Action == policy.Pass && a.Tier != b.Tier {
 		return false
 	}
 	if a.Action == b.Action && policyOf(a.ID) != policyOf(b.ID) {
@@ -96,7 +102,15 @@ func coversPeers(a, b []policy.Peer) bool {
 	return true
 }
 
+// nobody: the rule has peers that are all nobody.
+func nobody(r *policy.Rule) bool {
+	return len(r.Peers) > 0 && !slices.ContainsFunc(r.Peers, func(p policy.Peer) bool { return p.Anyone || len(p.Identities) > 0 || p.Name != "" })
+}
+
 func coversPeer(a, b *policy.Peer) bool {
+	if a.Name != "" || b.Name != "" {
+		return a.Name == b.Name || a.Name == "" && a.Anyone && !a.CIDR.IsValid()
+	}
 	if !a.Anyone {
 		if b.Anyone {
 			return false

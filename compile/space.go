@@ -111,6 +111,9 @@ type space struct {
 	reserved ranges
 	special  ranges // gateways, network and broadcast addresses
 	gateways []netip.Addr
+	// services and floating are the ranges set apart for addresses of Services
+	// and FloatingIPs; static, for Workloads that name their address.
+	services, floating, static ranges
 	// dynamic is what blocks may give out when nobody declares an address.
 	dynamic ranges
 }
@@ -125,24 +128,35 @@ func spaceOf(spec *v1alpha1.NetworkSpec) space {
 		}
 		s.prefixes = append(s.prefixes, p)
 		inside = append(inside, v1alpha1.RangeOf(p))
-		for _, a := range specials(p) {
+		reserved := specials(p)
+		if spec.External {
+			reserved = reserved[1:] // the gateway of the underlay is somebody else's affair
+		} else {
+			s.gateways = append(s.gateways, Gateway(p))
+		}
+		for _, a := range reserved {
 			special = append(special, v1alpha1.Range{First: a, Last: a})
 		}
-		s.gateways = append(s.gateways, Gateway(p))
 	}
 	slices.SortFunc(s.prefixes, netip.Prefix.Compare)
 	allocation, ok1 := parseRanges(spec.Allocation)
 	reserved, ok2 := parseRanges(spec.Reserved)
 	static, ok3 := parseRanges(spec.Static)
-	s.inside, s.special, s.reserved = union(inside), union(special), reserved
-	if !ok1 || !ok2 || !ok3 {
+	services, ok4 := parseRanges(spec.Services)
+	floating, ok5 := parseRanges(spec.Floating)
+	s.inside, s.special, s.reserved, s.static = union(inside), union(special), reserved, static
+	s.services, s.floating = services.and(s.inside), floating.and(s.inside)
+	if spec.External && len(spec.Floating) == 0 {
+		s.floating = s.inside
+	}
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
 		return s // who cannot read what is reserved gives out nothing
 	}
 	s.dynamic = s.inside
 	if len(spec.Allocation) > 0 {
 		s.dynamic = s.dynamic.and(allocation)
 	}
-	s.dynamic = s.dynamic.minus(s.special).minus(s.reserved).minus(static)
+	s.dynamic = s.dynamic.minus(s.special).minus(s.reserved).minus(static).minus(s.services).minus(s.floating)
 	return s
 }
 

@@ -1,0 +1,408 @@
+package compile
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// refresh computes anew what the marked projects have, then what Links and
+// FloatingIPs make of it, then the Networks that have to do with either.
+func (c *Compiler) refresh() {
+	m := c.memory
+	if m.relink || m.all {
+		m.judgeEgress()
+	}
+	dirty := c.projects()
+	for _, name := range dirty {
+		c.networks(name, m.buckets[name])
+	}
+	if m.relink || m.all {
+		m.lanes = m.judgeLanes()
+		for k := range m.results { // egress addresses may have another owner
+			if n := m.networks[k]; n != nil && n.Spec.Outside != nil {
+				m.rejoin[k] = true
+			}
+		}
+	}
+	touched := c.links()
+	touched = c.floatings() || touched
+	if touched {
+		m.sortTouching()
+	}
+	c.joinAll()
+	for name, b := range m.buckets {
+		if b.stale {
+			b.stale, b.problems = false, c.lives(m.jointsOf(name), func(p *v1alpha1.Policy) bool { return tierOf(p) == policy.Project && p.Namespace == name })
+		}
+	}
+	m.all, m.relink = false, false
+	clear(m.rejoin)
+}
+
+// projects brings the projects up to date and returns those whose Networks may
+// be different, sorted.
+func (c *Compiler) projects() []string {
+	m := c.memory
+	wide := m.domainWide()
+	seen := map[string]bool{}
+	var next []string
+	for name, b := range m.buckets {
+		if m.all || b.dirty {
+			next = append(next, name)
+		}
+	}
+	for len(next) > 0 {
+		name := next[len(next)-1]
+		next = next[:len(next)-1]
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		b := m.bucket(name)
+		b.dirty = false
+		old := b.project
+		if b.project = m.makeProject(name, b, wide); b.project != old {
+			// Networks in which it is a guest are different, too.
+			for owner := range m.visits[name] {
+				next = append(next, owner)
+			}
+		}
+	}
+	return sortedNames(seen)
+}
+
+// networks computes the Networks of one project anew.
+func (c *Compiler) networks(name string, b *bucket) {
+	m := c.memory
+	old := b.results
+	b.stale = true
+	facts := m.facts(name, b)
+	b.results = make([]*result, 0, len(facts))
+	for _, k := range slices.SortedFunc(maps.Keys(facts), compareKeys) {
+		f := facts[k]
+		m.rejoin[k] = true
+		last := m.results[k]
+		if last != nil && last.facts.equal(f) {
+			b.results = append(b.results, last)
+			continue
+		}
+		r := c.compileNetwork(f)
+		if last != nil {
+			r.keep(last)
+		}
+		m.results[k] = r
+		b.results = append(b.results, r)
+	}
+	for _, r := range old {
+		if k := r.facts.key; facts[k] == nil {
+			delete(m.results, k)
+			delete(m.joints, k)
+			m.rejoin[k] = true
+		}
+	}
+	if len(b.networks)+len(b.workloads)+len(b.policies)+len(b.identities)+len(b.attachments)+len(b.services)+len(b.guests)+len(b.results) == 0 {
+		delete(m.buckets, name)
+	}
+}
+
+// links computes the Links that are different, and marks their Networks.
+func (c *Compiler) links() (touched bool) {
+	m := c.memory
+	for k, l := range m.lanes {
+		f := linkFacts{lane: l}
+		var nodes [][]string
+		for _, n := range l.path {
+			r := m.results[n]
+			f.path = append(f.path, r)
+			var h *healths
+			if r != nil {
+				nodes = append(nodes, r.endpointNodes)
+				if len(l.functions) > 0 {
+					h = m.health[r.row.VNI]
+				}
+			}
+			f.health = append(f.health, h)
+		}
+		if len(l.functions) > 0 {
+			f.away = m.awayOf(nodes...)
+		}
+		old := m.linked[k]
+		if old != nil && old.facts.equal(&f) {
+			continue
+		}
+		touched = true
+		m.linked[k] = compileLink(f, old)
+		m.rejoinAll(l.path)
+		if old != nil {
+			m.rejoinAll(old.facts.lane.path)
+		}
+	}
+	for k, old := range m.linked {
+		if m.lanes[k] == nil {
+			touched = true
+			delete(m.linked, k)
+			m.rejoinAll(old.facts.lane.path)
+		}
+	}
+	return touched
+}
+
+func (m *memory) rejoinAll(keys []Key) {
+	for _, k := range keys {
+		m.rejoin[k] = true
+	}
+}
+
+// floatings computes the FloatingIPs that are different, and marks their
+// Networks.
+func (c *Compiler) floatings() (touched bool) {
+	m := c.memory
+	mark := func(f *floating) {
+		touched = true
+		m.rejoin[poolOf(f.facts.float)] = true
+		for _, t := range f.targets {
+			m.rejoin[t.home.facts.key] = true
+		}
+	}
+	homes := map[string][]*result{}
+	for k, o := range m.floats {
+		list, known := homes[k.Project]
+		if !known {
+			list = m.homesOf(k.Project)
+			homes[k.Project] = list
+		}
+		f := floatFacts{float: o, pool: m.results[poolOf(o)], homes: list}
+		for _, r := range list {
+			f.away = append(f.away, m.awayOf(r.endpointNodes)...)
+		}
+		slices.Sort(f.away)
+		f.away = slices.Compact(f.away)
+		old := m.floatings[k]
+		if old != nil && old.facts.equal(&f) {
+			continue
+		}
+		if old != nil {
+			mark(old)
+		}
+		m.floatings[k] = compileFloating(f)
+		mark(m.floatings[k])
+	}
+	for k, old := range m.floatings {
+		if m.floats[k] == nil {
+			mark(old)
+			delete(m.floatings, k)
+		}
+	}
+	return touched
+}
+
+// homesOf are the Networks in which Workloads of a project may be.
+func (m *memory) homesOf(project string) []*result {
+	var out []*result
+	if b := m.buckets[project]; b != nil {
+		out = append(out, b.results...)
+	}
+	for _, owner := range sortedNames(m.visits[project]) {
+		if b := m.buckets[owner]; b != nil && owner != project {
+			for _, r := range b.results {
+				if r.facts.projectOf(project) != nil {
+					out = append(out, r)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// sortTouching sorts Links and FloatingIPs by the Networks that they touch.
+func (m *memory) sortTouching() {
+	m.touching = map[Key]*touching{}
+	of := func(k Key) *touching {
+		t := m.touching[k]
+		if t == nil {
+			t = &touching{}
+			m.touching[k] = t
+		}
+		return t
+	}
+	for _, k := range sortedKeys(m.linked) {
+		l := m.linked[k]
+		for _, n := range l.facts.lane.path {
+			if t := of(n); len(t.links) == 0 || t.links[len(t.links)-1] != l {
+				t.links = append(t.links, l)
+			}
+		}
+	}
+	for _, k := range sortedKeys(m.floatings) {
+		f := m.floatings[k]
+		of(poolOf(f.facts.float)).pool = append(of(poolOf(f.facts.float)).pool, f)
+		for _, target := range f.targets {
+			if t := of(target.home.facts.key); len(t.home) == 0 || t.home[len(t.home)-1] != f {
+				t.home = append(t.home, f)
+			}
+		}
+	}
+}
+
+// joinAll computes the joint results that may be different.
+func (c *Compiler) joinAll() {
+	m := c.memory
+	for k := range m.rejoin {
+		base := m.results[k]
+		if base == nil {
+			continue
+		}
+		f := m.jointFacts(base)
+		old := m.joints[k]
+		if old != nil && old.facts.equal(f) {
+			continue
+		}
+		m.joints[k] = c.compileJoint(f, old)
+		m.stale(k.Project)
+		for _, g := range base.facts.guests {
+			m.stale(g.name)
+		}
+		if old != nil {
+			for _, g := range old.facts.base.facts.guests {
+				m.stale(g.name)
+			}
+		}
+	}
+}
+
+func (m *memory) stale(project string) {
+	if b := m.buckets[project]; b != nil {
+		b.stale = true
+	}
+}
+
+// jointsOf are the joints in which Policies of the project may hold, sorted.
+func (m *memory) jointsOf(project string) []*joint {
+	var out []*joint
+	for _, r := range m.homesOf(project) {
+		if j := m.joints[r.facts.key]; j != nil {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// jointFacts gathers what one Network has to do with.
+func (m *memory) jointFacts(base *result) *jointFacts {
+	f := &jointFacts{base: base, health: map[snapshot.VNI]*healths{}, resolved: map[string][]netip.Addr{}}
+	projects := map[string]*project{}
+	meet := func(r *result) {
+		projects[r.facts.project.name] = r.facts.project
+		for _, g := range r.facts.guests {
+			projects[g.name] = g
+		}
+	}
+	meet(base)
+	nodes := [][]string{base.endpointNodes}
+	services := base.facts.services
+	if t := m.touching[base.facts.key]; t != nil {
+		f.links, f.pool, f.home = t.links, t.pool, t.home
+	}
+	for _, l := range f.links {
+		for _, o := range l.at(base) {
+			meet(o)
+			nodes = append(nodes, o.endpointNodes)
+			services = slices.Concat(services, o.facts.services)
+			if h := m.health[o.row.VNI]; h != nil {
+				f.health[o.row.VNI] = h
+			}
+		}
+	}
+	for _, x := range f.pool {
+		for _, t := range x.targets {
+			meet(t.home)
+		}
+	}
+	for _, x := range f.home {
+		if x.facts.pool != nil && !x.external() {
+			meet(x.facts.pool)
+		}
+	}
+	for _, name := range sortedNames(projects) {
+		f.projects = append(f.projects, projects[name])
+	}
+	if h := m.health[base.row.VNI]; h != nil && base.live {
+		f.health[base.row.VNI] = h
+	}
+	for _, s := range services {
+		if name := s.Spec.ExternalName; name != "" {
+			if addrs, asked := m.resolved[name]; asked {
+				f.resolved[name] = addrs
+			}
+		}
+	}
+	if len(services) > 0 { // who checks what is outside
+		for node, h := range base.hosts {
+			if h.member {
+				nodes = append(nodes, []string{node})
+			}
+		}
+	}
+	f.behind = m.behindOf(base, f.projects)
+	f.away = m.awayOf(append(nodes, m.gateways(f))...)
+	return f
+}
+
+// gateways finds who owns the egress addresses and which gateways exist, and
+// returns all of those that are named.
+func (m *memory) gateways(f *jointFacts) []string {
+	n := f.base.facts.network
+	if n == nil || n.Spec.Outside == nil {
+		return nil
+	}
+	named := slices.Clone(n.Spec.Outside.Gateways)
+	for _, a := range egressOf(n) {
+		e := m.egress[a]
+		f.egress = append(f.egress, e)
+		named = append(named, e.gateways...)
+	}
+	for _, g := range named {
+		if h := m.hosts[g]; h.exists && !h.external {
+			f.nodes = append(f.nodes, g)
+		}
+	}
+	slices.Sort(f.nodes)
+	f.nodes = slices.Compact(f.nodes)
+	return named
+}
+
+// behindOf finds the Services that the Policies name which may hold in the
+// Network.
+func (m *memory) behindOf(base *result, known []*project) []behind {
+	found := map[Key]behind{}
+	add := func(k Key) {
+		s, b := m.services[k], m.buckets[k.Project]
+		if s != nil && b != nil && b.project != nil {
+			found[k] = behind{k, s, b.project, m.resolved[s.Spec.ExternalName]}
+		}
+	}
+	for _, p := range append([]*project{base.facts.project}, base.facts.guests...) {
+		for _, o := range p.policies {
+			for _, k := range serviceNames(o) {
+				if k.Project != "" {
+					add(k)
+					continue
+				}
+				for _, x := range known {
+					add(Key{x.name, k.Name})
+				}
+			}
+		}
+	}
+	out := slices.Collect(maps.Values(found))
+	slices.SortFunc(out, func(a, b behind) int {
+		return cmp.Or(cmp.Compare(a.key.Project, b.key.Project), cmp.Compare(a.key.Name, b.key.Name))
+	})
+	return out
+}
