@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -26,6 +27,8 @@ type networks interface {
 	get(ctx context.Context, k compile.Key) (*v1alpha1.Network, error)
 	// putStatus fails with a conflict when the object changed since get.
 	putStatus(ctx context.Context, n *v1alpha1.Network) error
+	// holds: the owner, "Kind project/name", still wants an address of it.
+	holds(ctx context.Context, by string, network compile.Key, address string) (bool, error)
 }
 
 // apiNetworks is networks over the API server.
@@ -111,13 +114,17 @@ func (a *allocator) run(ctx context.Context) {
 	}
 }
 
+// work is what is wanted of one Network.
+type work struct {
+	vni    bool
+	blocks []compile.BlockNeed
+	claims []compile.AddressNeed
+	say    *condition
+}
+
 // fulfil does everything that it can and returns what went wrong.
 func (a *allocator) fulfil(ctx context.Context, o *order) error {
 	errs := []error{a.numbers(ctx, o)}
-	type work struct {
-		vni    bool
-		blocks []compile.BlockNeed
-	}
 	all := map[compile.Key]*work{}
 	of := func(k compile.Key) *work {
 		if all[k] == nil {
@@ -131,27 +138,75 @@ func (a *allocator) fulfil(ctx context.Context, o *order) error {
 	for _, b := range o.needs.Blocks {
 		of(b.Network).blocks = append(of(b.Network).blocks, b)
 	}
-	for k := range o.networks {
-		of(k)
+	for k, list := range claims(o.in, o.needs) {
+		of(k).claims = list
 	}
+	for k, c := range o.networks {
+		of(k).say = &c
+	}
+	results := granted{}
 	for _, k := range slices.SortedFunc(keys(all), compareKeys) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		w := all[k]
-		want, judged := o.networks[k]
-		errs = append(errs, a.network(ctx, o.in, k, w.vni, w.blocks, want, judged))
-	}
-	for _, name := range slices.Sorted(keys(o.domains)) {
-		errs = append(errs, a.writer.writeDomain(ctx, name, o.domains[name]))
-	}
-	for _, k := range slices.SortedFunc(keys(o.policies), compareKeys) {
-		if a.take() != o || ctx.Err() != nil {
-			break // a newer order waits; it holds what is not written yet
+		got, err := a.network(ctx, o.in, k, *all[k])
+		errs = append(errs, err)
+		for s, g := range got {
+			if results[s] == nil {
+				results[s] = &addresses{}
+			}
+			results[s].given = append(results[s].given, g.given...)
+			results[s].lost = append(results[s].lost, g.lost...)
 		}
-		errs = append(errs, a.writer.writePolicy(ctx, k, o.policies[k]))
 	}
+	return errors.Join(append(errs, a.say(ctx, o, results))...)
+}
+
+const (
+	// writers write statuses side by side.
+	writers = 8
+	// sayFor is how long statuses are written although a newer order waits: it
+	// holds what is not written yet.
+	sayFor = 200 * time.Millisecond
+)
+
+// say writes statuses, first those with addresses: others wait for them.
+func (a *allocator) say(ctx context.Context, o *order, results granted) error {
+	list := slices.SortedFunc(keys(results), compareSubjects)
+	rest := slices.SortedFunc(keys(o.others), compareSubjects)
+	list = append(list, slices.DeleteFunc(rest, func(s subject) bool { return results[s] != nil })...)
+	var g errgroup.Group
+	g.SetLimit(writers)
+	var mu sync.Mutex
+	var errs []error
+	begin := time.Now()
+	for _, s := range list {
+		if ctx.Err() != nil || a.take() != o && time.Since(begin) > sayFor {
+			break
+		}
+		var words *saying
+		if w, ok := o.others[s]; ok {
+			words = &w
+		}
+		var have addresses
+		if r := results[s]; r != nil {
+			have = *r
+		}
+		g.Go(func() error {
+			if err := a.writer.write(ctx, s, words, have); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+			return nil
+		})
+	}
+	errs = append(errs, g.Wait())
 	return errors.Join(errs...)
+}
+
+func compareSubjects(a, b subject) int {
+	return cmp.Or(cmp.Compare(a.resource, b.resource), compareKeys(a.key, b.key))
 }
 
 // numbers allocates what no object holds: identities and node numbers.
@@ -203,49 +258,57 @@ func (a *allocator) numbers(ctx context.Context, o *order) error {
 }
 
 // network writes what is wanted of one Network, in one change.
-func (a *allocator) network(ctx context.Context, in *compile.Input, k compile.Key, vni bool, blocks []compile.BlockNeed, want condition, judged bool) error {
+func (a *allocator) network(ctx context.Context, in *compile.Input, k compile.Key, w work) (granted, error) {
 	for range 10 {
 		n, err := a.networks.get(ctx, k)
 		if apierrors.IsNotFound(err) {
-			return nil // deleted meanwhile
+			return nil, nil // deleted meanwhile
 		}
 		if err != nil {
-			return fmt.Errorf("control: read Network %s: %w", k, err)
+			return nil, fmt.Errorf("control: read Network %s: %w", k, err)
 		}
-		changed := false
-		if vni && n.Status.VNI == 0 && n.DeletionTimestamp == nil {
+		changed, got, err := a.claim(ctx, in, n, w.claims)
+		if err != nil {
+			return nil, err
+		}
+		if w.vni && n.Status.VNI == 0 && n.DeletionTimestamp == nil {
 			number, err := a.keeper.vnis.Get(ctx, vniOwner(n))
 			if err != nil {
-				return err
+				return nil, err
 			}
 			n.Status.VNI, changed = int32(number), true
 		}
-		for _, b := range blocks {
+		for _, b := range w.blocks {
+			if unwritten(in, n) {
+				break // its owner is told first, so that every node knows
+			}
 			added, err := addBlock(in, n, b)
 			if errors.Is(err, ipam.ErrExhausted) {
 				a.log.Warn("a Network is out of addresses", "network", k.String(), "error", err)
 				continue
 			}
 			if err != nil {
-				return fmt.Errorf("control: block for Network %s: %w", k, err)
+				return nil, fmt.Errorf("control: block for Network %s: %w", k, err)
 			}
 			changed = changed || added
 		}
-		if judged && setCondition(&n.Status.Conditions, want, n.Generation) {
+		if w.say != nil && setCondition(&n.Status.Conditions, *w.say, n.Generation) {
 			changed = true
 		}
 		if !changed {
-			return nil
+			return got, nil
 		}
 		err = a.networks.putStatus(ctx, n)
-		if err == nil || apierrors.IsNotFound(err) {
-			return nil
-		}
-		if !apierrors.IsConflict(err) {
-			return fmt.Errorf("control: write status of Network %s: %w", k, err)
+		switch {
+		case err == nil:
+			return got, nil
+		case apierrors.IsNotFound(err):
+			return nil, nil
+		case !apierrors.IsConflict(err):
+			return nil, fmt.Errorf("control: write status of Network %s: %w", k, err)
 		}
 	}
-	return fmt.Errorf("control: Network %s keeps changing; trying again", k)
+	return nil, fmt.Errorf("control: Network %s keeps changing; trying again", k)
 }
 
 // vniOwner is one life of a Network: a new object of the same name is another.
@@ -297,7 +360,7 @@ func comparePrefixes(a, b string) int {
 }
 
 // spaceOf is what a Network declares of its addresses; those that declared
-// Workloads name count as reserved.
+// Workloads name and that Services and FloatingIPs have count as reserved.
 func spaceOf(in *compile.Input, n *v1alpha1.Network) ipam.Space {
 	var s ipam.Space
 	for _, text := range n.Spec.Prefixes {
@@ -314,6 +377,9 @@ func spaceOf(in *compile.Input, n *v1alpha1.Network) ipam.Space {
 		return out
 	}
 	s.Allocation, s.Reserved, s.Static = parse(n.Spec.Allocation), parse(n.Spec.Reserved), parse(n.Spec.Static)
+	for _, t := range n.Status.Taken {
+		s.Reserved = append(s.Reserved, parse([]string{t.Address})...)
+	}
 	for k, w := range in.Workloads {
 		if k.Project != n.Namespace {
 			continue

@@ -30,6 +30,7 @@ type shelfOfNetworks struct {
 	all  map[compile.Key]*v1alpha1.Network
 	fail func() error
 	puts int
+	held map[string]bool // "owner address"
 }
 
 func (s *shelfOfNetworks) get(_ context.Context, k compile.Key) (*v1alpha1.Network, error) {
@@ -79,11 +80,16 @@ func aNetwork(project, name string, prefixes ...string) *v1alpha1.Network {
 		Spec: v1alpha1.NetworkSpec{Prefixes: prefixes}}
 }
 
-// noWriter writes no condition.
+func (s *shelfOfNetworks) holds(_ context.Context, by string, _ compile.Key, address string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held[by+" "+address], nil
+}
+
+// noWriter writes no status.
 type noWriter struct{}
 
-func (noWriter) writeDomain(context.Context, string, condition) error      { return nil }
-func (noWriter) writePolicy(context.Context, compile.Key, condition) error { return nil }
+func (noWriter) write(context.Context, subject, *saying, addresses) error { return nil }
 
 func loadedKeeper(t interface{ Fatal(...any) }, rows *memory, self string) *keeper {
 	k := newKeeper(rows, self, newWorld(self, time.Now, func() {}), silent(), time.Now, func() {})

@@ -88,17 +88,32 @@ func judge(p v1alpha1.Problem, bad bool, good string) condition {
 	return condition{ok: p.Warning, reason: cmp.Or(p.Code, "Problem"), message: sentence(p)}
 }
 
-// judgements are the conditions that shall say something new.
-type judgements struct {
-	networks map[compile.Key]condition
-	domains  map[string]condition
-	policies map[compile.Key]condition
+// subject is an object that has a status of ours: the plural of its kind, and
+// its key (Domains have no project).
+type subject struct {
+	resource string
+	key      compile.Key
 }
 
-// conditions says which Networks, Domains and Policies shall say something
-// new. policies are the objects with their newest status.
-func conditions(in *compile.Input, policies map[compile.Key]*v1alpha1.Policy, problems map[string]v1alpha1.Problem) judgements {
-	out := judgements{networks: map[compile.Key]condition{}, domains: map[string]condition{}, policies: map[compile.Key]condition{}}
+func (s subject) String() string { return s.resource + " " + strings.TrimPrefix(s.key.String(), "/") }
+
+// saying is what a status shall say beside addresses.
+type saying struct {
+	condition
+	// backends is "healthy/all" of a Service, node who answers for a FloatingIP.
+	backends, node string
+}
+
+// judgements is what shall be said anew.
+type judgements struct {
+	networks map[compile.Key]condition
+	others   map[subject]saying
+}
+
+// conditions says which objects shall say something new. now are those whose
+// status the compiler does not see, as they are on the server.
+func conditions(in *compile.Input, now newest, needs compile.Needs, problems map[string]v1alpha1.Problem, states states) judgements {
+	out := judgements{networks: map[compile.Key]condition{}, others: map[subject]saying{}}
 	for k, n := range in.Networks {
 		if n.DeletionTimestamp != nil {
 			continue
@@ -112,57 +127,122 @@ func conditions(in *compile.Input, policies map[compile.Key]*v1alpha1.Policy, pr
 			out.networks[k] = c
 		}
 	}
-	for name, d := range in.Domains {
-		p, bad := problems["Domain "+name]
-		if c := judge(p, bad, "trust domain "+compile.TrustDomain(d)); d.DeletionTimestamp == nil && !c.same(d.Status.Conditions) {
-			out.domains[name] = c
+	say := func(o metav1.Object, resource, kind string, have []metav1.Condition, same bool, s saying) {
+		if o.GetDeletionTimestamp() != nil {
+			return
+		}
+		key := compile.Key{Project: o.GetNamespace(), Name: o.GetName()}
+		p, bad := problems[kind+" "+strings.TrimPrefix(key.String(), "/")]
+		s.condition = judge(p, bad, s.message)
+		if !same || !s.same(have) {
+			out.others[subject{resource, key}] = s
 		}
 	}
-	for k, o := range policies {
-		p, bad := problems["Policy "+k.String()]
-		if c := judge(p, bad, "in force"); o.DeletionTimestamp == nil && !c.same(o.Status.Conditions) {
-			out.policies[k] = c
+	for _, d := range in.Domains {
+		say(d, "domains", "Domain", d.Status.Conditions, true, saying{condition: condition{message: "trust domain " + compile.TrustDomain(d)}})
+	}
+	for _, o := range now.policies {
+		say(o, "policies", "Policy", o.Status.Conditions, true, saying{condition: condition{message: "in force"}})
+	}
+	for k, o := range now.links {
+		s := states.links[k]
+		s.message = cmp.Or(s.message, "linked")
+		say(o, "links", "Link", o.Status.Conditions, true, s)
+	}
+	waiting := map[subject]bool{} // for an address; they are written together with it
+	for _, n := range needs.Addresses {
+		waiting[subject{resourceOf[n.Kind], n.Key}] = true
+	}
+	for k, o := range now.services {
+		s := states.services[k]
+		s.message = cmp.Or(s.message, "in force")
+		if !waiting[subject{"services", k}] {
+			say(o, "services", "Service", o.Status.Conditions, o.Status.Backends == s.backends, s)
+		}
+	}
+	for k, o := range now.floating {
+		s := states.floating[k]
+		s.message = cmp.Or(s.message, "in force")
+		if !waiting[subject{"floatingips", k}] {
+			say(o, "floatingips", "FloatingIP", o.Status.Conditions, o.Status.Node == s.node, s)
 		}
 	}
 	return out
 }
 
-// writer writes the conditions of objects that have nothing else in status.
+// resourceOf is the plural of the kinds that have addresses.
+var resourceOf = map[string]string{kindService: "services", kindFloatingIP: "floatingips"}
+
+// states is what is said of objects that have no problem.
+type states struct {
+	links, services, floating map[compile.Key]saying
+}
+
+// writer writes the status of objects, but for Networks.
 type writer interface {
-	writeDomain(ctx context.Context, name string, want condition) error
-	writePolicy(ctx context.Context, k compile.Key, want condition) error
+	// write says s of the object, and gives it addresses (nil: those that it
+	// has). An object that is gone is no error.
+	write(ctx context.Context, o subject, s *saying, addresses addresses) error
 }
 
-// writeDomain writes the condition of a Domain through the API.
-func (c clients) writeDomain(ctx context.Context, name string, want condition) error {
-	var d v1alpha1.Domain
-	return c.write(ctx, compile.Key{Name: name}, "domains", &d, func() bool { return setCondition(&d.Status.Conditions, want, d.Generation) })
-}
-
-// writePolicy writes the condition of a Policy through the API.
-func (c clients) writePolicy(ctx context.Context, k compile.Key, want condition) error {
-	var p v1alpha1.Policy
-	return c.write(ctx, k, "policies", &p, func() bool { return setCondition(&p.Status.Conditions, want, p.Generation) })
-}
-
-// write reads an object into o and writes its status if set changed it.
-func (c clients) write(ctx context.Context, k compile.Key, resource string, o runtime.Object, set func() bool) error {
+// write reads an object and writes its status if it shall say something new.
+func (c clients) write(ctx context.Context, o subject, s *saying, addresses addresses) error {
+	object, set := target(o.resource, s, addresses)
 	for range 10 {
-		err := c.moire.Get().NamespaceIfScoped(k.Project, k.Project != "").Resource(resource).Name(k.Name).Do(ctx).Into(o)
+		err := c.moire.Get().NamespaceIfScoped(o.key.Project, o.key.Project != "").Resource(o.resource).Name(o.key.Name).Do(ctx).Into(object)
 		if err == nil {
 			if !set() {
 				return nil
 			}
-			err = c.moire.Put().NamespaceIfScoped(k.Project, k.Project != "").Resource(resource).Name(k.Name).SubResource("status").Body(o).Do(ctx).Error()
+			err = c.moire.Put().NamespaceIfScoped(o.key.Project, o.key.Project != "").Resource(o.resource).Name(o.key.Name).SubResource("status").Body(object).Do(ctx).Error()
 		}
 		switch {
 		case err == nil || apierrors.IsNotFound(err):
 			return nil
 		case !apierrors.IsConflict(err):
-			return fmt.Errorf("control: write status of %s %s: %w", resource, strings.TrimPrefix(k.String(), "/"), err)
+			return fmt.Errorf("control: write status of %s: %w", o, err)
 		}
 	}
-	return fmt.Errorf("control: %s %s keeps changing; trying again", resource, strings.TrimPrefix(k.String(), "/"))
+	return fmt.Errorf("control: %s keeps changing; trying again", o)
+}
+
+// target is an empty object of a resource, and how its status is set once it
+// was read; set reports whether that changed anything.
+func target(resource string, s *saying, have addresses) (object runtime.Object, set func() bool) {
+	judged := func(list *[]metav1.Condition, generation int64) bool {
+		return s != nil && setCondition(list, s.condition, generation)
+	}
+	switch resource {
+	case "domains":
+		o := &v1alpha1.Domain{}
+		return o, func() bool { return judged(&o.Status.Conditions, o.Generation) }
+	case "policies":
+		o := &v1alpha1.Policy{}
+		return o, func() bool { return judged(&o.Status.Conditions, o.Generation) }
+	case "links":
+		o := &v1alpha1.Link{}
+		return o, func() bool { return judged(&o.Status.Conditions, o.Generation) }
+	case "services":
+		o := &v1alpha1.Service{}
+		return o, func() bool {
+			changed := judged(&o.Status.Conditions, o.Generation)
+			changed = have.service(o) || changed
+			if s != nil && o.Status.Backends != s.backends {
+				o.Status.Backends, changed = s.backends, true
+			}
+			return changed
+		}
+	default:
+		o := &v1alpha1.FloatingIP{}
+		return o, func() bool {
+			changed := judged(&o.Status.Conditions, o.Generation)
+			changed = have.floating(o) || changed
+			if s != nil && o.Status.Node != s.node {
+				o.Status.Node, changed = s.node, true
+			}
+			return changed
+		}
+	}
 }
 
 func keys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }

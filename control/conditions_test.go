@@ -38,12 +38,13 @@ func TestConditions(t *testing.T) {
 	for _, name := range []string{"fine", "lame"} {
 		policies[compile.Key{Project: "p", Name: name}] = &v1alpha1.Policy{ObjectMeta: metav1.ObjectMeta{Namespace: "p", Name: name}}
 	}
-	said := conditions(in, policies, problems)
-	networks, domains := said.networks, said.domains
+	now := newest{policies: policies}
+	said := conditions(in, now, compile.Needs{}, problems, states{})
+	networks, acme := said.networks, subject{"domains", compile.Key{Name: "acme"}}
 	for name, want := range map[string]condition{"fine": {true, "Ready", "in force"}, "lame": {true, "MOI3001", "selects nobody; correct it"}} {
 		k := compile.Key{Project: "p", Name: name}
-		if said.policies[k] != want {
-			t.Errorf("%s: got %+v, want %+v", name, said.policies[k], want)
+		if got := said.others[subject{"policies", k}]; got.condition != want {
+			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
 		setCondition(&policies[k].Status.Conditions, want, 1)
 	}
@@ -56,14 +57,14 @@ func TestConditions(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
 	}
-	if domains["acme"].message != "trust domain acme.moire" {
-		t.Errorf("domains: %+v", domains)
+	if said.others[acme].message != "trust domain acme.moire" {
+		t.Errorf("domains: %+v", said.others)
 	}
 	for k, n := range in.Networks {
 		setCondition(&n.Status.Conditions, networks[k], 1)
 	}
-	setCondition(&in.Domains["acme"].Status.Conditions, domains["acme"], 1)
-	if said = conditions(in, policies, problems); len(said.networks)+len(said.domains)+len(said.policies) != 0 {
+	setCondition(&in.Domains["acme"].Status.Conditions, said.others[acme].condition, 1)
+	if said = conditions(in, now, compile.Needs{}, problems, states{}); len(said.networks)+len(said.others) != 0 {
 		t.Errorf("what is written already is written again: %+v", said)
 	}
 }
@@ -81,11 +82,11 @@ func TestStatusIsNotIntent(t *testing.T) {
 		newest map[compile.Key]*v1alpha1.Policy
 		kept   bool
 	}{"status": {of("u", 1, "b"), true}, "spec": {of("u", 2, "a"), false}, "made anew": {of("v", 1, "a"), false}} {
-		if got := declared(last, tt.newest); (got[k] == last[k]) != tt.kept {
+		if got := declared(last, tt.newest, nil); (got[k] == last[k]) != tt.kept {
 			t.Errorf("%s: kept %v", name, !tt.kept)
 		}
 	}
-	if got := declared(last, nil); len(got) != 0 {
+	if got := declared(last, nil, nil); len(got) != 0 {
 		t.Errorf("a deleted Policy is still there: %v", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"moire.dev/moire/store"
 )
@@ -44,6 +45,12 @@ type Config struct {
 	Kubeconfig string
 	// RunDir is for kubeconfig and join.json. Default: DefaultRunDir.
 	RunDir string
+	// NameServers are host:port of who is asked for the external names of
+	// Services. Default: those of /etc/resolv.conf.
+	NameServers []string
+	// AwayAfter is how long a node may be without a stream before backends,
+	// gateways and functions on it are left. Default: DefaultAwayAfter.
+	AwayAfter time.Duration
 	// Log. Default: slog.Default().
 	Log *slog.Logger
 }
@@ -80,6 +87,17 @@ func (c Config) withDefaults() (Config, error) {
 		if host, _, err := net.SplitHostPort(a); err == nil && host != "" {
 			return c, fmt.Errorf("control: --advertise %q has a port; write the address alone, the port is that of the listener", a)
 		}
+	}
+	for _, s := range c.NameServers {
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			return c, fmt.Errorf("control: --name-servers %q is not host:port, such as 192.0.2.53:53: %w", s, err)
+		}
+	}
+	if c.AwayAfter == 0 {
+		c.AwayAfter = DefaultAwayAfter
+	}
+	if c.AwayAfter < 0 {
+		return c, fmt.Errorf("control: --away-after %s must be positive", c.AwayAfter)
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -175,6 +175,8 @@ func (c *Control) prepare(ctx context.Context) error {
 	c.world = newWorld(self, time.Now, c.loop.wake)
 	c.keeper = newKeeper(c.store.Rows(), self, c.world, c.log, time.Now, c.loop.wake)
 	c.loop.world, c.loop.keeper = c.world, c.keeper
+	c.loop.resolver = newResolver(c.keeper, c.cfg.NameServers, c.log, time.Now)
+	c.loop.awayAfter = c.cfg.AwayAfter
 	return nil
 }
 
@@ -293,5 +295,6 @@ func (c *Control) allocate(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.loop.allocator.run(ctx) })
 	wg.Go(func() { r.run(ctx) })
+	wg.Go(func() { c.loop.resolver.run(ctx) })
 	wg.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,9 +25,19 @@ import (
 // intent is what people declared, as the API server says it.
 type intent struct {
 	domains, networks, workloads, policies, nodes, projects *shelf
+	links, services, floating                               *shelf
 	informers                                               []cache.SharedIndexInformer
-	// newest are the Policies with their newest status; only for who calls read.
-	newest map[compile.Key]*v1alpha1.Policy
+	// newest are objects with their newest status; only for who calls read.
+	newest newest
+}
+
+// newest are the objects whose status we write, as they are on the server. The
+// compiler gets older ones where only the status is another.
+type newest struct {
+	policies map[compile.Key]*v1alpha1.Policy
+	links    map[compile.Key]*v1alpha1.Link
+	services map[compile.Key]*v1alpha1.Service
+	floating map[compile.Key]*v1alpha1.FloatingIP
 }
 
 // shelf holds the objects of one kind. Objects on it are never changed.
@@ -47,7 +58,8 @@ func newClients(cfg *rest.Config) (clients, error) {
 	scheme.AddKnownTypes(v1alpha1.GroupVersion,
 		&v1alpha1.Domain{}, &v1alpha1.DomainList{}, &v1alpha1.Network{}, &v1alpha1.NetworkList{},
 		&v1alpha1.Workload{}, &v1alpha1.WorkloadList{}, &v1alpha1.Policy{}, &v1alpha1.PolicyList{},
-		&v1alpha1.Node{}, &v1alpha1.NodeList{})
+		&v1alpha1.Node{}, &v1alpha1.NodeList{}, &v1alpha1.Link{}, &v1alpha1.LinkList{},
+		&v1alpha1.Service{}, &v1alpha1.ServiceList{}, &v1alpha1.FloatingIP{}, &v1alpha1.FloatingIPList{})
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{})
 	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
@@ -92,6 +104,9 @@ func newIntent(c clients, wake func()) (*intent, error) {
 	i.workloads = shelve(c.moire, "workloads", &v1alpha1.Workload{})
 	i.policies = shelve(c.moire, "policies", &v1alpha1.Policy{})
 	i.nodes = shelve(c.moire, "nodes", &v1alpha1.Node{})
+	i.links = shelve(c.moire, "links", &v1alpha1.Link{})
+	i.services = shelve(c.moire, "services", &v1alpha1.Service{})
+	i.floating = shelve(c.moire, "floatingips", &v1alpha1.FloatingIP{})
 	i.projects = shelve(c.core, "namespaces", &corev1.Namespace{})
 	return i, errors.Join(errs...)
 }
@@ -154,21 +169,43 @@ func (i *intent) read(last, next *compile.Input) bool {
 	read(i.networks, func() { next.Networks = last.Networks }, func() { next.Networks = keyed[*v1alpha1.Network](i.networks) })
 	read(i.workloads, func() { next.Workloads = last.Workloads }, func() { next.Workloads = keyed[*v1alpha1.Workload](i.workloads) })
 	read(i.policies, func() { next.Policies = last.Policies }, func() {
-		i.newest = keyed[*v1alpha1.Policy](i.policies)
-		next.Policies = declared(last.Policies, i.newest)
+		i.newest.policies = keyed[*v1alpha1.Policy](i.policies)
+		next.Policies = declared(last.Policies, i.newest.policies, nil)
+	})
+	read(i.links, func() { next.Links = last.Links }, func() {
+		i.newest.links = keyed[*v1alpha1.Link](i.links)
+		next.Links = declared(last.Links, i.newest.links, nil)
+	})
+	read(i.services, func() { next.Services = last.Services }, func() {
+		i.newest.services = keyed[*v1alpha1.Service](i.services)
+		next.Services = declared(last.Services, i.newest.services, func(a, b *v1alpha1.Service) bool {
+			return slices.Equal(a.Status.Addresses, b.Status.Addresses)
+		})
+	})
+	read(i.floating, func() { next.FloatingIPs = last.FloatingIPs }, func() {
+		i.newest.floating = keyed[*v1alpha1.FloatingIP](i.floating)
+		next.FloatingIPs = declared(last.FloatingIPs, i.newest.floating, func(a, b *v1alpha1.FloatingIP) bool {
+			return a.Status.Address == b.Status.Address
+		})
 	})
 	return changed
 }
 
-// declared are the Policies as the compiler shall see them: one of which only
-// the status changed is the object that it knows, and is not compiled again.
-func declared(last, newest map[compile.Key]*v1alpha1.Policy) map[compile.Key]*v1alpha1.Policy {
-	out := make(map[compile.Key]*v1alpha1.Policy, len(newest))
-	for k, p := range newest {
-		if old := last[k]; old != nil && p.Generation != 0 && old.Generation == p.Generation && old.UID == p.UID {
-			p = old
+// declared are the objects as the compiler shall see them: one of which only
+// the status changed, and of that nothing that same (nil: nothing at all) looks
+// at, is the object that it knows, and is not compiled again.
+func declared[T interface {
+	comparable
+	metav1.Object
+}](last, newest map[compile.Key]T, same func(a, b T) bool) map[compile.Key]T {
+	var none T
+	out := make(map[compile.Key]T, len(newest))
+	for k, o := range newest {
+		old := last[k]
+		if old != none && o.GetGeneration() != 0 && old.GetGeneration() == o.GetGeneration() && old.GetUID() == o.GetUID() && (same == nil || same(old, o)) {
+			o = old
 		}
-		out[k] = p
+		out[k] = o
 	}
 	return out
 }

@@ -57,6 +57,7 @@ type keeper struct {
 
 	mu     sync.Mutex
 	alloc  *allocations // immutable; nil: not loaded
+	found  *names       // immutable; nil: not loaded
 	count  uint64       // of our beats
 	unsung bool         // something changed since the last beat
 	// declared tells which nodes exist as objects; nil: not known yet.
@@ -115,6 +116,9 @@ func (k *keeper) isDeclared(node string) bool {
 // load reads everything that is saved.
 func (k *keeper) load(ctx context.Context) error {
 	if err := k.loadAllocations(ctx); err != nil {
+		return err
+	}
+	if err := k.loadNames(ctx); err != nil {
 		return err
 	}
 	return k.loadWorld(ctx, nil)
@@ -364,6 +368,9 @@ func (k *keeper) hear(ctx context.Context, others map[string]heard) error {
 	}
 	k.world.share(with)
 	if err := k.loadAllocations(ctx); err != nil {
+		return err
+	}
+	if err := k.loadNames(ctx); err != nil {
 		return err
 	}
 	return k.loadWorld(ctx, alive)

@@ -35,7 +35,9 @@ type loop struct {
 	world     *world
 	keeper    *keeper
 	allocator *allocator
+	resolver  *resolver
 	publish   func(node string, s *snapshot.Snapshot)
+	awayAfter time.Duration
 	log       *slog.Logger
 	now       func() time.Time
 	bell      chan struct{}
@@ -49,6 +51,7 @@ type loop struct {
 	published  map[string]bool
 	waitFor    map[string]bool // nodes that were connected before the start
 	waitUntil  time.Time
+	awayAt     time.Time // when the next node may count as away; zero: none
 	last       seenCounts
 	complained map[v1alpha1.Problem]bool
 }
@@ -57,11 +60,12 @@ type loop struct {
 type seenCounts struct {
 	facts, signs uint64
 	alloc        *allocations
+	names        *names
 	any          bool
 }
 
 func newLoop(log *slog.Logger, now func() time.Time, publish func(string, *snapshot.Snapshot)) *loop {
-	l := &loop{log: log, now: now, publish: publish, bell: make(chan struct{}, 1),
+	l := &loop{log: log, now: now, publish: publish, awayAfter: DefaultAwayAfter, bell: make(chan struct{}, 1),
 		compiler: compile.NewCompiler(), published: map[string]bool{}, complained: map[v1alpha1.Problem]bool{}}
 	told := make(chan struct{})
 	l.told.Store(&told)
@@ -88,24 +92,29 @@ func (l *loop) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		var late <-chan time.Time
-		var timer *time.Timer
-		if len(l.waitFor) > 0 {
-			timer = time.NewTimer(max(l.waitUntil.Sub(l.now()), debounce))
-			late = timer.C
-		}
+		timer := time.NewTimer(l.pause())
 		select {
 		case <-ctx.Done():
 		case <-l.bell:
-		case <-late:
+		case <-timer.C:
 		}
-		if timer != nil {
-			timer.Stop()
-		}
+		timer.Stop()
 		if !sleep(ctx, debounce) {
 			return
 		}
 	}
+}
+
+// pause is how long there is nothing to do unless something changes.
+func (l *loop) pause() time.Duration {
+	wait := time.Hour
+	if len(l.waitFor) > 0 {
+		wait = max(l.waitUntil.Sub(l.now()), debounce)
+	}
+	if !l.awayAt.IsZero() {
+		wait = min(wait, max(l.awayAt.Sub(l.now()), debounce))
+	}
+	return wait
 }
 
 // expect notes which nodes were connected when the rows were written.
@@ -150,11 +159,15 @@ func (l *loop) pass() {
 	next.nodes = nodes
 	next.in.NodeNumbers, next.in.Identities = alloc.nodes, alloc.identities
 	next.in.Reports = reports(nodes, next.in.Nodes)
-	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, any: true}
-	if !intentChanged && seen == l.last {
+	next.in.Away, l.awayAt = awayNodes(next.in.Nodes, nodes, old.in.Away, l.now(), l.awayAfter)
+	awayChanged := !maps.Equal(next.in.Away, old.in.Away)
+	resolved := l.keeper.resolved()
+	next.in.Resolved = resolved.addresses()
+	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, names: resolved, any: true}
+	if !intentChanged && !awayChanged && seen == l.last {
 		return
 	}
-	recompile := intentChanged || seen.facts != l.last.facts || seen.alloc != l.last.alloc || !l.last.any
+	recompile := intentChanged || awayChanged || seen.facts != l.last.facts || seen.alloc != l.last.alloc || seen.names != l.last.names || !l.last.any
 	l.last = seen
 	if recompile {
 		l.compile(old, next)
@@ -181,9 +194,11 @@ func (l *loop) compile(old, next *facts) {
 	l.forgetDeleted(old, next)
 	needs := l.compiler.NeedsOf(next.in)
 	snaps, problems := l.compiler.Compile(next.in)
+	problems = append(problems, unresolved(next.in, l.keeper.resolved())...)
 	next.snaps, next.problems = snaps, first(problems)
 	l.complain(problems)
-	l.allocator.offer(&order{in: next.in, needs: needs, judgements: conditions(next.in, l.intent.newest, next.problems)})
+	l.resolver.want(needs.Names)
+	l.allocator.offer(&order{in: next.in, needs: needs, judgements: conditions(next.in, l.intent.newest, needs, next.problems, states{})})
 	if l.holding(next.nodes, next.in) {
 		l.last.any = false // look again, also when nothing changes
 		return

@@ -51,6 +51,7 @@ func newBench(rows *memory, networks *shelfOfNetworks, self string) *bench {
 	})
 	b.world = newWorld(self, time.Now, b.wake)
 	b.keeper = newKeeper(rows, self, b.world, silent(), time.Now, b.wake)
+	b.resolver = newResolver(b.keeper, nil, silent(), time.Now)
 	b.allocator = newAllocator(b.keeper, networks, noWriter{}, silent())
 	shelve := func(kind string) *shelf {
 		s := &shelf{list: func() []any { b.mu.Lock(); defer b.mu.Unlock(); return slices.Clone(b.lists[kind]) }}
@@ -58,7 +59,8 @@ func newBench(rows *memory, networks *shelfOfNetworks, self string) *bench {
 		return s
 	}
 	b.intent = &intent{domains: shelve("domains"), networks: shelve("networks"), workloads: shelve("workloads"),
-		policies: shelve("policies"), nodes: shelve("nodes"), projects: shelve("projects")}
+		policies: shelve("policies"), nodes: shelve("nodes"), projects: shelve("projects"),
+		links: shelve("links"), services: shelve("services"), floating: shelve("floatingips")}
 	b.intent.networks.list = func() (out []any) {
 		for _, n := range networks.input() {
 			out = append(out, n)
@@ -81,7 +83,8 @@ func (b *bench) set(kind string, objects ...any) {
 	b.lists[kind] = objects
 	b.mu.Unlock()
 	map[string]*shelf{"domains": b.intent.domains, "projects": b.intent.projects, "nodes": b.intent.nodes,
-		"workloads": b.intent.workloads, "policies": b.intent.policies}[kind].changed.Store(true)
+		"workloads": b.intent.workloads, "policies": b.intent.policies,
+		"links": b.intent.links, "services": b.intent.services, "floatingips": b.intent.floating}[kind].changed.Store(true)
 	b.wake()
 }
 
@@ -306,6 +309,7 @@ func TestNodeStatus(t *testing.T) {
 		{"ready", plain, nodeWorld{here: true, applied: "v"}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeReady},
 		{"updating", plain, nodeWorld{here: true, applied: "u"}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeUpdating},
 		{"failing", plain, nodeWorld{here: true, err: "no"}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeFailing},
+		{"held", plain, nodeWorld{here: true, applied: "u", report: &snapshot.Report{Held: "it would remove 40 %"}}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeHeld},
 		{"elsewhere", plain, nodeWorld{away: true}, discovery.NodeState{}, v1alpha1.NodeReady},
 	} {
 		if got := nodeStatus(tt.n, tt.w, tt.st); got.State != tt.state {

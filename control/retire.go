@@ -65,7 +65,7 @@ func (r *retirer) pass(ctx context.Context) error {
 		}
 		return r.now().Sub(since) >= retireAfter
 	}
-	err := errors.Join(r.numbers(ctx, f, due), r.vnis(ctx, f, due), r.blocks(ctx, f, due))
+	err := errors.Join(r.numbers(ctx, f, due), r.vnis(ctx, f, due), r.blocks(ctx, f, due), r.taken(ctx, f, due))
 	for id := range r.unused {
 		if !seen[id] {
 			delete(r.unused, id)
@@ -174,6 +174,34 @@ func (r *retirer) blocks(ctx context.Context, f *facts, due func(kind, owner str
 			continue
 		}
 		r.log.Info("blocks of deleted nodes taken back", "network", k.String())
+	}
+	return errors.Join(errs...)
+}
+
+// taken gives back addresses that no Service or FloatingIP has.
+func (r *retirer) taken(ctx context.Context, f *facts, due func(kind, owner string) bool) error {
+	var errs []error
+	for k, n := range f.in.Networks {
+		unused := map[v1alpha1.Taken]bool{}
+		for _, t := range n.Status.Taken {
+			if !has(f.in, k, t) && due("taken", k.String()+" "+t.Address+" "+t.By) {
+				unused[t] = true
+			}
+		}
+		if len(unused) == 0 {
+			continue
+		}
+		fresh, err := r.networks.get(ctx, k)
+		if err == nil && r.facts() != f {
+			continue // the facts may be too old by now; next time
+		}
+		if err == nil {
+			fresh.Status.Taken = slices.DeleteFunc(fresh.Status.Taken, func(t v1alpha1.Taken) bool { return unused[t] })
+			err = r.networks.putStatus(ctx, fresh)
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("control: give back addresses of Network %s: %w", k, err))
+		}
 	}
 	return errors.Join(errs...)
 }

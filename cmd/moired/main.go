@@ -92,6 +92,8 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.`,
 	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "PEM file with our key for the external etcd")
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "where the administrator's kubeconfig is written (default <run-dir>/kubeconfig)")
 	f.StringVar(&cfg.RunDir, "run-dir", control.DefaultRunDir, "directory for kubeconfig and join.json")
+	f.StringSliceVar(&cfg.NameServers, "name-servers", nil, "host:port of who resolves the external names of Services (default: those of /etc/resolv.conf)")
+	f.DurationVar(&cfg.AwayAfter, "away-after", control.DefaultAwayAfter, "how long a node may be silent before new sessions avoid what is on it")
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
 	cmd.AddCommand(tokenCommand(&cfg.Dir), hashCommand(&cfg.Dir))
 	return cmd
