@@ -56,7 +56,9 @@ func (k *kernel) Unplug(host string) error { return datapath.Unplug(host) }
 
 func (k *kernel) Plugged() ([]string, error) { return datapath.Plugged(k.cfg.Name) }
 
-func (k *kernel) run(ctx context.Context, sink func(record.Record)) error { return k.dp.Run(ctx, sink, nil) }
+func (k *kernel) run(ctx context.Context, sink func(record.Record)) error {
+	return k.dp.Run(ctx, sink, nil)
+}
 
 func (k *kernel) lost() uint64 { return k.dp.Lost() }
 
