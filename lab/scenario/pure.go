@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -36,6 +37,7 @@ func (o Order) String() string {
 
 // Pure is stage 1: compile and explain, nothing else.
 type Pure struct {
+	World
 	order    Order
 	compiler *compile.Compiler
 	objects  map[string]runtime.Object
@@ -44,9 +46,46 @@ type Pure struct {
 	problems []v1alpha1.Problem
 }
 
+// World is what a scenario says of the world, for those who compile.
+type World struct {
+	down     map[string]bool // Workloads that fail their checks
+	away     map[string]bool // nodes
+	resolved map[string][]netip.Addr
+}
+
+// NewWorld returns a World in which all is well.
+func NewWorld() World {
+	return World{down: map[string]bool{}, away: map[string]bool{}, resolved: map[string][]netip.Addr{}}
+}
+
+// Set puts the world into the facts.
+func (w *World) Set(in *compile.Input) {
+	in.Away, in.Resolved = maps.Clone(w.away), maps.Clone(w.resolved)
+	if len(w.down) == 0 {
+		return
+	}
+	// What is checked follows from the intent.
+	snaps, _ := compile.Compile(in)
+	for name, s := range snaps {
+		r := in.Reports[name]
+		if r == nil {
+			continue
+		}
+		var health []snapshot.Health
+		for k := range s.Checks {
+			e := s.Endpoints[k.Addr]
+			health = append(health, snapshot.Health{CheckKey: k, Healthy: !w.down[e.Project+"/"+e.Workload]})
+		}
+		slices.SortFunc(health, func(a, b snapshot.Health) int { return a.CheckKey.Compare(b.CheckKey) })
+		told := *r
+		told.Health = health
+		in.Reports[name] = &told
+	}
+}
+
 // NewPure returns a Pure without any objects.
 func NewPure(order Order) *Pure {
-	return &Pure{order: order, compiler: compile.NewCompiler(), objects: map[string]runtime.Object{}}
+	return &Pure{World: NewWorld(), order: order, compiler: compile.NewCompiler(), objects: map[string]runtime.Object{}}
 }
 
 // Apply implements Runner.
@@ -72,6 +111,35 @@ func (p *Pure) Apply(put, del []runtime.Object) error {
 // Move implements Runner.
 func (p *Pure) Move(w *v1alpha1.Workload) error { return p.Apply([]runtime.Object{w}, nil) }
 
+// Health implements Runner.
+func (p *Pure) Health(workload string, well bool) error {
+	set(p.down, workload, !well)
+	p.compile()
+	return nil
+}
+
+// Away implements Runner.
+func (p *Pure) Away(node string, away bool) error {
+	set(p.away, node, away)
+	p.compile()
+	return nil
+}
+
+func set(m map[string]bool, k string, is bool) {
+	if is {
+		m[k] = true
+	} else {
+		delete(m, k)
+	}
+}
+
+// Answer implements Runner.
+func (p *Pure) Answer(name string, addrs []netip.Addr) error {
+	p.resolved[name] = addrs
+	p.compile()
+	return nil
+}
+
 func (p *Pure) compile() {
 	ids := slices.Clone(p.ids)
 	if p.order == Reversed {
@@ -84,7 +152,9 @@ func (p *Pure) compile() {
 	if p.order == Squashed {
 		p.compiler = compile.NewCompiler()
 	}
-	p.snaps, p.problems = p.compiler.Compile(compile.Offline(objects...))
+	in := compile.Offline(objects...)
+	p.Set(in)
+	p.snaps, p.problems = p.compiler.Compile(in)
 }
 
 // Check implements Runner.
@@ -95,13 +165,30 @@ func (p *Pure) Check(c *Check) error {
 		}
 		return nil
 	}
-	a := explain.Packet(explain.Query{From: c.From, To: c.To, Network: c.Network, Protocol: c.Protocol, Port: c.Port, IPv6: c.IPv6}, p.snaps)
-	seen := Seen{Verdict: Deny, Rule: a.Rule, Egress: a.EgressRule, Ingress: a.IngressRule}
+	a := explain.Packet(c.Query(), p.snaps)
+	if err := c.Compare(told(a)); err != nil {
+		var why bytes.Buffer
+		a.Text(&why)
+		return fmt.Errorf("%w\n%s", err, why.String())
+	}
+	return nil
+}
+
+// Query is the question of a Check to explain.
+func (c *Check) Query() explain.Query {
+	return explain.Query{From: c.From, To: c.To, Network: c.Network, Protocol: c.Protocol, Port: c.Port, IPv6: c.IPv6}
+}
+
+// told is what explain says.
+func told(a explain.Answer) Seen {
+	seen := Seen{Verdict: Deny, Rule: a.Rule, Egress: a.EgressRule, Ingress: a.IngressRule, Whole: true, Service: a.Service, As: a.TranslatedSource, At: a.TranslatedDestination}
 	switch {
 	case a.Error != "":
 		seen.Verdict = Unattached
 	case a.Allow:
 		seen.Verdict = Allow
+	case a.Depends:
+		seen.Verdict = Depends
 	}
 	if a.Shadow != nil {
 		seen.Shadow, seen.ShadowRule = Deny, a.Shadow.Rule
@@ -109,12 +196,36 @@ func (p *Pure) Check(c *Check) error {
 			seen.Shadow = Allow
 		}
 	}
-	if err := c.Compare(seen); err != nil {
-		var why bytes.Buffer
-		a.Text(&why)
-		return fmt.Errorf("%w\n%s", err, why.String())
+	ways := a.Ways
+	if len(ways) == 0 {
+		w := explain.Way{Backend: a.Backend, Via: a.Via}
+		if d := a.Destination; d != nil && d.Workload != "" {
+			w.Workload = d.Project + "/" + d.Workload
+		}
+		ways = []explain.Way{w}
 	}
-	return nil
+	for _, w := range ways {
+		switch {
+		case w.Backend == "":
+		case w.Workload != "":
+			seen.Backends = append(seen.Backends, w.Workload)
+		default:
+			seen.Backends = append(seen.Backends, w.Backend)
+		}
+		for i, function := range w.Via {
+			if i == len(seen.Via) {
+				seen.Via = append(seen.Via, nil)
+			}
+			seen.Via[i] = append(seen.Via[i], function)
+		}
+	}
+	slices.Sort(seen.Backends)
+	seen.Backends = slices.Compact(seen.Backends)
+	for i := range seen.Via {
+		slices.Sort(seen.Via[i])
+		seen.Via[i] = slices.Compact(seen.Via[i])
+	}
+	return seen
 }
 
 // Problems of the last compile.

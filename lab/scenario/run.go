@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -22,6 +23,12 @@ type Runner interface {
 	Apply(put, del []runtime.Object) error
 	// Move detaches the Workload and attaches it to spec.node, which is new.
 	Move(w *v1alpha1.Workload) error
+	// Health makes a Workload fail its health checks, or pass them again.
+	Health(workload string, well bool) error
+	// Away stops the agent of a node, or starts it again.
+	Away(node string, away bool) error
+	// Answer says which addresses a DNS name outside has from now on.
+	Answer(name string, addrs []netip.Addr) error
 	// Check asks what happens; nil when it is as expected. See Check.Compare.
 	Check(c *Check) error
 }
@@ -63,6 +70,14 @@ func (s *Scenario) step(st *Step, intent map[string]runtime.Object, r Runner) er
 		}
 		delete(intent, st.Object)
 		return r.Apply(nil, []runtime.Object{o})
+	}
+	switch st.Action {
+	case Health:
+		return r.Health(st.Object, !st.Off)
+	case Away:
+		return r.Away(st.Node, st.Off)
+	case Answer:
+		return r.Answer(st.Object, st.Addresses)
 	}
 	old, _ := intent["Workload "+st.Object].(*v1alpha1.Workload)
 	if old == nil {

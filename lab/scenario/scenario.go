@@ -3,8 +3,10 @@ package scenario
 import (
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -20,6 +22,8 @@ type Scenario struct {
 	Name, Doc string
 	// Nodes with an agent, in order.
 	Nodes []string
+	// Not says which stages it cannot run in, and why.
+	Not   map[int]string
 	Steps []Step
 	files map[string]*load.Objects
 }
@@ -30,6 +34,9 @@ const (
 	Delete = "delete"
 	Move   = "move"
 	Label  = "label"
+	Health = "health"
+	Away   = "away"
+	Answer = "answer"
 )
 
 // Step changes the intent; its Checks hold afterwards.
@@ -38,19 +45,22 @@ type Step struct {
 	Text   string
 	Action string
 	// Files of apply; the object "Kind project/name" of delete; the Workload
-	// "project/name" of move and label.
-	Files  []string
-	Object string
-	Node   string            // of move
-	Set    map[string]string // of label
-	Unset  []string
-	Checks []Check
+	// "project/name" of move, label and health; the name of answer.
+	Files     []string
+	Object    string
+	Node      string            // of move and away
+	Set       map[string]string // of label
+	Unset     []string
+	Off       bool         // of health: down; of away: the node is away
+	Addresses []netip.Addr // of answer
+	Checks    []Check
 }
 
 // Verdicts of a Check.
 const (
 	Allow      = "allow"
 	Deny       = "deny"
+	Depends    = "depends" // on which way a hash chooses
 	Unattached = "unattached"
 )
 
@@ -58,7 +68,8 @@ const (
 type Check struct {
 	Line int
 	Text string
-	// From and To are "project/workload" or an address.
+	// From and To are "project/workload" or an address; To may also be a Service
+	// or FloatingIP "project/name", or a DNS name.
 	From, To string
 	Protocol string // tcp, udp, sctp or icmp
 	Port     uint16
@@ -70,6 +81,15 @@ type Check struct {
 	// Shadow is "", Allow or Deny; ShadowRule may be empty.
 	Shadow     string
 	ShadowRule policy.RuleID
+	// Service or FloatingIP that answers; Backends that a hash may choose, sorted;
+	// Via are the functions of the chain, in order, each with all instances that
+	// a hash may choose, sorted.
+	Service  string
+	Backends []string
+	Via      [][]string
+	// As is the source and At the destination, as the destination's side sees
+	// them; At may have a port.
+	As, At string
 	// Problem, when set, makes it an expectation of a Problem instead.
 	Problem, Object string
 }
@@ -147,6 +167,8 @@ func (s *Scenario) line(n int, text string) error {
 	case words[0] == "nodes":
 		s.Nodes = words[1:]
 		return nil
+	case words[0] == "not":
+		return s.not(words[1:])
 	case words[0] == "problem" || len(words) > 1 && words[1] == "->":
 		if len(s.Steps) == 0 {
 			return fmt.Errorf("a check before the first step")
@@ -163,6 +185,25 @@ func (s *Scenario) line(n int, text string) error {
 	return err
 }
 
+// not reads "not STAGE... because REASON".
+func (s *Scenario) not(w []string) error {
+	i := slices.Index(w, "because")
+	if i < 1 || i == len(w)-1 {
+		return fmt.Errorf("write not STAGE... because REASON")
+	}
+	for _, stage := range w[:i] {
+		n, err := strconv.Atoi(stage)
+		if err != nil || n < 2 || n > 3 {
+			return fmt.Errorf("%q is no stage that can be left out; write 2 or 3", stage)
+		}
+		if s.Not == nil {
+			s.Not = map[int]string{}
+		}
+		s.Not[n] = strings.Join(w[i+1:], " ")
+	}
+	return nil
+}
+
 func (s *Scenario) parseStep(w []string) (Step, error) {
 	st := Step{Action: w[0]}
 	switch {
@@ -177,6 +218,20 @@ func (s *Scenario) parseStep(w []string) (Step, error) {
 		st.Object = w[1] + " " + w[2]
 	case w[0] == Move && len(w) == 3:
 		st.Object, st.Node = w[1], w[2]
+	case w[0] == Health && len(w) == 3 && (w[2] == "down" || w[2] == "up"):
+		st.Object, st.Off = w[1], w[2] == "down"
+	case w[0] == Away && len(w) == 2, w[0] == "back" && len(w) == 2:
+		st.Action, st.Node, st.Off = Away, w[1], w[0] == Away
+	case w[0] == Answer && len(w) > 1:
+		st.Object = w[1]
+		for _, text := range w[2:] {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				return st, fmt.Errorf("%q is no address", text)
+			}
+			st.Addresses = append(st.Addresses, a)
+		}
+		slices.SortFunc(st.Addresses, netip.Addr.Compare)
 	case w[0] == Label && len(w) > 2:
 		st.Object, st.Set = w[1], map[string]string{}
 		for _, l := range w[2:] {
@@ -189,7 +244,7 @@ func (s *Scenario) parseStep(w []string) (Step, error) {
 			}
 		}
 	default:
-		return st, fmt.Errorf("%q is no step; write nodes, apply, delete, move, label, problem or FROM -> TO", strings.Join(w, " "))
+		return st, fmt.Errorf("%q is no step; write nodes, not, apply, delete, move, label, health, away, back, answer, problem or FROM -> TO", strings.Join(w, " "))
 	}
 	return st, nil
 }

@@ -65,6 +65,20 @@ func (r strict) Move(w *v1alpha1.Workload) error {
 	return r.unexpected()
 }
 
+func (r strict) Health(workload string, well bool) error {
+	if err := r.Pure.Health(workload, well); err != nil {
+		return err
+	}
+	return r.unexpected()
+}
+
+func (r strict) Away(node string, away bool) error {
+	if err := r.Pure.Away(node, away); err != nil {
+		return err
+	}
+	return r.unexpected()
+}
+
 func (r strict) unexpected() error {
 	for _, p := range r.Problems() {
 		if !p.Warning && !r.expects(p) {
@@ -122,6 +136,11 @@ func TestWrongFiles(t *testing.T) {
 		"move a/b n1\na/b -> c/d tcp/1 deny x=y":      "is no option",
 		"move a/b n1\na/b -> c/d tcp/1 deny shadow=x": "is no shadow verdict",
 		"move a/b n1\nproblem X":                      "write problem",
+		"not 2 3":                                     "write not",
+		"not 1 because":                               "write not",
+		"not 1 because so":                            "is no stage",
+		"health a/b ill":                              "is no step",
+		"answer a.example b":                          "is no address",
 		"label a/b c":                                 "is no label",
 		"apply a.yaml\n-- a.yaml --\nkind: X\n":       "is not a kind",
 	} {
