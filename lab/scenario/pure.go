@@ -46,43 +46,6 @@ type Pure struct {
 	problems []v1alpha1.Problem
 }
 
-// World is what a scenario says of the world, for those who compile.
-type World struct {
-	down     map[string]bool // Workloads that fail their checks
-	away     map[string]bool // nodes
-	resolved map[string][]netip.Addr
-}
-
-// NewWorld returns a World in which all is well.
-func NewWorld() World {
-	return World{down: map[string]bool{}, away: map[string]bool{}, resolved: map[string][]netip.Addr{}}
-}
-
-// Set puts the world into the facts.
-func (w *World) Set(in *compile.Input) {
-	in.Away, in.Resolved = maps.Clone(w.away), maps.Clone(w.resolved)
-	if len(w.down) == 0 {
-		return
-	}
-	// What is checked follows from the intent.
-	snaps, _ := compile.Compile(in)
-	for name, s := range snaps {
-		r := in.Reports[name]
-		if r == nil {
-			continue
-		}
-		var health []snapshot.Health
-		for k := range s.Checks {
-			e := s.Endpoints[k.Addr]
-			health = append(health, snapshot.Health{CheckKey: k, Healthy: !w.down[e.Project+"/"+e.Workload]})
-		}
-		slices.SortFunc(health, func(a, b snapshot.Health) int { return a.CheckKey.Compare(b.CheckKey) })
-		told := *r
-		told.Health = health
-		in.Reports[name] = &told
-	}
-}
-
 // NewPure returns a Pure without any objects.
 func NewPure(order Order) *Pure {
 	return &Pure{World: NewWorld(), order: order, compiler: compile.NewCompiler(), objects: map[string]runtime.Object{}}
@@ -113,29 +76,21 @@ func (p *Pure) Move(w *v1alpha1.Workload) error { return p.Apply([]runtime.Objec
 
 // Health implements Runner.
 func (p *Pure) Health(workload string, well bool) error {
-	set(p.down, workload, !well)
+	p.Ill(workload, !well)
 	p.compile()
 	return nil
 }
 
 // Away implements Runner.
 func (p *Pure) Away(node string, away bool) error {
-	set(p.away, node, away)
+	p.Gone(node, away)
 	p.compile()
 	return nil
 }
 
-func set(m map[string]bool, k string, is bool) {
-	if is {
-		m[k] = true
-	} else {
-		delete(m, k)
-	}
-}
-
 // Answer implements Runner.
 func (p *Pure) Answer(name string, addrs []netip.Addr) error {
-	p.resolved[name] = addrs
+	p.Resolves(name, addrs)
 	p.compile()
 	return nil
 }
