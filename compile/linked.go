@@ -98,6 +98,12 @@ func (l *linked) see(at, of *result, end int, chain snapshot.ChainKey) sight {
 		}
 		e.Home, e.Chain = e.Addr, chain
 		e.Addr = snapshot.Addr{VNI: at.row.VNI, IP: seenAs(ts, e.Home.IP)}
+		// Whoever is still there although the prefix was removed is not seen
+		// from elsewhere, nor hides others.
+		_, own := slices.BinarySearchFunc(at.endpoints, e.Addr, func(o snapshot.Endpoint, a snapshot.Addr) int { return o.Addr.Compare(a) })
+		if own || !of.space.inside.contains(e.Home.IP) {
+			continue
+		}
 		out.rows = append(out.rows, e)
 	}
 	slices.SortFunc(out.rows, func(a, b snapshot.Endpoint) int { return a.Addr.Compare(b.Addr) })

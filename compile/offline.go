@@ -19,7 +19,9 @@ const OfflineNode = "offline"
 
 // Offline makes an Input of intent alone, as if every declared Workload were
 // attached to its node: VNIs, identities, node numbers, addresses and MACs
-// are made up, the same for the same objects in any order. Objects are our
+// are made up, the same for the same objects in any order. Everything that is
+// checked is healthy, no node is away, and external names have no addresses:
+// put them into Resolved where they matter. Objects are our
 // kinds and Namespaces as *metav1.PartialObjectMetadata; others are ignored.
 // What exists twice counts once, the last one.
 func Offline(objects ...runtime.Object) *Input {
@@ -27,6 +29,8 @@ func Offline(objects ...runtime.Object) *Input {
 		Domains: map[string]*v1alpha1.Domain{}, Projects: map[string]string{}, Networks: map[Key]*v1alpha1.Network{},
 		Workloads: map[Key]*v1alpha1.Workload{}, Policies: map[Key]*v1alpha1.Policy{}, Nodes: map[string]*v1alpha1.Node{},
 		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
+		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
+		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{},
 	}
 	for _, o := range objects {
 		switch o := o.(type) {
@@ -44,11 +48,49 @@ func Offline(objects ...runtime.Object) *Input {
 			in.Policies[Key{o.Namespace, o.Name}] = o
 		case *v1alpha1.Node:
 			in.Nodes[o.Name] = o
+		case *v1alpha1.Link:
+			in.Links[Key{o.Namespace, o.Name}] = o
+		case *v1alpha1.Service:
+			o = o.DeepCopy()
+			o.Status = v1alpha1.ServiceStatus{}
+			in.Services[Key{o.Namespace, o.Name}] = o
+		case *v1alpha1.FloatingIP:
+			o = o.DeepCopy()
+			o.Status = v1alpha1.FloatingIPStatus{}
+			in.FloatingIPs[Key{o.Namespace, o.Name}] = o
 		}
 	}
 	in.offlineNumbers()
 	in.offlineAttachments()
+	if len(in.Services)+len(in.FloatingIPs)+len(in.Links) > 0 {
+		in.offlineReach()
+	}
 	return in
+}
+
+// offlineReach makes up addresses of Services and FloatingIPs, what external
+// names mean, and that everything is well.
+func (in *Input) offlineReach() {
+	needs := NeedsOf(in)
+	for _, n := range needs.Addresses {
+		switch n.Kind {
+		case KindService:
+			s := in.Services[n.Key]
+			s.Status.Addresses = append(s.Status.Addresses, v1alpha1.ServiceAddress{Network: n.Network.Name, Address: n.Address.String()})
+		case KindFloatingIP:
+			in.FloatingIPs[n.Key].Status.Address = n.Address.String()
+		}
+	}
+	for _, name := range needs.Names {
+		in.Resolved[name] = nil
+	}
+	snaps, _ := Compile(in)
+	for name, s := range snaps {
+		for k := range s.Checks {
+			in.Reports[name].Health = append(in.Reports[name].Health, snapshot.Health{CheckKey: k, Healthy: true})
+		}
+		slices.SortFunc(in.Reports[name].Health, func(a, b snapshot.Health) int { return a.CheckKey.Compare(b.CheckKey) })
+	}
 }
 
 // offlineNumbers makes up nodes, node numbers, VNIs and identities.
@@ -74,8 +116,11 @@ func (in *Input) offlineNumbers() {
 	vni := int32(0)
 	for _, k := range sortedKeys(in.Networks) {
 		n := in.Networks[k].DeepCopy()
-		vni++
-		n.Status = v1alpha1.NetworkStatus{VNI: vni}
+		n.Status = v1alpha1.NetworkStatus{}
+		if !n.Spec.External {
+			vni++
+			n.Status.VNI = vni
+		}
 		in.Networks[k] = n
 	}
 	for _, w := range in.Workloads {
@@ -112,8 +157,15 @@ func (in *Input) offlineAttachments() {
 	}
 	for k, w := range in.Workloads {
 		for i := range w.Spec.Interfaces {
-			if p := pools[Key{k.Project, w.Spec.Interfaces[i].Network}]; p != nil {
+			if p := pools[networkOf(k.Project, w.Spec.Interfaces[i].Network)]; p != nil {
 				p.named = append(p.named, addresses(&w.Spec.Interfaces[i])...)
+			}
+		}
+	}
+	for k, s := range in.Services {
+		for _, n := range s.Spec.Networks {
+			if p := pools[Key{k.Project, n.Network}]; p != nil {
+				p.named = append(p.named, addresses(&v1alpha1.Interface{Addresses: n.Addresses})...)
 			}
 		}
 	}
@@ -135,7 +187,7 @@ func (in *Input) offlineAttachments() {
 			if mac, err := snapshot.ParseMAC(strings.ToLower(iface.MAC)); err == nil {
 				a.MAC = mac
 			}
-			netKey := Key{k.Project, iface.Network}
+			netKey := networkOf(k.Project, iface.Network)
 			if p := pools[netKey]; p != nil {
 				a.VNI = snapshot.VNI(in.Networks[netKey].Status.VNI)
 				a.Addresses = p.take(iface)

@@ -56,15 +56,20 @@ func drawWorld(t *rapid.T) world {
 // change makes one random change of intent or world.
 func (w world) change(t *rapid.T) {
 	p, n, name, node := pick(t, projects), pick(t, networks), pick(t, names), pick(t, nodes)
-	switch rapid.IntRange(0, 8).Draw(t, "what") {
+	ref := n // of the interface
+	if !often(t) {
+		ref = pick(t, projects) + "/" + n
+	}
+	switch rapid.IntRange(0, 15).Draw(t, "what") {
 	case 0:
 		o := w.network(p, n, rapid.SampledFrom([][]string{{"10.0.0.0/24"}, {"10.0.0.0/30"}, {"10.0.0.0/24", "fd00::/64"}, {"10.0.0.0/24", "10.0.1.0/24"}}).Draw(t, "prefixes")...)
 		o.Spec.Default = pick(t, []string{"open", "deny"})
+		drawNetwork(t, o)
 		if !often(t) {
 			o.Spec.Reserved = []string{"10.0.0.8/30"}
 		}
 	case 1, 2:
-		o := w.workload(p, name, rapid.SampledFrom([]string{"", "n1", "n2", "sw", "gone"}).Draw(t, "node"), n)
+		o := w.workload(p, name, rapid.SampledFrom([]string{"", "n1", "n2", "sw", "gone"}).Draw(t, "node"), ref)
 		o.Labels["app"] = pick(t, apps)
 		if !often(t) {
 			o.Spec.Interfaces[0].Addresses = []string{pick(t, hostings)}
@@ -78,7 +83,7 @@ func (w world) change(t *rapid.T) {
 		if often(t) {
 			addresses = []string{pick(t, hostings)}
 		}
-		w.attach(node, p, name, n, rapid.IntRange(0, 2).Draw(t, "minute"), addresses...)
+		w.attach(node, p, name, ref, rapid.IntRange(0, 2).Draw(t, "minute"), addresses...)
 	case 5:
 		w.Policies[Key{p, name}] = drawPolicy(t, p, name)
 	case 6:
@@ -92,6 +97,8 @@ func (w world) change(t *rapid.T) {
 		if often(t) {
 			w.allocate(NewCompiler())
 		}
+	default:
+		w.changeReach(t)
 	}
 }
 
@@ -107,10 +114,20 @@ func drawPolicy(t *rapid.T, project, name string) *v1alpha1.Policy {
 		r := v1alpha1.Rule{Action: pick(t, map[string][]string{"admin": {"accept", "deny", "pass"}, "project": {"allow", "deny"}, "baseline": {"allow", "deny"}}[p.Spec.Tier])}
 		var peers []v1alpha1.Peer
 		for range rapid.IntRange(0, 2).Draw(t, "peers") {
-			peers = append(peers, drawPeer(t))
+			peer := drawPeer(t)
+			switch rapid.IntRange(0, 9).Draw(t, "word") {
+			case 0:
+				peer = v1alpha1.Peer{Service: pick(t, names)}
+			case 1:
+				peer = v1alpha1.Peer{Name: "*.example.com"}
+			}
+			peers = append(peers, peer)
 		}
 		if often(t) {
 			r.Ports = []v1alpha1.Port{{Protocol: "TCP", Port: int32(rapid.IntRange(1, 3).Draw(t, "port"))}}
+		}
+		if !often(t) {
+			r.MatchEqual = []string{"app"}
 		}
 		if often(t) {
 			r.From = peers
@@ -152,6 +169,7 @@ func (w world) shuffled(seed int64) *Input {
 	return &Input{
 		Domains: again(r, w.Domains), Projects: again(r, w.Projects), Networks: again(r, w.Networks), Workloads: again(r, w.Workloads),
 		Policies: again(r, w.Policies), Nodes: again(r, w.Nodes), NodeNumbers: again(r, w.NodeNumbers), Reports: again(r, w.Reports), Identities: again(r, w.Identities),
+		Links: again(r, w.Links), Services: again(r, w.Services), FloatingIPs: again(r, w.FloatingIPs), Away: again(r, w.Away), Resolved: again(r, w.Resolved),
 	}
 }
 
@@ -224,6 +242,7 @@ func TestInvariants(t *testing.T) {
 			}
 			checkEndpoints(t, s, seen)
 			checkPolicies(t, s)
+			checkServices(t, s)
 			for k, b := range s.Blocks {
 				if b.BlockKey != k {
 					t.Fatalf("block %v under %v", b.BlockKey, k)
@@ -238,7 +257,7 @@ func checkEndpoints(t *rapid.T, s *snapshot.Snapshot, seen map[snapshot.Addr]sna
 	for k, e := range s.Endpoints {
 		n, hosted := s.Networks[k.VNI]
 		id, known := s.Identities[e.Identity]
-		if !hosted || !known || id.Project != n.Project || id.Domain != n.Domain || e.Project != n.Project {
+		if !hosted || !known || e.Project != id.Project {
 			t.Fatalf("endpoint %+v without its Network or identity: %+v %+v", e, n, id)
 		}
 		if _, ok := s.Nodes[e.Node]; !ok {
@@ -248,7 +267,8 @@ func checkEndpoints(t *rapid.T, s *snapshot.Snapshot, seen map[snapshot.Addr]sna
 			t.Fatalf("two nodes disagree: %+v and %+v", e, other)
 		}
 		seen[k] = e
-		if e.Node != s.Node {
+		checkReach(t, s, e)
+		if e.Node != s.Node || e.Home.IP.IsValid() {
 			continue
 		}
 		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {

@@ -23,6 +23,8 @@ func newWorld() world {
 		Domains: map[string]*v1alpha1.Domain{}, Projects: map[string]string{}, Networks: map[Key]*v1alpha1.Network{},
 		Workloads: map[Key]*v1alpha1.Workload{}, Policies: map[Key]*v1alpha1.Policy{}, Nodes: map[string]*v1alpha1.Node{},
 		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
+		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
+		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{},
 	}}
 }
 
@@ -115,6 +117,36 @@ func (w world) allocate(c *Compiler) {
 	}
 	for _, id := range needs.Identities {
 		w.Identities[KeyOf(id)] = policy.Identity(len(w.Identities) + 256)
+	}
+	for _, n := range needs.Addresses {
+		w.give(n)
+	}
+	// What control writes: no more than is in force or needed.
+	for k, s := range StatusesOf(w.Input).Services {
+		if o := w.Services[k]; !slices.Equal(o.Status.Addresses, s.Addresses) {
+			o = o.DeepCopy()
+			o.Status.Addresses = s.Addresses
+			w.Services[k] = o
+		}
+	}
+}
+
+func (w world) give(n AddressNeed) {
+	if n.Kind == KindFloatingIP {
+		f := w.FloatingIPs[n.Key].DeepCopy()
+		f.Status.Address = n.Address.String()
+		w.FloatingIPs[n.Key] = f
+		return
+	}
+	s := w.Services[n.Key].DeepCopy()
+	s.Status.Addresses = append(s.Status.Addresses, v1alpha1.ServiceAddress{Network: n.Network.Name, Address: n.Address.String()})
+	w.Services[n.Key] = s
+}
+
+// settle does what the control plane does until nothing more is needed.
+func (w world) settle() {
+	for range 4 {
+		w.allocate(NewCompiler())
 	}
 }
 
