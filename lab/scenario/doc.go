@@ -21,17 +21,28 @@
 // Steps change the intent:
 //
 //	nodes NAME...                  agents that there are; the first line if any
+//	not STAGE... because REASON    stages (2 or 3) that cannot run it
 //	apply FILE...                  create or replace the objects of the files
 //	delete KIND [PROJECT/]NAME     remove an object
 //	move PROJECT/WORKLOAD NODE     bind a Workload to another node
 //	label PROJECT/WORKLOAD K=V K-  set and remove labels
 //
+// or the world:
+//
+//	health PROJECT/WORKLOAD down|up  it fails its health checks, or passes them again
+//	away NODE, back NODE             its agent is not heard of, or is again
+//	answer NAME ADDRESS...           what a DNS name outside has for addresses
+//
 // Checks follow the step after which they hold:
 //
-//	FROM -> TO PROTOCOL[/PORT] allow|deny|unattached [option...]
+//	FROM -> TO PROTOCOL[/PORT] allow|deny|depends|unattached [option...]
 //
-// FROM and TO are project/workload or an address. unattached: one of the two
-// may not be connected at all. Options:
+// FROM and TO are project/workload or an address. TO may also be a Service or
+// FloatingIP as project/name, an address outside, or a name with full stops: of
+// the platform or a DNS name outside. FROM may be an address outside when TO is a
+// FloatingIP of an external pool. depends: some of the ways that a hash may
+// choose are allowed, others are not. unattached: one of the two may not be
+// connected at all. Options:
 //
 //	rule=ID       decided: on deny the rule or default that denied, on allow
 //	              that of either end
@@ -40,6 +51,13 @@
 //	              without the option there must be no difference
 //	ipv6          use the IPv6 addresses
 //	network=P/N   when both ends share several Networks
+//	service=P/N   the Service or FloatingIP that answers
+//	backend=B,B   who is behind it, all that may be chosen: project/workload,
+//	              or address:port outside
+//	via=F,F       functions that it goes through in this order: project/workload,
+//	              a|b where a hash chooses among instances
+//	as=ADDRESS    the source as the destination's side sees it
+//	at=ADDRESS    the destination as its side sees it; FloatingIPs have a port
 //
 //	problem CODE KIND [PROJECT/]NAME
 //
