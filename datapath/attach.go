@@ -59,6 +59,9 @@ func (d *Datapath) attach(pin, host string, ifindex int, p *ebpf.Program) error 
 		if a.ifindex == ifindex && onInterface(a.link, ifindex) {
 			return nil
 		}
+		if a.ifindex == ifindex {
+			d.writes.found("programs", "there was none on", pin)
+		}
 		d.forgetLink(pin)
 	}
 	path := filepath.Join(d.linkDir(), pin)

@@ -26,7 +26,7 @@ type Datapath struct {
 	uplink  *net.Interface
 	layout  string
 	objects bpf.MoireObjects
-	writes  atomic.Uint64
+	writes  tally
 	mtu     atomic.Int64 // of the uplink
 	view    atomic.Pointer[view]
 	evicted evicted

@@ -81,10 +81,21 @@ func TestRepair(t *testing.T) {
 	if got := tablesOf(t, n); got != want {
 		t.Errorf("not repaired:\n%s\nwant\n%s", got, want)
 	}
+	const planted = 9
+	if n, last := n.Repairs(); n != planted || last == "" {
+		t.Errorf("%d found of %d: %s", n, planted, last)
+	}
 	before := n.Writes()
 	again()
 	if n.Writes() != before {
 		t.Errorf("%d writes although nothing changed", n.Writes()-before)
+	}
+	if err := n.links[ifacePin+n.locals[0].Host].link.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	again()
+	if n, last := n.Repairs(); n != planted+1 || !strings.Contains(last, "programs") {
+		t.Errorf("%d found: %s", n, last)
 	}
 }
 

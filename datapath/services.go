@@ -3,7 +3,6 @@ package datapath
 import (
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"moire.dev/moire/datapath/bpf"
@@ -97,7 +96,7 @@ func (b *serviceBook) index(service uint32) map[bpf.MoireBackend]uint32 {
 	return b.indexes[service]
 }
 
-func newServices(m *bpf.MoireMaps, node string, writes *atomic.Uint64) (*serviceBook, error) {
+func newServices(m *bpf.MoireMaps, node string, writes *tally) (*serviceBook, error) {
 	b := &serviceBook{
 		node:     node,
 		rows:     newTable[bpf.MoireServiceKey, bpf.MoireService](m.Services, "services", writes),

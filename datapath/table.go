@@ -3,7 +3,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -14,10 +13,12 @@ type table[K, V comparable] struct {
 	m      *ebpf.Map
 	name   string
 	rows   map[K]V
-	writes *atomic.Uint64
+	writes *tally
+	// known: rows is what was read or written, not what a first look will show.
+	known bool
 }
 
-func newTable[K, V comparable](m *ebpf.Map, name string, writes *atomic.Uint64) *table[K, V] {
+func newTable[K, V comparable](m *ebpf.Map, name string, writes *tally) *table[K, V] {
 	return &table[K, V]{m: m, name: name, rows: map[K]V{}, writes: writes}
 }
 
@@ -27,8 +28,27 @@ func (t *table[K, V]) read() error {
 	if err != nil {
 		return fmt.Errorf("read table %s: %w", t.name, err)
 	}
-	t.rows = rows
+	if t.known {
+		t.compare(rows)
+	}
+	t.rows, t.known = rows, true
 	return nil
+}
+
+// compare notes what somebody else did to the table.
+func (t *table[K, V]) compare(now map[K]V) {
+	for k, v := range now {
+		if was, ok := t.rows[k]; !ok {
+			t.writes.found(t.name, "there was a row too many,", k)
+		} else if was != v {
+			t.writes.found(t.name, "there was another value in row", k)
+		}
+	}
+	for k := range t.rows {
+		if _, ok := now[k]; !ok {
+			t.writes.found(t.name, "there was no row", k)
+		}
+	}
 }
 
 // put writes the row unless it is there already.

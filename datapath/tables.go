@@ -1,8 +1,6 @@
 package datapath
 
 import (
-	"sync/atomic"
-
 	"moire.dev/moire/datapath/bpf"
 )
 
@@ -22,7 +20,7 @@ type tables struct {
 	watchEnds *table[bpf.MoireAddrKey, uint32]
 }
 
-func newTables(m *bpf.MoireMaps, writes *atomic.Uint64) *tables {
+func newTables(m *bpf.MoireMaps, writes *tally) *tables {
 	return &tables{
 		control:   newTable[uint32, bpf.MoireSettings](m.Control, "control", writes),
 		ifaces:    newTable[uint32, bpf.MoireIface](m.Ifaces, "ifaces", writes),
@@ -51,11 +49,11 @@ func (t *tables) read() error {
 	return nil
 }
 
-func newRules(m *bpf.MoireMaps, writes *atomic.Uint64) (*ruleBook, error) {
+func newRules(m *bpf.MoireMaps, writes *tally) (*ruleBook, error) {
 	return newRuleBook(newTable[uint32, bpf.MoireRuleName](m.Rules, "rules", writes))
 }
 
-func newSets(m *bpf.MoireMaps, rules *ruleBook, writes *atomic.Uint64) (*setBook, error) {
+func newSets(m *bpf.MoireMaps, rules *ruleBook, writes *tally) (*setBook, error) {
 	b := &setBook{
 		rules:   rules,
 		sets:    newTable[uint32, bpf.MoireSetRow](m.Sets, "sets", writes),
