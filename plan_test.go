@@ -41,6 +41,7 @@ var rooms = map[string][]string{
 	"api/load":         {"api/v1alpha1"},
 	"compile":          {"api/v1alpha1"},
 	"explain":          {},
+	"analyze":          {"api/v1alpha1"},
 	"store":            {"api", "api/v1alpha1"},
 	"ipam":             {},
 	"identity":         {},
@@ -62,7 +63,7 @@ var rooms = map[string][]string{
 	"lab/shop":     {},
 	"lab/demo":     {"examples", "lab"},
 	"examples":     {},
-	"cli": {"api/load", "api/v1alpha1", "cli/check", "cli/fault", "cli/manifest", "cli/remote", "cli/show", "cli/supervise",
+	"cli": {"analyze", "api/load", "api/v1alpha1", "cli/check", "cli/fault", "cli/manifest", "cli/remote", "cli/show", "cli/supervise",
 		"compile", "explain", "lab/demo", "lab/shop", "node/local", "node/run"},
 	"cli/check":      {},
 	"cli/fault":      {},
@@ -83,7 +84,7 @@ var heavy = []struct {
 	reason string
 }{
 	{"k8s.io/kubernetes", []string{"store"}, "the API server is 2,000 packages; only store embeds it"},
-	{"k8s.io/apimachinery", []string{"api/v1alpha1", "api/load", "compile", "store", "control", "cli", "lab", "lab/scenario", "bench"}, "kinds carry object metadata; nodes never see kinds"},
+	{"k8s.io/apimachinery", []string{"analyze", "api/v1alpha1", "api/load", "compile", "store", "control", "cli", "lab", "lab/scenario", "bench"}, "kinds carry object metadata; nodes never see kinds"},
 	{"k8s.io/", []string{"store", "control", "cli", "cli/remote", "cli/show"}, "client-go costs more than a whole proxy"},
 	{"go.etcd.io/", []string{"store"}, "one room talks to etcd"},
 	{"github.com/cilium/ebpf", []string{"datapath", "datapath/bpf", "lab", "bench"}, "one room talks to the kernel"},
@@ -97,6 +98,7 @@ var pure = map[string][]string{
 	"snapshot/policy": {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"snapshot":        {"os", "net", "net/http", "log/slog", "math/rand", "context"},
 	"compile":         {"os", "net", "net/http", "log/slog", "math/rand", "context", "os/exec"},
+	"analyze":         {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"explain":         {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 }
 
