@@ -42,7 +42,7 @@ func (d *Datapath) Grow(s State) error {
 		}
 		if err == nil {
 			d.state, d.want = s, w
-			d.view.Store(newView(d.cfg.Node, s, w.links, d.rules.names).remember(d.view.Load(), time.Now()))
+			d.view.Store(newView(d.cfg.Node, s, w.links, d.rules.names).remember(d.view.Load(), time.Now()).withServices(d.services.named()))
 			err = d.attachAll(w)
 		}
 		if err == nil && len(w.missing) > 0 {

@@ -124,7 +124,7 @@ func (v *view) otherViews(r *record.Record, e *bpf.MoireEvent) {
 		return netip.AddrPortFrom(end.Address, end.Port).String()
 	}
 	if g := &e.Session.Guise[0]; g.Kind == guiseService {
-		r.ServiceAddress = show(g.Addr[1], g.Port[1])
+		r.Service, r.ServiceAddress = v.services[g.Service], show(g.Addr[1], g.Port[1])
 	}
 	g := &e.Session.Guise[1]
 	if !wears(&e.Session, 1) {

@@ -32,6 +32,10 @@ type serviceBook struct {
 	indexes   map[uint32]map[bpf.MoireBackend]uint32 // by Service id: index of each backend that has a row
 	nextID    uint32
 	nextTable uint32
+	// names of Services by id, for records: replaced, never changed. A Service
+	// that left keeps its name until another changes.
+	names map[uint32]string
+	stale bool // names
 	// replaced are offers whose rows may be left over; strange: there may be rows
 	// that nobody here wrote.
 	replaced []*offer
@@ -175,7 +179,7 @@ func (b *serviceBook) offer(v *snapshot.Service) error {
 	if before := b.offers[v.ServiceKey]; before != nil {
 		b.replaced = append(b.replaced, before)
 	}
-	b.offers[v.ServiceKey] = o
+	b.offers[v.ServiceKey], b.stale = o, true
 	return nil
 }
 
@@ -258,4 +262,22 @@ func serviceKey(k snapshot.ServiceKey) bpf.MoireServiceKey {
 func ofAddress(k bpf.MoireServiceKey) bpf.MoireServiceKey {
 	k.Port, k.Proto = 0, 0
 	return k
+}
+
+// named says what the Services are called, by id.
+func (b *serviceBook) named() map[uint32]string {
+	if b.names != nil && !b.stale {
+		return b.names
+	}
+	names := make(map[uint32]string, len(b.offers))
+	for _, o := range b.offers {
+		names[o.row.Id] = o.of.Project + "/" + o.of.Name
+	}
+	for id, name := range b.names {
+		if _, ok := names[id]; !ok && b.indexes[id] != nil {
+			names[id] = name // left, but its backends have rows yet
+		}
+	}
+	b.names, b.stale = names, false
+	return names
 }

@@ -32,6 +32,7 @@ type view struct {
 	snapshot *snapshot.Snapshot
 	rules    map[uint32]policy.RuleID
 	locals   map[uint32]snapshot.AttachmentKey // by ifindex
+	services map[uint32]string                 // project/name by id
 	// gone are endpoints of earlier snapshots: what is told of a Workload that
 	// ran for a moment comes after it has left.
 	gone map[snapshot.Addr]departed
@@ -230,4 +231,10 @@ func sessionID(node string, k *bpf.MoireSessionKey, created uint64) string {
 	h.Write(binary.LittleEndian.AppendUint64(nil, created))
 	h.Write([]byte{k.Proto, byte(k.Aport), byte(k.Aport >> 8), byte(k.Bport), byte(k.Bport >> 8), byte(k.Vni), byte(k.Vni >> 8), byte(k.Vni >> 16)})
 	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// withServices names the Services that sessions refer to by id.
+func (v *view) withServices(names map[uint32]string) *view {
+	v.services = names
+	return v
 }

@@ -56,8 +56,8 @@ step int no_endpoint(struct __sk_buff *skb, struct packet *p)
 	return drop(skb, p, v ? R_NO_SERVICE : R_NO_ROUTE);
 }
 
-// big6 writes packet too big in front of the quoted packet.
-inline_ int big6(struct __sk_buff *skb, struct packet *p, struct big6 *m)
+// big6 writes an error in front of the quoted packet.
+inline_ int big6(struct __sk_buff *skb, struct packet *p, struct big6 *m, u32 what, u32 rest)
 {
 	u32 len = sizeof(m->icmp) + QUOTE;
 
@@ -70,15 +70,16 @@ inline_ int big6(struct __sk_buff *skb, struct packet *p, struct big6 *m)
 	m->ip.hops = 64;
 	__builtin_memcpy(m->ip.src, p->dst.w, 16);
 	__builtin_memcpy(m->ip.dst, p->src.w, 16);
-	m->icmp.type = 2;
-	m->icmp.rest = bpf_htonl(p->mtu);
+	m->icmp.type = what >> 8;
+	m->icmp.code = what;
+	m->icmp.rest = bpf_htonl(rest);
 	s64 sum = bpf_csum_diff(0, 0, (u32 *)m->ip.src, 32 + sizeof(m->icmp) + QUOTE, 0);
 	m->icmp.csum = fold((u64)(u32)sum + bpf_htons(len) + bpf_htons(PROTO_ICMPV6));
 	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(m->ip) + sizeof(m->icmp), 0);
 }
 
-// big4 writes fragmentation needed in front of the quoted packet.
-inline_ int big4(struct __sk_buff *skb, struct packet *p, struct big4 *m)
+// big4 writes an error in front of the quoted packet.
+inline_ int big4(struct __sk_buff *skb, struct packet *p, struct big4 *m, u32 what, u32 rest)
 {
 	__builtin_memset(m, 0, sizeof(*m));
 	if (bpf_skb_load_bytes(skb, ETH_LEN + sizeof(m->ip) + sizeof(m->icmp), m->quote, QUOTE))
@@ -91,29 +92,38 @@ inline_ int big4(struct __sk_buff *skb, struct packet *p, struct big4 *m)
 	m->ip.src = p->dst.w[3];
 	m->ip.dst = p->src.w[3];
 	m->ip.csum = fold((u32)bpf_csum_diff(0, 0, (u32 *)&m->ip, sizeof(m->ip), 0));
-	m->icmp.type = 3;
-	m->icmp.code = 4;
-	m->icmp.rest = bpf_htonl(p->mtu);
+	m->icmp.type = what >> 8;
+	m->icmp.code = what;
+	m->icmp.rest = bpf_htonl(rest);
 	m->icmp.csum = fold((u32)bpf_csum_diff(0, 0, (u32 *)&m->icmp, sizeof(m->icmp) + QUOTE, 0));
 	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(m->ip) + sizeof(m->icmp), 0);
 }
 
-// too_big tells the sender the size that fits, in the name of the destination,
-// as a router between them would.
-step int too_big(struct __sk_buff *skb, struct packet *p)
+// complain answers with an ICMP error, `what` is its type and code, in the name of
+// the destination, as a router between them would.
+step int complain(struct __sk_buff *skb, struct packet *p, u32 reason, u32 what, u32 rest)
 {
 	u32 grow = (p->v6 ? sizeof(struct ipv6) : sizeof(struct ipv4)) + sizeof(struct icmp);
 	struct work *w = the_work();
 	int r;
 
-	drop(skb, p, R_TOO_BIG);
 	if (!w || bpf_skb_change_tail(skb, ETH_LEN + QUOTE, 0) ||
 	    bpf_skb_adjust_room(skb, grow, BPF_ADJ_ROOM_MAC, 0))
 		return ACT_DROP;
-	r = p->v6 ? big6(skb, p, &w->big6) : big4(skb, p, &w->big4);
+	r = p->v6 ? big6(skb, p, &w->big6, what, rest) : big4(skb, p, &w->big4, what, rest);
 	if (r)
 		return ACT_DROP;
 	r = back(skb, p);
-	judgement(skb, R_TOO_BIG, 0);
+	judgement(skb, reason, 0);
 	return r;
+}
+
+#define TOO_BIG4 0x0304 // type and code
+#define TOO_BIG6 0x0200
+
+// too_big tells the sender the size that fits.
+inline_ int too_big(struct __sk_buff *skb, struct packet *p)
+{
+	drop(skb, p, R_TOO_BIG);
+	return complain(skb, p, R_TOO_BIG, p->v6 ? TOO_BIG6 : TOO_BIG4, p->mtu);
 }

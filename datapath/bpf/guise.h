@@ -13,7 +13,7 @@
 // one go from the guise of the end that it is from to that of the end that it is
 // for (dress). A plain session never comes here: S_ODD says which do.
 //
-// To open a session with a guise, in meet (session.h). The packet p is as it
+// To open a session with a guise: serve (serve.h). The packet p is as it
 // came; t, the session to be, is zeroed except for a_first:
 //   1. fill t->guise[end]: kind, vni, addr[0..1], port[0..1] (index 0 is always
 //      the originator, ports in network order);

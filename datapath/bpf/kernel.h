@@ -73,6 +73,13 @@ struct udp {
 	u16 src, dst, len, csum;
 } packed;
 
+struct tcp {
+	u16 src, dst;
+	u32 seq, ack;
+	u8 off, flags;
+	u16 window, csum, urgent;
+} packed;
+
 struct vxlan {
 	u32 flags; // 0x08000000
 	u32 vni;   // << 8

@@ -7,7 +7,7 @@
 //   2 session.h    anti-spoofing; neighbour.h: ARP and ND; answer.h: gateway
 //   3 conntrack.h  sessions, the fast path
 //   4 session.h    route: where is the destination
-//   4b service.h   is the destination a Service: which backend
+//   4b serve.h     is the destination a Service: which backend (service.h)
 //   5 policy.h     verdict with rule id
 //   6 forward.h    to the interface, or to the node; rate.h: within limits
 // tables.h holds the maps, reasons.h and events.h what is told about it, and

@@ -135,13 +135,14 @@ type MoireFragmentKey struct {
 }
 
 type MoireGuise struct {
-	_     structs.HostLayout
-	Addr  [2]MoireAddr
-	Vni   uint32
-	Port  [2]uint16
-	Kind  uint8
-	Flags uint8
-	Pad   [6]uint8
+	_       structs.HostLayout
+	Addr    [2]MoireAddr
+	Vni     uint32
+	Port    [2]uint16
+	Kind    uint8
+	Flags   uint8
+	Backend uint16
+	Service uint32
 }
 
 type MoireGuiseKey struct {

@@ -68,6 +68,16 @@ struct big6 {
 	u8 quote[QUOTE];
 };
 
+struct reset4 {
+	struct ipv4 ip;
+	struct tcp tcp;
+};
+
+struct reset6 {
+	struct ipv6 ip;
+	struct tcp tcp;
+};
+
 // One packet at a time per CPU: what is too large for the stack.
 struct work {
 	struct packet packet; // first: see work_of
@@ -80,6 +90,8 @@ struct work {
 		union addr pair[4];
 		struct big4 big4;
 		struct big6 big6;
+		struct reset4 reset4;
+		struct reset6 reset6;
 		struct outer4 outer4;
 		struct outer6 outer6;
 	};

@@ -149,7 +149,7 @@ inline_ u32 favourite_of(const struct service *v, const struct client *who, u64 
 // choose says to which backend a new session of p goes: 1 + index, 0: there is
 // none. c is &v->all or &v->here. With affinity the choice depends on the client
 // alone, so it most often stays even when the client is forgotten.
-inline_ u32 choose(const struct packet *p, const struct service *v, const struct choice *c, u64 now)
+step u32 choose(const struct packet *p, const struct service *v, const struct choice *c, u64 now)
 {
 	struct client who = {.service = v->id};
 	u32 chosen;

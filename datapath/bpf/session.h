@@ -5,6 +5,7 @@
 #include "ground.h"
 #include "neighbour.h"
 #include "odd.h"
+#include "serve.h"
 
 #define NOT_FAST -2
 #define SEND_ON -3
@@ -208,16 +209,8 @@ inline_ int can_deliver(const struct packet *p, const struct session *t, u32 sid
 	return to->node ? 0 : R_NOT_ATTACHED;
 }
 
-// meet gives a new session the guises that follow from what it asks for, before
-// its ends are looked up. 0, or the reason to drop.
-inline_ int meet(struct packet *p, struct session *t)
-{
-	t->a_first = p->src_is_a;
-	return 0;
-}
-
 // slow is the whole path. p->ifindex or p->node says where the packet is from.
-// SEND_ON: it may pass, as scratch_session says.
+// SEND_ON: it may pass, as scratch_session says. REFUSE: no backend.
 step int slow(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *c = the_control();
@@ -239,6 +232,12 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	if (p->kind == K_ERROR)
 		return related(skb, p, epoch);
 	s = find(p, &side, now);
+	if (unlikely(s && lost_backend(s, &p->key))) {
+		r = depart(skb, p, s, side);
+		if (r)
+			return r;
+		s = 0;
+	}
 	if (!s && p->kind == K_REPLY)
 		return drop(skb, p, R_CT_UNRELATED);
 	__builtin_memset(t, 0, sizeof(*t));
@@ -249,14 +248,20 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		src = 0;
 	} else {
 		side = 0;
-		r = meet(p, t);
+		t->a_first = p->src_is_a;
 	}
 	t->epoch = epoch;
 	t->created = now;
-	if (!r)
-		r = ground(p, t, src);
-	if (r == R_NO_ROUTE && !s)
-		return no_endpoint(skb, p);
+	r = ground(p, t, src);
+	if (r == R_NO_ROUTE && !s) {
+		r = serve(now);
+		if (r == R_NO_ROUTE)
+			return no_endpoint(skb, p);
+		if (r == R_NO_BACKEND)
+			return REFUSE;
+		if (!r)
+			r = ground(p, t, src);
+	}
 	if (!r)
 		r = can_deliver(p, t, side);
 	if (r)
@@ -338,6 +343,8 @@ inline_ int through(struct __sk_buff *skb, struct packet *p)
 		if (r != NOT_FAST)
 			return r;
 		r = slow(skb, p);
+		if (unlikely(r == REFUSE))
+			return refuse(skb, R_NO_BACKEND);
 		s = scratch_session();
 		return r == SEND_ON && s ? send_on(skb, p, s, p->side) : r;
 	}

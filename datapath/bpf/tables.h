@@ -131,7 +131,8 @@ struct guise {
 	u32 vni;
 	u16 port[2]; // network order; of ICMP, the id of the originator
 	u8 kind, flags;
-	u8 pad[6];
+	u16 backend; // index, of a Service or FloatingIP
+	u32 service; // its id, 0: was not chosen
 };
 
 #define S_REPLY 1
