@@ -37,6 +37,7 @@ type Control struct {
 	store     *store.Store
 	archive   *flow.Archive
 	loop      *loop
+	publisher *publisher
 	discovery atomic.Pointer[discovery.Server]
 	clients   atomic.Pointer[clients]
 	leading   atomic.Bool
@@ -55,14 +56,18 @@ func New(cfg Config) (*Control, error) {
 	}
 	c := &Control{cfg: cfg, log: cfg.Log, ready: make(chan struct{}), archive: flow.NewArchive(0, 0)}
 	c.life, c.end = context.WithCancel(context.Background())
-	c.loop = newLoop(cfg.Log, time.Now, c.publish)
+	c.publisher = newPublisher(c.publish)
+	c.loop = newLoop(cfg.Log, time.Now, c.publisher.publish)
+	judge := rights{func() *rest.Config { return c.store.RESTConfig() }}
 	c.store, err = store.New(store.Config{
 		Dir: cfg.Dir, Listen: cfg.APIListen, Names: cfg.names(), KubeconfigPath: cfg.Kubeconfig,
 		EtcdServers: cfg.EtcdServers, EtcdCA: cfg.EtcdCA, EtcdCert: cfg.EtcdCert, EtcdKey: cfg.EtcdKey,
 		Log: cfg.Log, AwaitWorld: true,
 		Virtual: []store.Virtual{
 			{Resource: "flows", Namespaced: true, Handler: flowsHandler{archive: c.archive, now: time.Now, life: c.life}},
-			{Resource: "explain", Namespaced: true, Handler: explainHandler{loop: c.loop, rights: rights{func() *rest.Config { return c.store.RESTConfig() }}}},
+			{Resource: "explain", Namespaced: true, Handler: explainHandler{loop: c.loop, rights: judge}},
+			{Resource: "captures", Namespaced: true, Streams: true, Handler: capturesHandler{loop: c.loop, publisher: c.publisher,
+				rights: judge, state: c.nodeStates, peers: c.peers, now: time.Now, life: c.life}},
 		},
 	})
 	if err != nil {

@@ -76,6 +76,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("explain", func(t *testing.T) { explains(t, c) })
 	t.Run("foreign", func(t *testing.T) { foreign(t, c) })
 	t.Run("flows", func(t *testing.T) { flows(t, c, a) })
+	t.Run("captures", func(t *testing.T) { captures(t, c, a) })
 	c.stop()
 	c = start(t, cfg)
 	t.Run("restart", func(t *testing.T) { restarted(t, c, a, b) })

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,13 +32,7 @@ func virtualRead(w http.ResponseWriter, r *http.Request) (project string, ok boo
 		fail(w, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "only GET is possible here")
 		return "", false
 	}
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	for i, p := range parts {
-		if p == "namespaces" && i+1 < len(parts) {
-			return parts[i+1], true
-		}
-	}
-	return "", true
+	return projectOfPath(r), true
 }
 
 // fail answers with a Status, as the rest of the API does.

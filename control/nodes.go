@@ -82,11 +82,11 @@ func (s sink) Acked(node string, v snapshot.Version, applied bool, errText strin
 	s.c.world.ack(node, v, applied, errText)
 }
 
-// Captured: nobody has asked for captures.
-func (s sink) Captured(string, []snapshot.Captured) {}
-
 // Records keeps what happened.
 func (s sink) Records(node string, rs []record.Record, lost uint64) {
 	s.c.archive.Add(node, rs, lost)
 	s.c.world.recordsLost(node, lost)
 }
+
+// Captured hands on what captures saw.
+func (s sink) Captured(node string, cs []snapshot.Captured) { s.c.publisher.captured(node, cs) }

@@ -48,17 +48,20 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Virtual is a read-only resource of moire.dev/v1alpha1 that is computed, not
-// stored. GET requests for it reach Handler after authentication and
-// authorization of that resource name, with the full request path. A request
-// with ?follow=true or ?watch=true may stream for as long as it likes.
+// Virtual is a resource of moire.dev/v1alpha1 that is computed, not stored. GET
+// requests for it reach Handler after authentication and authorization of that
+// resource name, with the full request path. A request with ?follow=true or
+// ?watch=true may stream for as long as it likes.
 type Virtual struct {
 	// Resource is the plural name, such as "flows".
 	Resource string
 	// Namespaced: reached at .../namespaces/<project>/<resource>, and for all
 	// projects at .../<resource>. Otherwise only at .../<resource>.
 	Namespaced bool
-	Handler    http.Handler
+	// Streams: every request may stream for as long as it likes, and POST (the
+	// verb create) reaches Handler too.
+	Streams bool
+	Handler http.Handler
 }
 
 // World is what the nodes reported. Implementations are safe for concurrent

@@ -17,7 +17,7 @@ func (o *overlay) serveVirtual(w http.ResponseWriter, r *http.Request, v Virtual
 	case !v.Namespaced && info.Namespace != "":
 		writeError(w, refuse(http.StatusNotFound, metav1.StatusReasonNotFound, v.Resource, "",
 			fmt.Sprintf("%s belong to no project; ask at /apis/%s/%s/%s", v.Resource, group, version, v.Resource)))
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+	case r.Method != http.MethodGet && r.Method != http.MethodHead && !(v.Streams && r.Method == http.MethodPost):
 		writeError(w, refuse(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, v.Resource, "",
 			fmt.Sprintf("%s are computed, not stored; they can only be read with GET", v.Resource)))
 	case o.longRunning(r, info):
@@ -45,8 +45,9 @@ func (o *overlay) longRunning(r *http.Request, info *request.RequestInfo) bool {
 	if info == nil || info.APIGroup != group {
 		return false
 	}
-	if _, ok := o.virtual[info.Resource]; !ok {
-		return false
+	v, ok := o.virtual[info.Resource]
+	if !ok || v.Streams {
+		return ok
 	}
 	q := r.URL.Query()
 	for _, name := range []string{"follow", "watch"} {
