@@ -14,10 +14,8 @@ import (
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/compile"
 	"moire.dev/moire/datapath"
-	"moire.dev/moire/explain"
 	"moire.dev/moire/lab/scenario"
 	"moire.dev/moire/snapshot"
-	"moire.dev/moire/snapshot/policy"
 )
 
 // TestScenariosKernel is stage 2: every scenario against the real eBPF
@@ -160,7 +158,7 @@ func (k *kernel) Answer(name string, addrs []netip.Addr) error {
 func (n *kernelNode) match(snap *snapshot.Snapshot) error {
 	at := map[snapshot.AttachmentKey]*datapath.Local{}
 	for a, e := range snap.Endpoints {
-		if e.Node != n.name {
+		if e.Node != n.name || e.Home.IP.IsValid() {
 			continue
 		}
 		key := snapshot.AttachmentKey{Project: e.Project, Workload: e.Workload, Network: snap.Networks[a.VNI].Name}
@@ -207,98 +205,6 @@ func (n *kernelNode) unplugOthers(state datapath.State) error {
 
 var protocols = map[string]uint8{"icmp": protoICMP, "tcp": protoTCP, "udp": protoUDP, "sctp": protoSCTP}
 
-// Check asks explain who the ends are, and the kernel what happens.
-func (k *kernel) Check(c *scenario.Check) error {
-	if c.Problem != "" {
-		return nil // compile's own matter: stage 1
-	}
-	a := explain.Packet(c.Query(), k.snaps)
-	if a.Error != "" {
-		return c.Compare(scenario.Seen{Verdict: scenario.Unattached})
-	}
-	mac, err := snapshot.ParseMAC(a.Source.MAC)
-	if err != nil {
-		return err
-	}
-	if a.Destination == nil { // nobody has the address
-		to, err := netip.ParseAddr(c.To)
-		if err != nil {
-			return err
-		}
-		a.Destination = &explain.End{Address: to}
-	}
-	if a.Source.Address.Is6() != a.Destination.Address.Is6() {
-		return nil // no such packet can be written: the source has no address of the family
-	}
-	if a.Destination.VNI != a.Source.VNI && a.Destination.VNI != 0 {
-		// In another Network the same address may be somebody else, who is asked
-		// about on a line of his own.
-		same := snapshot.Addr{VNI: snapshot.VNI(a.Source.VNI), IP: a.Destination.Address}
-		if _, taken := k.snaps[a.Source.Node].Endpoints[same]; taken {
-			return nil
-		}
-	}
-	k.port++
-	packet := frame(mac, a.Source.Address, a.Destination.Address, protocols[c.Protocol], k.port, c.Port)
-	seen, err := k.send(a, packet)
-	if err != nil {
-		return fmt.Errorf("line %d: %s: %w", c.Line, c.Text, err)
-	}
-	expected := *c
-	expected.Shadow, expected.ShadowRule = "", "" // the program tells records, not the judge
-	return expected.Compare(seen)
-}
-
-// send takes a packet from its source to its end, over the underlay if need be.
-func (k *kernel) send(a explain.Answer, packet []byte) (scenario.Seen, error) {
-	seen := scenario.Seen{Verdict: scenario.Deny}
-	if n := k.nodes[a.Source.Node]; n != nil {
-		network := k.snaps[n.name].Networks[snapshot.VNI(a.Source.VNI)].Name
-		key := snapshot.AttachmentKey{Project: a.Source.Project, Workload: a.Source.Workload, Network: network}
-		j, err := n.judge(datapath.HostName(n.name, key), packet)
-		if err != nil {
-			return seen, err
-		}
-		take(&seen, j, true)
-		switch j.Action {
-		case datapath.Deliver:
-			seen.Verdict, seen.Ingress = scenario.Allow, policy.RuleID(j.IngressRule)
-			return seen, nil
-		case datapath.Send:
-			packet = j.Packet
-		case datapath.Answer:
-			if j.Drop == "" { // the gateway answers a ping
-				seen.Verdict = scenario.Allow
-			}
-			return seen, nil
-		default:
-			return seen, nil
-		}
-	}
-	n := k.nodes[a.Destination.Node]
-	if n == nil { // an external node judges nothing
-		seen.Verdict = scenario.Allow
-		return seen, nil
-	}
-	if k.nodes[a.Source.Node] == nil {
-		from := k.snaps[n.name].Nodes[a.Source.Node].Address
-		packet = inVXLAN(packet, snapshot.VNI(a.Source.VNI), from, n.addr)
-	}
-	j, err := n.judge(datapath.Uplink, packet)
-	if err != nil {
-		return seen, err
-	}
-	take(&seen, j, false)
-	switch j.Action {
-	case datapath.Deliver:
-		seen.Verdict = scenario.Allow
-	case datapath.Drop:
-	default:
-		return seen, errors.New("the receiving node does not take it: " + string(j.Action))
-	}
-	return seen, nil
-}
-
 // judge asks from inside the node's namespace, where its interfaces are.
 func (n *kernelNode) judge(from string, packet []byte) (j datapath.Judgement, err error) {
 	err = InNetns(n.netns, func() error {
@@ -306,18 +212,4 @@ func (n *kernelNode) judge(from string, packet []byte) (j datapath.Judgement, er
 		return err
 	})
 	return j, err
-}
-
-// take notes which rule a node gave.
-func take(seen *scenario.Seen, j datapath.Judgement, egress bool) {
-	rule := policy.RuleID(j.Rule)
-	if j.Drop != "" {
-		rule = policy.RuleID("closed/" + j.Drop)
-	}
-	seen.Rule = rule
-	if egress {
-		seen.Egress = rule
-	} else {
-		seen.Ingress = rule
-	}
 }
