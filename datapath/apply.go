@@ -45,6 +45,9 @@ func (d *Datapath) Grow(s State) error {
 			d.view.Store(newView(d.cfg.Node, s, w.links, d.rules.names).remember(d.view.Load(), time.Now()).withServices(d.services.named()))
 			err = d.attachAll(w)
 		}
+		if err == nil { // the programs are there to take what comes
+			err = d.holdExternals(w.outside.held)
+		}
 		if err == nil && len(w.missing) > 0 {
 			err = fmt.Errorf("no interface %s; plug it again", strings.Join(w.missing, ", "))
 		}
@@ -66,6 +69,7 @@ func (d *Datapath) growTables(w *want) error {
 		func() error { return d.services.grow(w.of) },
 		func() error { return t.guises.grow(w.guises) },
 		func() error { return t.endpoints.grow(w.endpoints) },
+		func() error { return d.growOutside(w.outside) },
 		func() error { return t.ifaces.grow(w.ifaces) },
 		func() error { return d.applyWatches(w.watches) },
 	} {
@@ -102,6 +106,7 @@ func (d *Datapath) shrink(w *want) error {
 	var err error
 	for _, shrink := range []func() error{
 		func() error { return t.ifaces.shrink(w.ifaces) },
+		func() error { return d.shrinkOutside(w.outside) },
 		func() error { return t.rates.shrink(w.rates) },
 		func() error { return d.services.shrink(w.of) },
 		func() error { return t.endpoints.shrink(w.endpoints) },
@@ -160,7 +165,7 @@ func (d *Datapath) settings(epoch uint32) bpf.MoireSettings {
 	return bpf.MoireSettings{
 		Epoch: epoch, Self: addrOf(d.cfg.Address), Uplink: uint32(d.uplink.Index), V6: uint32(flag(d.cfg.Address.Is6())),
 		Share: max(d.objects.Sessions.MaxEntries()/sharers, 1),
-		Watch: uint32(flag(d.watching)),
+		Watch: uint32(flag(d.watching)), Outside: uint32(flag(d.outside)),
 	}
 }
 

@@ -59,6 +59,8 @@ type world struct {
 	grants    map[snapshot.AttachmentKey]snapshot.Grant
 	macs      byte
 	captures  map[string]snapshot.Capture
+	// change, when not nil, adds what else a snapshot has.
+	change func(*snapshot.Snapshot)
 }
 
 func sh(t testing.TB, format string, args ...any) string {
@@ -265,6 +267,9 @@ func (w *world) snapshot(node string) *snapshot.Snapshot {
 	}
 	for k, v := range w.policies {
 		s.Policies[k] = v
+	}
+	if w.change != nil {
+		w.change(s)
 	}
 	return s
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,8 +33,9 @@ type Datapath struct {
 	view    atomic.Pointer[view]
 	evicted evicted
 	// watchers are written by Grow and read by Run.
-	watchers atomic.Pointer[watchers]
-	probeDue atomic.Uint64 // boot time; 0: no probe waits
+	watchers    atomic.Pointer[watchers]
+	uplinkIndex atomic.Uint32
+	probeDue    atomic.Uint64 // boot time; 0: no probe waits
 
 	mu       sync.Mutex // owns everything below
 	tables   *tables
@@ -50,6 +53,8 @@ type Datapath struct {
 	// idleRules had no use at the last sweep.
 	idleRules map[uint32]bool
 	watching  bool
+	outside   bool
+	announce  map[netip.Addr]int // how often the neighbours are told yet
 	probes    []snapshot.Capture // to be sent at probeDue
 	closed    bool
 }
@@ -118,7 +123,7 @@ func (d *Datapath) load() error {
 			return err
 		}
 		for name, m := range spec.Maps {
-			if name != "scratch" {
+			if name != "scratch" && !strings.HasPrefix(name, ".") { // no constants
 				m.Pinning = ebpf.PinByName
 			}
 		}

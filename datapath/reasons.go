@@ -19,7 +19,7 @@ const (
 var reasons = [...]string{
 	"", "policy", "spoofed-mac", "spoofed-ip", "spoofed-arp", "spoofed-nd", "no-neighbour", "no-route", "not-attached",
 	"no-network", "unknown-vtep", "foreign-source", "bad-packet", "unsupported", "too-big", "ct-unrelated", "ct-fragment",
-	"multicast", "failed", "limit", "no-service", "no-backend", "chain-down", "no-exit", "host-closed", "no-port",
+	"multicast", "failed", "limit", "no-service", "no-backend", "chain-down", "no-exit", "host-closed", "no-port", "ttl",
 }
 
 func reasonName(n uint32) string {

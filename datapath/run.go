@@ -129,7 +129,11 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 			odd[k] = s.Guise
 		}
 		if m == d.objects.Sessions {
-			c.byOpener[s.Hop[0].Ifindex]++
+			opener := s.Hop[0].Ifindex
+			if s.Hop[0].How&howOutside != 0 {
+				opener = d.uplinkIndex.Load()
+			}
+			c.byOpener[opener]++
 		}
 		for i := range s.Rule {
 			rules[s.Rule[i]], rules[s.Shadow[i]] = true, true
@@ -158,6 +162,9 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 		return err
 	}
 	if err := d.endWatches(now); err != nil {
+		return err
+	}
+	if err := d.locked(d.announceExternals); err != nil {
 		return err
 	}
 	if !update {

@@ -18,6 +18,13 @@ type tables struct {
 	watches   *table[uint32, bpf.MoireWatch]
 	watchVNIs *table[uint32, uint32]
 	watchEnds *table[bpf.MoireAddrKey, uint32]
+
+	outlook     *table[uint32, bpf.MoireOutlook]
+	exits       *table[uint32, bpf.MoireExit]
+	masquerades *table[bpf.MoireAddrKey, bpf.MoireMasquerade]
+	fronts      *table[bpf.MoireAddr, bpf.MoireFront]
+	hosts       *table[bpf.MoireAddr, uint32]
+	hostPorts   *table[bpf.MoireHostPortKey, uint32]
 }
 
 func newTables(m *bpf.MoireMaps, writes *tally) *tables {
@@ -34,6 +41,13 @@ func newTables(m *bpf.MoireMaps, writes *tally) *tables {
 		watches:   newTable[uint32, bpf.MoireWatch](m.Watches, "watches", writes),
 		watchVNIs: newTable[uint32, uint32](m.WatchVnis, "watch_vnis", writes),
 		watchEnds: newTable[bpf.MoireAddrKey, uint32](m.WatchEnds, "watch_ends", writes),
+
+		outlook:     newTable[uint32, bpf.MoireOutlook](m.Outlooks, "outlooks", writes),
+		exits:       newTable[uint32, bpf.MoireExit](m.Exits, "exits", writes),
+		masquerades: newTable[bpf.MoireAddrKey, bpf.MoireMasquerade](m.Masquerades, "masquerades", writes),
+		fronts:      newTable[bpf.MoireAddr, bpf.MoireFront](m.Fronts, "fronts", writes),
+		hosts:       newTable[bpf.MoireAddr, uint32](m.Hosts, "hosts", writes),
+		hostPorts:   newTable[bpf.MoireHostPortKey, uint32](m.HostPorts, "host_ports", writes),
 	}
 }
 
@@ -41,6 +55,7 @@ func (t *tables) read() error {
 	for _, read := range []func() error{
 		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.guises.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
 		t.watches.read, t.watchVNIs.read, t.watchEnds.read,
+		t.outlook.read, t.exits.read, t.masquerades.read, t.fronts.read, t.hosts.read, t.hostPorts.read,
 	} {
 		if err := read(); err != nil {
 			return err

@@ -56,6 +56,7 @@ func (d *Datapath) refreshUplink() error {
 			return err
 		}
 	}
+	d.uplinkIndex.Store(uint32(d.uplink.Index))
 	mtu, err := interfaceMTU(d.uplink.Name)
 	if err != nil {
 		return fmt.Errorf("MTU of uplink %s: %w", d.uplink.Name, err)

@@ -32,6 +32,7 @@ type want struct {
 	sets      map[uint32]bool
 	links     map[string]int // host name -> ifindex
 	watches   *wantedWatches
+	outside   *wantedOutside
 	missing   []string // interfaces of the State that are not there
 }
 
@@ -76,6 +77,9 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 		return nil, err
 	}
 	d.wantEndpoints(w, s.Snapshot, here, numbers, sets)
+	if w.outside, err = d.wantOutside(w, s.Snapshot, numbers); err != nil {
+		return nil, err
+	}
 	if err := d.wantPresences(w, s); err != nil {
 		return nil, err
 	}

@@ -98,7 +98,7 @@ func TestAttack(t *testing.T) {
 		}
 		return nil
 	})
-	for _, reason := range []string{"spoofed-mac", "spoofed-ip", "spoofed-arp", "no-route"} {
+	for _, reason := range []string{"spoofed-mac", "spoofed-ip", "spoofed-arp", "no-exit"} {
 		r := a.find(reason, func(r record.Record) bool { return r.Kind == record.Denied && r.Drop == reason })
 		if r.Source.Workload != "web" || r.Verdict != record.Deny {
 			t.Errorf("%s: %+v", reason, r)

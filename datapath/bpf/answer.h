@@ -11,14 +11,16 @@ inline_ int back(struct __sk_buff *skb, struct packet *p)
 {
 	u8 mac[12];
 	__builtin_memcpy(mac, p->eth_src, 6);
-	__builtin_memcpy(mac + 6, router_mac, 6);
+	__builtin_memcpy(mac + 6, p->outside ? p->eth_dst : router_mac, 6);
 	if (bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, 0);
 	skb->cb[3] = 1;
 	if (unlikely(p->watched))
 		seen(skb, p, AT_TO_WORKLOAD, 0, 0);
-	return bpf_redirect(p->ifindex, 0);
+	u32 here = skb->ifindex;
+	barrier_var(here);
+	return bpf_redirect(p->outside ? here : p->ifindex, 0);
 }
 
 // echo answers a ping to a gateway: addresses swapped, type changed.

@@ -3,6 +3,7 @@
 // with a VXLAN header that we write ourselves.
 #pragma once
 #include "answer.h"
+#include "leave.h"
 #include "policy.h"
 #include "rate.h"
 
@@ -136,5 +137,7 @@ inline_ int forward(struct __sk_buff *skb, struct packet *p, const struct hop *t
 			seen_at(skb, p, AT_TO_WORKLOAD, to->ifindex);
 		return by_device ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);
 	}
+	if (unlikely(to->how & HOW_OUTSIDE))
+		return leave(skb);
 	return to_node(skb, p, to);
 }

@@ -2,7 +2,7 @@
 // Step 4, the ground that a session stands on: where its ends are, who they are
 // and which policy sets they have, by the tables as they are now.
 #pragma once
-#include "guise.h"
+#include "outside.h"
 #include "policy.h"
 
 #define SHIFTED 255 // a row was replaced while it was read
@@ -57,9 +57,7 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 	t->judged = 0;
 	if (!src)
 		src = endpoint_of(vni, orig);
-	if (!src)
-		return R_NO_ROUTE;
-	r = one_end(t, 0, src, vni, orig);
+	r = src ? one_end(t, 0, src, vni, orig) : comes_in(p, t);
 	if (r)
 		return r;
 	if (g->kind) { // is where the guise says
@@ -68,7 +66,7 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 	}
 	const struct endpoint *e = endpoint_of(vni, resp);
 	if (!e)
-		return R_NO_ROUTE;
+		return beyond(p, t);
 	r = one_end(t, 1, e, vni, resp);
 	if (!r && e->home.vni && e->ifindex && !g->kind)
 		r = link_guise(p, t, e, orig);

@@ -2,14 +2,15 @@
 
 // SPDX-License-Identifier: Apache-2.0
 // The two programs. Read the headers in packet order:
-//   0 underlay.h   VXLAN for us? (uplink only)
+//   0 underlay.h   VXLAN for us? arrive.h: from outside? (uplink only)
 //   1 parse.h      what is it
 //   2 session.h    anti-spoofing; neighbour.h: ARP and ND; answer.h: gateway
 //   3 conntrack.h  sessions, the fast path
 //   4 session.h    route: where is the destination
 //   4b serve.h     is the destination a Service: which backend (service.h)
 //   5 policy.h     verdict with rule id
-//   6 forward.h    to the interface, or to the node; rate.h: within limits
+//   6 forward.h    to the interface, or to the node; rate.h: within limits;
+//                  outside.h, leave.h: to what is no network
 // tables.h holds the maps, reasons.h and events.h what is told about it, and
 // watch.h what captures and traces see.
 #include "kernel.h"
@@ -25,6 +26,7 @@
 #include "neighbour.h"
 #include "session.h"
 #include "underlay.h"
+#include "arrive.h"
 
 inline_ struct packet *fresh_packet(void)
 {
@@ -84,11 +86,18 @@ int from_underlay(struct __sk_buff *skb)
 	u32 *node;
 	int r;
 
-	if (!ours(skb, &t))
+	r = ours(skb, &t);
+	if (!r && !reaches_out())
 		return ACT_NEXT;
 	p = fresh_packet();
 	if (!p)
 		return ACT_DROP;
+	if (!r) {
+		r = from_outside(skb, p);
+		if (r)
+			return r;
+		goto on;
+	}
 	p->vni = t.vni;
 	node = bpf_map_lookup_elem(&vteps, &t.src);
 	if (unlikely(!node)) {
@@ -115,6 +124,7 @@ int from_underlay(struct __sk_buff *skb)
 		return drop(skb, p, r);
 	if (unlikely(p->kind == K_ND || p->kind == K_ARP))
 		return drop(skb, p, R_UNSUPPORTED);
+on:
 	return through(skb, p);
 }
 

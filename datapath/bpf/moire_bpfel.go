@@ -115,6 +115,13 @@ type MoireEvent struct {
 	Session MoireSession
 }
 
+type MoireExit struct {
+	_     structs.HostLayout
+	As    [2]MoireAddr
+	Node  uint32
+	Given uint32
+}
+
 type MoireFavourite struct {
 	_     structs.HostLayout
 	Last  uint64
@@ -132,6 +139,12 @@ type MoireFragmentKey struct {
 	Node    uint32
 	Proto   uint8
 	Pad     [7]uint8
+}
+
+type MoireFront struct {
+	_    structs.HostLayout
+	Kind uint32
+	Node uint32
 }
 
 type MoireGuise struct {
@@ -160,6 +173,15 @@ type MoireHop struct {
 	How     uint16
 }
 
+type MoireHostPortKey struct {
+	_     structs.HostLayout
+	Bits  uint32
+	Vni   uint32
+	Proto uint8
+	Port  [2]uint8
+	Pad   uint8
+}
+
 type MoireIface struct {
 	_        structs.HostLayout
 	Vni      uint32
@@ -173,11 +195,29 @@ type MoireIface struct {
 	As       uint32
 }
 
+type MoireMasquerade struct {
+	_    structs.HostLayout
+	As   MoireAddr
+	Node uint32
+	Pad  uint32
+}
+
 type MoireNode struct {
 	_      structs.HostLayout
 	Addr   MoireAddr
 	Csum   uint32
 	Onlink uint32
+}
+
+type MoireOutlook struct {
+	_         structs.HostLayout
+	Own       [2]MoireAddr
+	Mtu       uint32
+	First     uint16
+	Last      uint16
+	HostFirst uint16
+	HostLast  uint16
+	_         [4]byte
 }
 
 type MoirePolicyKey struct {
@@ -280,14 +320,14 @@ type MoireSetRow struct {
 }
 
 type MoireSettings struct {
-	_      structs.HostLayout
-	Epoch  uint32
-	Uplink uint32
-	V6     uint32
-	Share  uint32
-	Watch  uint32
-	Pad    uint32
-	Self   MoireAddr
+	_       structs.HostLayout
+	Epoch   uint32
+	Uplink  uint32
+	V6      uint32
+	Share   uint32
+	Watch   uint32
+	Outside uint32
+	Self    MoireAddr
 }
 
 type MoireShare struct {
@@ -376,6 +416,8 @@ type MoireWork struct {
 		Icmp     uint8
 		Later    uint8
 		Side     uint8
+		Outside  uint8
+		_        [7]byte
 	}
 	Event  MoireEvent
 	Denied MoireDeniedKey
@@ -416,14 +458,20 @@ const (
 	MoireMapDrops         = "drops"
 	MoireMapEndpoints     = "endpoints"
 	MoireMapEvents        = "events"
+	MoireMapExits         = "exits"
 	MoireMapFavourites    = "favourites"
 	MoireMapFragments     = "fragments"
+	MoireMapFronts        = "fronts"
 	MoireMapGuises        = "guises"
+	MoireMapHostPorts     = "host_ports"
+	MoireMapHosts         = "hosts"
 	MoireMapIfaces        = "ifaces"
 	MoireMapLost          = "lost"
+	MoireMapMasquerades   = "masquerades"
 	MoireMapNetworks      = "networks"
 	MoireMapNodes         = "nodes"
 	MoireMapOpened        = "opened"
+	MoireMapOutlooks      = "outlooks"
 	MoireMapPolicy        = "policy"
 	MoireMapRates         = "rates"
 	MoireMapRoutes        = "routes"
@@ -507,14 +555,20 @@ type MoireMapSpecs struct {
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
 	Events       *ebpf.MapSpec `ebpf:"events"`
+	Exits        *ebpf.MapSpec `ebpf:"exits"`
 	Favourites   *ebpf.MapSpec `ebpf:"favourites"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Fronts       *ebpf.MapSpec `ebpf:"fronts"`
 	Guises       *ebpf.MapSpec `ebpf:"guises"`
+	HostPorts    *ebpf.MapSpec `ebpf:"host_ports"`
+	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Ifaces       *ebpf.MapSpec `ebpf:"ifaces"`
 	Lost         *ebpf.MapSpec `ebpf:"lost"`
+	Masquerades  *ebpf.MapSpec `ebpf:"masquerades"`
 	Networks     *ebpf.MapSpec `ebpf:"networks"`
 	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
 	Opened       *ebpf.MapSpec `ebpf:"opened"`
+	Outlooks     *ebpf.MapSpec `ebpf:"outlooks"`
 	Policy       *ebpf.MapSpec `ebpf:"policy"`
 	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
@@ -572,14 +626,20 @@ type MoireMaps struct {
 	Drops        *ebpf.Map `ebpf:"drops"`
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
 	Events       *ebpf.Map `ebpf:"events"`
+	Exits        *ebpf.Map `ebpf:"exits"`
 	Favourites   *ebpf.Map `ebpf:"favourites"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Fronts       *ebpf.Map `ebpf:"fronts"`
 	Guises       *ebpf.Map `ebpf:"guises"`
+	HostPorts    *ebpf.Map `ebpf:"host_ports"`
+	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Ifaces       *ebpf.Map `ebpf:"ifaces"`
 	Lost         *ebpf.Map `ebpf:"lost"`
+	Masquerades  *ebpf.Map `ebpf:"masquerades"`
 	Networks     *ebpf.Map `ebpf:"networks"`
 	Nodes        *ebpf.Map `ebpf:"nodes"`
 	Opened       *ebpf.Map `ebpf:"opened"`
+	Outlooks     *ebpf.Map `ebpf:"outlooks"`
 	Policy       *ebpf.Map `ebpf:"policy"`
 	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
@@ -613,14 +673,20 @@ func (m *MoireMaps) Close() error {
 		m.Drops,
 		m.Endpoints,
 		m.Events,
+		m.Exits,
 		m.Favourites,
 		m.Fragments,
+		m.Fronts,
 		m.Guises,
+		m.HostPorts,
+		m.Hosts,
 		m.Ifaces,
 		m.Lost,
+		m.Masquerades,
 		m.Networks,
 		m.Nodes,
 		m.Opened,
+		m.Outlooks,
 		m.Policy,
 		m.Rates,
 		m.Routes,

@@ -8,13 +8,13 @@
 inline_ int is_odd(const struct session *s) { return wears(s, 0) || wears(s, 1); }
 
 // fits: the packet is not too big for the network that it is rewritten into.
-inline_ int fits(struct __sk_buff *skb, struct packet *p, u32 vni)
+inline_ int fits(struct __sk_buff *skb, struct packet *p, u32 vni, const struct hop *to)
 {
 	u32 *mtu = bpf_map_lookup_elem(&networks, &vni);
 
 	if (mtu && *mtu < p->mtu)
 		p->mtu = *mtu;
-	return !p->ifindex || wire_length(skb, p) <= p->mtu;
+	return !(p->ifindex || (p->outside && !to->ifindex)) || wire_length(skb, p) <= p->mtu;
 }
 
 // dress rewrites the packet, which p tells, from how the end that it is from
@@ -29,7 +29,7 @@ inline_ int dress(struct __sk_buff *skb, struct packet *p, const struct session 
 	seen_by(&w->to, p, s, 1 - side, side);
 	if (p->kind == K_ERROR) {
 		r = rewrite_error(skb, p, &w->from, &w->to);
-	} else if (!fits(skb, p, w->to.vni)) {
+	} else if (!fits(skb, p, w->to.vni, &s->hop[1 - side])) {
 		p->src = w->from.src; // the answer is in the sender's view
 		p->dst = w->from.dst;
 		return too_big(skb, p);
@@ -54,6 +54,8 @@ step int send_on(struct __sk_buff *skb, struct packet *p, struct session *s, u32
 	int r;
 
 	side &= 1;
+	if (unlikely(p->outside && watching()))
+		look(skb, p, AT_FROM_OUTSIDE);
 	if (likely(!is_odd(s)))
 		return forward(skb, p, &s->hop[1 - side]);
 	if (p->kind != K_ERROR)

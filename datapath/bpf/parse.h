@@ -29,6 +29,7 @@ struct packet {
 	u8 v6, proto, kind, tcp, src_is_a, icmp;
 	u8 later; // a fragment without transport header
 	u8 side;  // of its session, once that is known
+	u8 outside; // it came from outside, see arrive.h
 };
 
 struct tuple { // a packet, as one end of its session sees it
@@ -88,6 +89,7 @@ struct work {
 	struct alias alias;
 	union {
 		union addr pair[4];
+		struct bpf_fib_lookup fib;
 		struct big4 big4;
 		struct big6 big6;
 		struct reset4 reset4;

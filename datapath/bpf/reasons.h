@@ -30,4 +30,5 @@ enum reason {
 	R_NO_EXIT,	  // the network does not lead outside
 	R_HOST_CLOSED,	  // a node's own address, on a port that is not open to workloads
 	R_NO_PORT,	  // no port is left for another session under that address
+	R_TTL,		  // it has been on its way for too long
 };

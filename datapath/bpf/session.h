@@ -78,7 +78,7 @@ inline_ int has_room(const struct packet *p, u64 now)
 {
 	struct settings *c = the_control();
 	struct share first = {.since = now, .count = 1}, *s;
-	u32 k = p->ifindex;
+	u32 k = p->outside && c ? c->uplink : p->ifindex;
 
 	if (!k || !c)
 		return 1; // from another node, which has counted
@@ -166,6 +166,8 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 inline_ int may_send(struct packet *p, struct endpoint **src)
 {
 	*src = endpoint_of(p->vni, &p->src);
+	if (!*src && speaks_for(p))
+		return 0;
 	if (!*src || (*src)->ifindex != p->ifindex || (*src)->node != p->node)
 		return p->node ? R_FOREIGN_SOURCE : R_SPOOFED_IP;
 	return 0;
@@ -202,6 +204,8 @@ inline_ int can_deliver(const struct packet *p, const struct session *t, u32 sid
 {
 	const struct hop *to = &t->hop[(1 - side) & 1];
 
+	if (to->how & HOW_OUTSIDE)
+		return 0;
 	if (to->ifindex)
 		return t->judged & (J_SERVED_0 | J_SERVED_1) && p->node ? R_NO_ROUTE : 0;
 	if (p->node || t->judged & (J_SERVED_0 | J_SERVED_1)) // never from node to node
@@ -274,6 +278,11 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		return known(skb, p, s, t, side);
 	if (!judge(t, &p->key))
 		return refused(skb, p, t);
+	if (t->guise[1].flags & G_NEW) {
+		r = masquerade_port(skb);
+		if (r)
+			return drop(skb, p, r);
+	}
 	if (open_session(skb, p, t, now))
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, t);

@@ -16,7 +16,7 @@ struct settings { // one row
 	u32 v6; // the underlay is IPv6
 	u32 share; // most rows of sessions that one interface fills
 	u32 watch; // somebody captures or traces
-	u32 pad;
+	u32 outside; // networks reach the outside, or it reaches them
 	union addr self; // underlay address of this node
 };
 
@@ -59,6 +59,7 @@ struct guise_key { // who is seen, and from which network
 #define HOW_TAP 1 // ifindex is a device of its own, not the end of a pair: leave by it
 #define HOW_LIMITED 2 // what goes there has a limit
 #define HOW_PLATFORM 4 // the node's own: not judged; egress and ingress are numbers of rules
+#define HOW_OUTSIDE 16 // of a hop: no network, the outside
 #define HOW_FUNCTION 8 // of a hop: a network function, not the end itself
 
 #define ROUTE_SUBNET 1
@@ -122,6 +123,7 @@ struct hop {
 #define G_FLOATING 3 // end 1 is behind a FloatingIP
 #define G_OUTSIDE 4  // end 1 is outside
 
+#define G_NEW 2 // in flags: no port was taken for it yet
 #define G_AWAY 1 // in flags: translated by another node; only says where the end is
 
 // How one end of a session sees it, where that is not as it is told. Kind 0: as

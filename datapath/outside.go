@@ -1,0 +1,267 @@
+package datapath
+
+import (
+	"fmt"
+	"math/bits"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"moire.dev/moire/datapath/bpf"
+	"moire.dev/moire/snapshot"
+)
+
+// Kinds of front and flags of a host, as in outside.h.
+const (
+	frontOwn      = 1
+	frontExternal = 2
+
+	hostSelf = 1
+
+	howOutside = 16 // of a hop, as in tables.h
+)
+
+// wantedOutside is what the tables of outside.h must hold.
+type wantedOutside struct {
+	outlook     map[uint32]bpf.MoireOutlook
+	exits       map[uint32]bpf.MoireExit
+	masquerades map[bpf.MoireAddrKey]bpf.MoireMasquerade
+	fronts      map[bpf.MoireAddr]bpf.MoireFront
+	hosts       map[bpf.MoireAddr]uint32
+	hostPorts   map[bpf.MoireHostPortKey]uint32
+	held        map[netip.Addr]bool // External addresses that this node answers for
+}
+
+// wantOutside says how Networks reach what is outside, and what may come in.
+// numbers are those of the other nodes.
+func (d *Datapath) wantOutside(w *want, s *snapshot.Snapshot, numbers map[string]uint32) (*wantedOutside, error) {
+	out := &wantedOutside{
+		outlook: map[uint32]bpf.MoireOutlook{}, exits: map[uint32]bpf.MoireExit{}, masquerades: map[bpf.MoireAddrKey]bpf.MoireMasquerade{},
+		fronts: map[bpf.MoireAddr]bpf.MoireFront{}, hosts: map[bpf.MoireAddr]uint32{}, hostPorts: map[bpf.MoireHostPortKey]uint32{},
+		held: map[netip.Addr]bool{},
+	}
+	for a, e := range s.Externals {
+		n, known := numbers[e.Node]
+		switch {
+		case e.Node == d.cfg.Node:
+			out.held[a.Unmap()] = true
+		case !known:
+			continue
+		}
+		out.fronts[addrOf(a)] = bpf.MoireFront{Kind: frontExternal, Node: n}
+	}
+	own, err := d.ownAddresses(out.held)
+	if err != nil {
+		return nil, err
+	}
+	for vni, e := range s.Exits {
+		row, ok := d.exitRow(&e, numbers)
+		if !ok {
+			continue // nobody there to leave by: closed
+		}
+		out.exits[uint32(vni)] = row
+		for _, p := range e.Hosts {
+			for _, k := range portKeys(p) {
+				k.Vni = uint32(vni)
+				k.Bits += 40
+				out.hostPorts[k] = 1
+			}
+		}
+	}
+	for a, m := range s.Masquerades {
+		n, known := numbers[m.Node]
+		if m.Node != d.cfg.Node && !known {
+			n = nobody // must leave under that address or not at all
+		}
+		out.masquerades[addrKey(a.VNI, a.IP)] = bpf.MoireMasquerade{As: addrOf(m.As), Node: n}
+	}
+	if len(out.exits)+len(out.fronts)+len(out.masquerades) == 0 {
+		return out, nil
+	}
+	for _, n := range s.Nodes {
+		out.hosts[addrOf(n.Address.Unmap())] = 0
+	}
+	for _, a := range own.all {
+		out.hosts[addrOf(a)] = hostSelf
+	}
+	out.lookOut(own, uint32(d.mtu.Load()))
+	w.networks[uint32(snapshot.Outside)] = uint32(d.MTU(0))
+	return out, nil
+}
+
+// nobody is the number of a node that there never is.
+const nobody = 1<<32 - 1
+
+// exitRow says by which node a Network leaves and under which addresses.
+func (d *Datapath) exitRow(e *snapshot.Exit, numbers map[string]uint32) (row bpf.MoireExit, ok bool) {
+	if e.Gateway != "" && e.Gateway != d.cfg.Node {
+		if row.Node, ok = numbers[e.Gateway]; !ok {
+			return row, false
+		}
+	}
+	for _, a := range e.Addresses {
+		row.As[family(a)] = addrOf(a)
+	}
+	row.Given = uint32(flag(len(e.Addresses) > 0))
+	return row, true
+}
+
+// family is 0 for IPv4, 1 for IPv6.
+func family(a netip.Addr) int {
+	if a.Unmap().Is4() {
+		return 0
+	}
+	return 1
+}
+
+// lookOut says what the node itself is outside.
+func (out *wantedOutside) lookOut(own ownAddresses, mtu uint32) {
+	row := bpf.MoireOutlook{Mtu: mtu}
+	for i, a := range own.source {
+		if a.IsValid() {
+			row.Own[i] = addrOf(a)
+			if _, external := out.fronts[row.Own[i]]; !external {
+				out.fronts[row.Own[i]] = bpf.MoireFront{Kind: frontOwn}
+			}
+		}
+	}
+	row.HostFirst, row.HostLast = localPorts()
+	row.First, row.Last = freePorts(row.HostFirst, row.HostLast)
+	out.outlook[0] = row
+}
+
+// ownAddresses are the addresses of the machine that are not ours to give.
+type ownAddresses struct {
+	all    []netip.Addr
+	source [2]netip.Addr // of each family, on the uplink
+}
+
+func (d *Datapath) ownAddresses(held map[netip.Addr]bool) (own ownAddresses, err error) {
+	own.source[family(d.cfg.Address)] = d.cfg.Address
+	all, err := net.Interfaces()
+	if err != nil {
+		return own, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, i := range all {
+		if strings.HasPrefix(i.Name, hostPrefix) {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // it went away meanwhile
+		}
+		for _, a := range addrs {
+			p, ok := a.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			ip, _ := netip.AddrFromSlice(p.IP)
+			if ip = ip.Unmap(); held[ip] {
+				continue
+			}
+			own.all = append(own.all, ip)
+			if f := family(ip); i.Index == d.uplink.Index && !own.source[f].IsValid() && ip.IsGlobalUnicast() {
+				own.source[f] = ip
+			}
+		}
+	}
+	return own, nil
+}
+
+// localPorts is the range from which the host takes ports for its own sessions.
+func localPorts() (first, last uint16) {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err == nil {
+		if n, _ := fmt.Sscan(string(b), &first, &last); n == 2 && first <= last {
+			return first, last
+		}
+	}
+	return 32768, 60999
+}
+
+// freePorts is the widest range of ports of at most 4536 that the host does not
+// use for its own sessions, above its range where there is room.
+func freePorts(first, last uint16) (uint16, uint16) {
+	const most, lowest = 4536, 1024
+	above, below := 65535-int(last), int(first)-lowest
+	if above >= most || above >= below {
+		if above <= 0 {
+			return 61000, 65535 // the host wants all: sockets that are there are avoided
+		}
+		return uint16(65536 - min(above, most)), 65535
+	}
+	return first - uint16(min(below, most)), first - 1
+}
+
+// portKeys splits a range of ports into rows of a longest-match table; Bits
+// counts the bits of the port alone.
+func portKeys(p snapshot.HostPort) []bpf.MoireHostPortKey {
+	var out []bpf.MoireHostPortKey
+	for at := int(p.First); at <= int(p.Last); {
+		size := 16
+		if at > 0 {
+			size = bits.TrailingZeros16(uint16(at))
+		}
+		for at+1<<size-1 > int(p.Last) {
+			size--
+		}
+		k := bpf.MoireHostPortKey{Bits: uint32(16 - size), Proto: p.Protocol}
+		k.Port[0], k.Port[1] = byte(at>>8), byte(at)
+		out = append(out, k)
+		at += 1 << size
+	}
+	return out
+}
+
+func (d *Datapath) growOutside(out *wantedOutside) error {
+	t := d.tables
+	for _, grow := range []func() error{
+		func() error { return t.outlook.grow(out.outlook) },
+		func() error { return t.hosts.grow(out.hosts) },
+		func() error { return t.hostPorts.grow(out.hostPorts) },
+		func() error { return t.fronts.grow(out.fronts) },
+		func() error { return t.masquerades.grow(out.masquerades) },
+		func() error { return t.exits.grow(out.exits) },
+	} {
+		if err := grow(); err != nil {
+			return err
+		}
+	}
+	d.outside = len(out.outlook) > 0
+	if len(out.hostPorts) == 0 {
+		return nil
+	}
+	// What is for the node itself comes over the loopback from its own address.
+	return writeSetting("ipv4", "lo", "accept_local", "1")
+}
+
+func (d *Datapath) shrinkOutside(out *wantedOutside) error {
+	t := d.tables
+	if err := d.dropExternals(out.held); err != nil {
+		return err
+	}
+	for _, shrink := range []func() error{
+		func() error { return t.exits.shrink(out.exits) },
+		func() error { return t.masquerades.shrink(out.masquerades) },
+		func() error { return t.fronts.shrink(out.fronts) },
+		func() error { return t.hostPorts.shrink(out.hostPorts) },
+		func() error { return t.hosts.shrink(out.hosts) },
+	} {
+		if err := shrink(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sortedAddrs in a fixed order.
+func sortedAddrs(set map[netip.Addr]bool) []netip.Addr {
+	out := make([]netip.Addr, 0, len(set))
+	for a := range set {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
