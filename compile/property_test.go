@@ -32,6 +32,14 @@ func often(t *rapid.T) bool { return rapid.IntRange(0, 3).Draw(t, "often") > 0 }
 // drawWorld draws intent and world in every combination, also wrong ones.
 func drawWorld(t *rapid.T) world {
 	w := newWorld()
+	if often(t) {
+		w = connected(t)
+		w.settle()
+		for range rapid.IntRange(3, 15).Draw(t, "changes") {
+			w.change(t)
+		}
+		return w
+	}
 	for _, d := range []string{"red", "blue"} {
 		if often(t) {
 			w.domain(d)

@@ -192,3 +192,50 @@ func checkServices(t *rapid.T, s *snapshot.Snapshot) {
 		}
 	}
 }
+
+// connected is a world in which much has to do with each other.
+func connected(t *rapid.T) world {
+	w := newWorld()
+	w.domain("red")
+	w.domain("blue")
+	for p, d := range map[string]string{"shop": "red", "store": "red", "bank": "blue"} {
+		w.Projects[p] = d
+	}
+	for i, k := range []Key{{"shop", "main"}, {"store", "main"}, {"bank", "main"}, {"bank", "back"}} {
+		n := w.network(k.Project, k.Name, []string{"10.0.0.0/24", "10.1.0.0/24", "10.0.0.0/24", "10.2.0.0/24"}[i], []string{"fd00::/64", "fd01::/64", "fd02::/64", "fd03::/64"}[i])
+		n.Spec.Consents = []v1alpha1.Consent{{Project: "*", Domain: "red", For: []string{"link", "attach", "floatingIP"}}, {Project: "*", Domain: "blue", For: []string{"link", "attach", "floatingIP"}}}
+		if k.Project == "bank" {
+			n.Spec.Floating = []string{[]string{"10.0.0.64/28", "10.2.0.64/28"}[i-2]}
+		}
+		if often(t) {
+			n.Spec.Outside = &v1alpha1.Outside{}
+		}
+	}
+	w.network("store", "back", "203.0.113.0/29").Spec.External = true
+	w.Networks[Key{"store", "back"}].Spec.Consents = []v1alpha1.Consent{{Project: "*", For: []string{"floatingIP"}}}
+	for i, n := range nodes {
+		w.node(n).Spec = v1alpha1.NodeSpec{Address: w.Nodes[n].Spec.Address, External: n == "sw", Zone: []string{"z1", "z2"}[i%2]}
+	}
+	for i, a := range []struct{ project, name, network, address string }{
+		{"shop", "a", "main", "10.0.0.2"}, {"shop", "b", "main", "10.0.0.3"}, {"store", "a", "main", "10.1.0.2"}, {"store", "b", "shop/main", "10.0.0.4"},
+		{"store", "b", "main", "10.1.0.4"}, {"bank", "a", "main", "10.0.0.2"}, {"bank", "b", "back", "10.2.0.2"}, {"shop", "f", "main", "10.0.0.9"}, {"shop", "f", "store/main", "10.1.0.9"},
+	} {
+		w.attach(nodes[i%3], a.project, a.name, a.network, i, a.address)
+	}
+	for i := range rapid.IntRange(1, 4).Draw(t, "links") {
+		l := drawLink(t, metav1.ObjectMeta{Namespace: "shop", Name: names[i]})
+		if often(t) {
+			l.Spec.Ends[0].Project, l.Spec.Ends[0].Network = "shop", "main"
+			l.Spec.Ends[1].Project, l.Spec.Ends[1].Network = pick(t, []string{"store", "bank"}), "main"
+		}
+		w.Links[Key{"shop", names[i]}] = l
+	}
+	for range rapid.IntRange(1, 10).Draw(t, "reach") {
+		w.changeReach(t)
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "policies") {
+		p := pick(t, projects[:3])
+		w.Policies[Key{p, names[i]}] = drawPolicy(t, p, names[i])
+	}
+	return w
+}

@@ -210,7 +210,7 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) []plac
 		}
 	case s.Spec.ExternalName != "":
 		for _, a := range d.facts.resolved[s.Spec.ExternalName] {
-			if !d.inside(a) {
+			if _, known := p.byAddress[a]; !known && !d.inside(a) {
 				outside(a, 1, "")
 			}
 		}
