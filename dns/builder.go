@@ -121,13 +121,34 @@ func (z *Zones) Inside(a snapshot.Addr) bool {
 	return v != nil && v.inside(a.IP)
 }
 
-// Search lists the search domains of Workloads of a project in the Network.
-func (z *Zones) Search(vni snapshot.VNI, project string) []string {
+// Lookup lists the addresses of a name of the Network's own, sorted; none when
+// somebody else would have to be asked.
+func (z *Zones) Lookup(vni snapshot.VNI, name string) []netip.Addr {
 	v := z.views[vni]
-	if v == nil {
+	key, ok := wireName(name)
+	if v == nil || !ok {
 		return nil
 	}
-	zone := textName(v.zone)
-	zone = zone[:len(zone)-1]
-	return append([]string{project + "." + zone, zone}, v.config.Search...)
+	e, k := v.find([]byte(key))
+	for range maxAliases {
+		if k != here || e.cname == nil {
+			break
+		}
+		e, k = v.find([]byte(e.alias))
+	}
+	if k != here {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range []*answer{e.a, e.aaaa} {
+		if a == nil {
+			continue
+		}
+		for i := range int(a.an) {
+			ip, _ := netip.AddrFromSlice(a.body[i*a.size+12 : (i+1)*a.size])
+			out = append(out, ip)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }

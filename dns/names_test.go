@@ -125,8 +125,13 @@ func TestNames(t *testing.T) {
 	if p := s.Zones().Problems()[acme]; len(p) != 1 || !strings.Contains(p[0], "broken") {
 		t.Errorf("problems %v", p)
 	}
-	if got := s.Zones().Search(acme, "shop"); !slices.Equal(got, []string{"shop.moire.internal", "moire.internal"}) {
-		t.Errorf("search %v", got)
+	if got := s.Zones().Lookup(acme, "alias.shop.moire.internal"); !slices.Equal(got, []netip.Addr{ip("10.0.0.2"), ip("fd10::2")}) {
+		t.Errorf("looked up %v", got)
+	}
+	for _, name := range []string{"loop.shop.moire.internal", "www.example.com", "nobody.shop.moire.internal", "a..b"} {
+		if got := s.Zones().Lookup(acme, name); got != nil {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

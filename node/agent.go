@@ -60,6 +60,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer kernel.close()
+	if kernel.presence, err = openPresence(a.cfg, kernel.MTU, a.log); err != nil {
+		return err
+	}
+	defer kernel.presence.close()
 	attachments, err := openDisk(a.cfg.Dir)
 	if err != nil {
 		return err
@@ -77,7 +81,9 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	watcher := &processes{}
 	told := newMachines(a.log, k.MTU)
 	l := newLoop(a.cfg, a.log)
-	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k, told}, up, attachments
+	names := newNames(a.cfg, k.presence, l.stir, k.dp.Alive, a.log)
+	k.learned = names.learned
+	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k.presence, k, told, names}, up, attachments
 	l.snapshots, l.watcher, l.lost = newSnapshotFile(a.cfg.Dir, a.cfg.Name), watcher, lost
 	up.handler, up.ready = l, l.started
 	up.last = func() *snapshot.Snapshot { return l.view.Load().wanted }
@@ -98,6 +104,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 		})
 	})
 	g.Go(func() error { return told.run(ctx) })
+	g.Go(func() error { return names.run(ctx) })
 	g.Go(func() error { return a.serve(ctx, s) })
 	a.log.Info("running", "address", a.cfg.Address, "socket", a.cfg.socket(), "version", a.cfg.Version)
 	err := g.Wait()

@@ -45,6 +45,12 @@ type Config struct {
 	// Wait bounds how long an attachment waits for the control plane.
 	// Default: 10 s.
 	Wait time.Duration
+	// ResolvConf says what the node asks for names that no Network has.
+	// Default: /etc/resolv.conf.
+	ResolvConf string
+	// EtcNetns is where `ip netns exec` looks for resolv.conf of a namespace.
+	// Default: /etc/netns.
+	EtcNetns string
 	// Version of the agent, for people.
 	Version string
 	// Log. Default: slog.Default().
@@ -62,6 +68,9 @@ func (c Config) WithDefaults() (Config, error) {
 	}
 	if c.Wait <= 0 {
 		c.Wait = DefaultWait
+	}
+	if c.EtcNetns == "" {
+		c.EtcNetns = "/etc/netns"
 	}
 	if c.Version == "" {
 		c.Version = "dev"

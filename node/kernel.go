@@ -14,6 +14,12 @@ import (
 type kernel struct {
 	cfg Config
 	dp  *datapath.Datapath
+	// What the node is and knows beside the snapshot; nil: nothing.
+	presence *presence
+	learned  *learned
+	// grown is what Grow brought last, for Shrink: what is learned between the
+	// two must not take away what is in use.
+	grown datapath.State
 }
 
 func openKernel(cfg Config, log *slog.Logger) (*kernel, error) {
@@ -29,17 +35,37 @@ func openKernel(cfg Config, log *slog.Logger) (*kernel, error) {
 
 func (k *kernel) Name() string { return "datapath" }
 
-func (k *kernel) Grow(s State) error   { return k.dp.Grow(inKernel(s)) }
-func (k *kernel) Shrink(s State) error { return k.dp.Shrink(inKernel(s)) }
+func (k *kernel) Grow(s State) error {
+	in, change := k.inKernel(s)
+	k.grown = in
+	if err := k.dp.Grow(in); err != nil {
+		return err
+	}
+	if k.learned != nil {
+		k.learned.confirm(change)
+	}
+	return nil
+}
+
+// Shrink follows a Grow of the same State.
+func (k *kernel) Shrink(State) error { return k.dp.Shrink(k.grown) }
 
 func (k *kernel) Dump(w io.Writer) error { return k.dp.Dump(w) }
 
-func inKernel(s State) datapath.State {
-	out := datapath.State{Snapshot: s.Snapshot}
+// inKernel is the State as the kernel can have it: with addresses in the place
+// of names, as of the change that it returns.
+func (k *kernel) inKernel(s State) (out datapath.State, change uint64) {
+	out.Snapshot = s.Snapshot
+	if k.learned != nil {
+		out.Snapshot, change = k.learned.resolve(s)
+	}
+	if k.presence != nil {
+		out.Presence = k.presence.present()
+	}
 	for _, l := range s.Locals {
 		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP})
 	}
-	return out
+	return out, change
 }
 
 func (k *kernel) Plug(p plug) error {

@@ -104,6 +104,7 @@ type loop struct {
 	inbox    atomic.Pointer[snapshot.Snapshot]
 	view     atomic.Pointer[view]
 	started  chan struct{} // closed when view has something
+	stirred  atomic.Bool
 
 	ctx      context.Context // of run
 	since    time.Time
@@ -136,6 +137,16 @@ type versions struct{ wanted, good snapshot.Version }
 // Snapshot takes over what this node must be; the latest counts.
 func (l *loop) Snapshot(s *snapshot.Snapshot) {
 	l.inbox.Store(s)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// stir makes the next step apply again, soon: what an applier adds to the
+// snapshot is another thing now. Any goroutine may.
+func (l *loop) stir() {
+	l.stirred.Store(true)
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -233,6 +244,9 @@ func (l *loop) step() {
 	l.connection()
 	if s := l.inbox.Swap(nil); s != nil {
 		l.receive(s)
+	}
+	if l.stirred.Swap(false) {
+		l.dirty = true
 	}
 	l.plugs, l.backlog = 0, false
 	for _, a := range l.sorted() {
