@@ -52,11 +52,12 @@ var rooms = map[string][]string{
 	"flow":             {},
 	"flow/ipfix":       {},
 	"flow/pcapng":      {},
+	"dns":              {},
 	"node/local":       {},
 	"node/run":         {"node/local"},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "identity", "ipam", "store"},
-	"node":    {"datapath", "discovery", "flow", "ipam", "node/local"},
+	"node":    {"datapath", "discovery", "dns", "flow", "ipam", "node/local"},
 	// lab and doors
 	"lab/scenario": {"api/load", "api/v1alpha1", "compile", "explain"},
 	"lab":          {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},
@@ -90,6 +91,7 @@ var heavy = []struct {
 	{"github.com/cilium/ebpf", []string{"datapath", "datapath/bpf", "lab", "bench"}, "one room talks to the kernel"},
 	{"github.com/vishvananda/", []string{"datapath", "datapath/proving", "lab", "bench"}, "one room talks to the kernel"},
 	{"github.com/envoyproxy/", nil, "Envoy's protos are the heavy part of xDS"},
+	{"github.com/miekg/dns", []string{"dns"}, "one room reads and writes names on the wire"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd/moired", "cmd/moire-node", "control", "node"}, "only doors parse flags"},
 }
 
