@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -27,6 +25,8 @@ const (
 type Config struct {
 	// Dir holds keys, certificates and tokens; only the owner may read it.
 	Dir string
+	// Vault holds them instead, for several processes on several machines.
+	Vault Vault
 	// SANs are the addresses and DNS names of the control plane. ServerName is
 	// always one of them, as are localhost and the loopback addresses.
 	SANs []string
@@ -38,7 +38,7 @@ type Config struct {
 
 // CA issues the certificates of one installation: an offline-able root, and an
 // issuing certificate below it that is replaced at half of its life. Several
-// processes may have the same directory open.
+// processes may have the same directory or Vault open.
 type CA struct {
 	cfg   Config
 	roots []*x509.Certificate // immutable; the first signs
@@ -52,8 +52,11 @@ type CA struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Dir == "" {
+	if c.Dir == "" && c.Vault == nil {
 		return c, errors.New("identity: Dir is empty; say where the CA lives")
+	}
+	if c.Vault == nil {
+		c.Vault = files{c.Dir}
 	}
 	for _, d := range []struct {
 		life *time.Duration
@@ -75,65 +78,65 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// NewCA makes a CA in a directory that has none; it fails with fs.ErrExist
-// when there is one.
+// NewCA makes a CA where there is none; it fails with fs.ErrExist when there is
+// one, also when another process has just made it.
 func NewCA(cfg Config) (*CA, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of the CA: %w", err)
-	}
-	unlock, err := lock(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if _, err := os.Stat(filepath.Join(cfg.Dir, rootFile)); err == nil {
-		return nil, fmt.Errorf("there is a CA in %s already: %w", cfg.Dir, fs.ErrExist)
+	place := cfg.Vault.Place(rootFile)
+	exists := fmt.Errorf("there is a CA in %s already: %w", place, fs.ErrExist)
+	if _, _, err := cfg.Vault.Read(rootFile); err == nil {
+		return nil, exists
 	}
 	ca := &CA{cfg: cfg}
-	if err := ca.create(); err != nil {
-		return nil, fmt.Errorf("make a CA in %s: %w", cfg.Dir, err)
+	ok, err := ca.create()
+	if err != nil {
+		return nil, fmt.Errorf("make a CA in %s: %w", place, err)
+	}
+	if !ok {
+		return nil, exists
 	}
 	return ca, nil
 }
 
-// create writes the files of a new CA, root.crt last: what a crash leaves
-// behind before that counts as nothing.
-func (ca *CA) create() error {
+// create writes the files of a new CA; what a crash leaves behind without the
+// root counts as nothing.
+func (ca *CA) create() (bool, error) {
 	key, err := newKey()
 	if err != nil {
-		return err
+		return false, err
 	}
 	root, err := ca.sign(authority("Moiré root", 1), ca.cfg.RootLife, key.Public(), nil, key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	keyPEM, err := encodeKey(key)
 	if err != nil {
-		return err
-	}
-	if err := writeFile(filepath.Join(ca.cfg.Dir, rootKeyFile), keyPEM, 0o600); err != nil {
-		return err
+		return false, err
 	}
 	ca.roots = []*x509.Certificate{root}
-	if err := ca.newIssuing(nil); err != nil {
-		return err
+	issuing, err := ca.makeIssuing(key, nil)
+	if err != nil {
+		return false, err
 	}
-	return writeFile(filepath.Join(ca.cfg.Dir, rootFile), encodeCerts(root), 0o644)
+	ok, err := ca.cfg.Vault.Write(map[string]int64{rootFile: 0}, map[string][]byte{
+		rootKeyFile: keyPEM, rootFile: encodeCerts(root), issuingFile: issuing.file})
+	if ok {
+		ca.issuing, ca.issuingKey = issuing.certs, issuing.key
+	}
+	return ok, err
 }
 
-// OpenCA opens the CA of a directory; it fails with fs.ErrNotExist when there
-// is none.
+// OpenCA opens a CA; it fails with fs.ErrNotExist when there is none.
 func OpenCA(cfg Config) (*CA, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(cfg.Dir, rootFile)
-	b, err := readFile(path)
+	path := cfg.Vault.Place(rootFile)
+	b, _, err := cfg.Vault.Read(rootFile)
 	if err != nil {
 		return nil, fmt.Errorf("open the CA: %w", err)
 	}
@@ -150,35 +153,36 @@ func OpenCA(cfg Config) (*CA, error) {
 		}
 	}
 	ca := &CA{cfg: cfg, roots: roots}
-	if err := ca.readIssuing(); err != nil {
+	if _, err := ca.readIssuing(); err != nil {
 		return nil, fmt.Errorf("open the CA: %w; restore it from a backup", err)
 	}
 	return ca, nil
 }
 
-// readIssuing loads issuing.pem and proves that it belongs to the root.
-func (ca *CA) readIssuing() error {
-	path := filepath.Join(ca.cfg.Dir, issuingFile)
-	b, err := readFile(path)
+// readIssuing loads issuing.pem and proves that it belongs to the root. It
+// returns the revision of the file.
+func (ca *CA) readIssuing() (int64, error) {
+	path := ca.cfg.Vault.Place(issuingFile)
+	b, revision, err := ca.cfg.Vault.Read(issuingFile)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	key, certs, err := decodePEM(b)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s: %w", path, err)
+		return 0, fmt.Errorf("%s: %w", path, err)
 	case key == nil || len(certs) == 0:
-		return fmt.Errorf("%s holds no key or no certificate", path)
+		return 0, fmt.Errorf("%s holds no key or no certificate", path)
 	case !key.PublicKey.Equal(certs[0].PublicKey):
-		return fmt.Errorf("%s: key and certificate do not belong together", path)
+		return 0, fmt.Errorf("%s: key and certificate do not belong together", path)
 	}
 	for _, c := range certs {
 		if !ca.signedByRoot(c) {
-			return fmt.Errorf("%s: a certificate was not signed by a root in %s", path, rootFile)
+			return 0, fmt.Errorf("%s: a certificate was not signed by a root in %s", path, rootFile)
 		}
 	}
 	ca.issuing, ca.issuingKey = certs, key
-	return nil
+	return revision, nil
 }
 
 func (ca *CA) signedByRoot(c *x509.Certificate) bool {

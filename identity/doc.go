@@ -2,7 +2,7 @@
 // nodes and Workloads, and the tokens with which a node asks for its first
 // certificate.
 //
-// In: a directory that holds the CA. Out: CA, which signs the certificates of
+// In: a directory or another Vault that holds the CA. Out: CA, which signs the certificates of
 // nodes and of the control plane, reads the name out of a node's certificate
 // and checks tokens; NodeID and WorkloadID, the SPIFFE names.
 // It never listens, never talks to a node, never logs, and never lets a

@@ -47,7 +47,7 @@ func (ca *CA) nodeOf(cert *x509.Certificate) (string, error) {
 	defer ca.mu.Unlock()
 	if err = ca.verify(cert); err != nil {
 		// Another process may have replaced the issuing certificate.
-		if rerr := ca.readIssuing(); rerr != nil {
+		if _, rerr := ca.readIssuing(); rerr != nil {
 			return "", fmt.Errorf("node %s: %w", node, rerr)
 		}
 		err = ca.verify(cert)

@@ -14,7 +14,6 @@ import (
 	"math/big"
 	"net"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"time"
 )
@@ -25,6 +24,9 @@ const (
 	maxSkew = 5 * time.Minute
 	// maxCSR bounds a certificate request in bytes.
 	maxCSR = 8 << 10
+	// maxTries bounds how often a change is tried again because another process
+	// was first.
+	maxTries = 100
 )
 
 func authority(name string, below int) *x509.Certificate {
@@ -60,28 +62,22 @@ func (ca *CA) sign(t *x509.Certificate, life time.Duration, pub crypto.PublicKey
 	return x509.ParseCertificate(der)
 }
 
-// newIssuing replaces the issuing certificate; old ones that still live stay
-// known. The caller holds the lock of the directory.
-func (ca *CA) newIssuing(old []*x509.Certificate) error {
-	path := filepath.Join(ca.cfg.Dir, rootKeyFile)
-	b, err := readFile(path)
-	if err != nil {
-		return fmt.Errorf("a new issuing certificate needs the root key: %w; bring %s back", err, rootKeyFile)
-	}
-	rootKey, _, err := decodePEM(b)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if rootKey == nil || !rootKey.PublicKey.Equal(ca.roots[0].PublicKey) {
-		return fmt.Errorf("%s is not the key of the first certificate in %s", path, rootFile)
-	}
+// newIssuing is an issuing certificate with its key, and the file of both.
+type newIssuing struct {
+	key   *ecdsa.PrivateKey
+	certs []*x509.Certificate
+	file  []byte
+}
+
+// makeIssuing makes an issuing certificate; old ones that still live stay known.
+func (ca *CA) makeIssuing(rootKey *ecdsa.PrivateKey, old []*x509.Certificate) (newIssuing, error) {
 	key, err := newKey()
 	if err != nil {
-		return err
+		return newIssuing{}, err
 	}
 	cert, err := ca.sign(authority("Moiré issuing", 0), ca.cfg.IssuingLife, key.Public(), ca.roots[0], rootKey)
 	if err != nil {
-		return err
+		return newIssuing{}, err
 	}
 	certs := []*x509.Certificate{cert}
 	for _, c := range old {
@@ -91,13 +87,26 @@ func (ca *CA) newIssuing(old []*x509.Certificate) error {
 	}
 	keyPEM, err := encodeKey(key)
 	if err != nil {
-		return err
+		return newIssuing{}, err
 	}
-	if err := writeFile(filepath.Join(ca.cfg.Dir, issuingFile), append(keyPEM, encodeCerts(certs...)...), 0o600); err != nil {
-		return err
+	return newIssuing{key: key, certs: certs, file: append(keyPEM, encodeCerts(certs...)...)}, nil
+}
+
+// rootKey reads the key of the root.
+func (ca *CA) rootKey() (*ecdsa.PrivateKey, error) {
+	path := ca.cfg.Vault.Place(rootKeyFile)
+	b, _, err := ca.cfg.Vault.Read(rootKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("a new issuing certificate needs the root key: %w; bring %s back", err, rootKeyFile)
 	}
-	ca.issuing, ca.issuingKey = certs, key
-	return nil
+	key, _, err := decodePEM(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if key == nil || !key.PublicKey.Equal(ca.roots[0].PublicKey) {
+		return nil, fmt.Errorf("%s is not the key of the first certificate in %s", path, rootFile)
+	}
+	return key, nil
 }
 
 // halfway is when a certificate should be replaced.
@@ -120,18 +129,32 @@ func (ca *CA) freshIssuing() error {
 }
 
 func (ca *CA) replaceIssuing(now time.Time) error {
-	unlock, err := lock(ca.cfg.Dir)
-	if err != nil {
-		return err
+	for range maxTries {
+		revision, err := ca.readIssuing()
+		if err != nil {
+			return err
+		}
+		if now.Before(halfway(ca.issuing[0])) {
+			return nil // another process was first
+		}
+		key, err := ca.rootKey()
+		if err != nil {
+			return err
+		}
+		next, err := ca.makeIssuing(key, ca.issuing)
+		if err != nil {
+			return err
+		}
+		ok, err := ca.cfg.Vault.Write(map[string]int64{issuingFile: revision}, map[string][]byte{issuingFile: next.file})
+		if err != nil {
+			return err
+		}
+		if ok {
+			ca.issuing, ca.issuingKey = next.certs, next.key
+			return nil
+		}
 	}
-	defer unlock()
-	if err := ca.readIssuing(); err != nil {
-		return err
-	}
-	if now.Before(halfway(ca.issuing[0])) {
-		return nil // another process was first
-	}
-	return ca.newIssuing(ca.issuing)
+	return errors.New("the issuing certificate keeps changing; try again")
 }
 
 // SignNode turns a certificate request (PKCS #10, DER) into a certificate for

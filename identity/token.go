@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -91,7 +90,7 @@ func (ca *CA) NewToken(spec TokenSpec) (string, error) {
 // CheckToken returns nil when the token is good, and uses it up when it is
 // good only once. Every other case wraps ErrToken or is a failure to read.
 func (ca *CA) CheckToken(token string) error {
-	all, err := ca.readTokens()
+	all, _, err := ca.readTokens()
 	if err != nil {
 		return err
 	}
@@ -99,20 +98,14 @@ func (ca *CA) CheckToken(token string) error {
 	if err != nil || !all[found].Once {
 		return err
 	}
-	// It is used up: only one may do that, and nobody may change the others
-	// meanwhile.
-	unlock, err := lock(ca.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if all, err = ca.readTokens(); err != nil {
-		return err
-	}
-	if found, err = ca.find(all, token); err != nil {
-		return err
-	}
-	return ca.writeTokens(slices.Delete(all, found, found+1))
+	// It is used up: only one may do that.
+	return ca.changeTokens(func(all []Token) ([]Token, error) {
+		found, err := ca.find(all, token)
+		if err != nil {
+			return nil, err
+		}
+		return slices.Delete(all, found, found+1), nil
+	})
 }
 
 // find returns which one is meant, if it is good.
@@ -137,12 +130,7 @@ func (ca *CA) find(all []Token, token string) (int, error) {
 
 // Tokens lists the tokens that are good, the oldest first, without hashes.
 func (ca *CA) Tokens() ([]Token, error) {
-	unlock, err := lock(ca.cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	all, err := ca.readTokens()
+	all, _, err := ca.readTokens()
 	if err != nil {
 		return nil, err
 	}
@@ -170,43 +158,39 @@ func since(moment time.Time, all []Token) []Token {
 	return slices.DeleteFunc(all, func(t Token) bool { return !moment.Before(t.Expires) })
 }
 
+// changeTokens is tried again when another process was first.
 func (ca *CA) changeTokens(change func([]Token) ([]Token, error)) error {
-	unlock, err := lock(ca.cfg.Dir)
-	if err != nil {
-		return err
+	for range maxTries {
+		all, revision, err := ca.readTokens()
+		if err != nil {
+			return err
+		}
+		all, err = change(since(ca.cfg.Now().Add(-keepEnded), all))
+		if err != nil {
+			return err
+		}
+		b, err := json.MarshalIndent(all, "", "  ")
+		if err != nil {
+			return err
+		}
+		ok, err := ca.cfg.Vault.Write(map[string]int64{tokenFile: revision}, map[string][]byte{tokenFile: append(b, '\n')})
+		if ok || err != nil {
+			return err
+		}
 	}
-	defer unlock()
-	all, err := ca.readTokens()
-	if err != nil {
-		return err
-	}
-	all, err = change(since(ca.cfg.Now().Add(-keepEnded), all))
-	if err != nil {
-		return err
-	}
-	return ca.writeTokens(all)
+	return errors.New("the tokens keep changing; try again")
 }
 
-func (ca *CA) readTokens() ([]Token, error) {
-	path := filepath.Join(ca.cfg.Dir, tokenFile)
-	b, err := readFile(path)
+func (ca *CA) readTokens() (all []Token, revision int64, err error) {
+	b, revision, err := ca.cfg.Vault.Read(tokenFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var all []Token
 	if err := json.Unmarshal(b, &all); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w; remove it and make new tokens", path, err)
+		return nil, 0, fmt.Errorf("%s is damaged: %w; remove it and make new tokens", ca.cfg.Vault.Place(tokenFile), err)
 	}
-	return all, nil
-}
-
-func (ca *CA) writeTokens(all []Token) error {
-	b, err := json.MarshalIndent(all, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(ca.cfg.Dir, tokenFile), append(b, '\n'), 0o600)
+	return all, revision, nil
 }

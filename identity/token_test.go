@@ -126,7 +126,7 @@ func TestTokensAreBounded(t *testing.T) {
 	for i := range all {
 		all[i] = Token{ID: "x", Expires: time.Now().Add(time.Hour)}
 	}
-	if err := ca.writeTokens(all); err != nil {
+	if err := ca.changeTokens(func([]Token) ([]Token, error) { return all, nil }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ca.NewToken(TokenSpec{}); err == nil {
