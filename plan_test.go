@@ -52,12 +52,14 @@ var rooms = map[string][]string{
 	"flow":             {},
 	"flow/ipfix":       {},
 	"flow/pcapng":      {},
+	"dhcp":             {},
 	"dns":              {},
+	"health":           {},
 	"node/local":       {},
 	"node/run":         {"node/local"},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "identity", "ipam", "store"},
-	"node":    {"datapath", "discovery", "dns", "flow", "ipam", "node/local"},
+	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local"},
 	// lab and doors
 	"lab/scenario": {"api/load", "api/v1alpha1", "compile", "explain"},
 	"lab":          {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},
@@ -65,7 +67,7 @@ var rooms = map[string][]string{
 	"lab/demo":     {"examples", "lab"},
 	"examples":     {},
 	"cli": {"analyze", "api/load", "api/v1alpha1", "cli/check", "cli/fault", "cli/manifest", "cli/remote", "cli/show", "cli/supervise",
-		"compile", "explain", "lab/demo", "lab/shop", "node/local", "node/run"},
+		"compile", "explain", "flow/pcapng", "lab/demo", "lab/shop", "node/local", "node/run"},
 	"cli/check":      {},
 	"cli/fault":      {},
 	"cli/manifest":   {"cli/fault"},
@@ -75,7 +77,7 @@ var rooms = map[string][]string{
 	"bench":          {"api/v1alpha1", "compile", "datapath", "lab"},
 	"cmd/moire":      {"cli"},
 	"cmd/moired":     {"control"},
-	"cmd/moire-node": {"node", "datapath"},
+	"cmd/moire-node": {"datapath", "node", "node/local"},
 }
 
 // heavy dependencies live in few rooms, so that agent and proxy stay small.
