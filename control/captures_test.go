@@ -142,11 +142,11 @@ func TestPublisher(t *testing.T) {
 	}
 }
 
-// captures: packets that nodes see come to who asked, who has to be somebody.
-func captures(t *testing.T, c *running, a *agent) {
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // the data path of a
+// tellTales is the data path of an agent: of every capture it tells three
+// packets. The returned function ends it.
+func tellTales(a *agent) (stop func()) {
+	end := make(chan struct{})
+	go func() {
 		told := map[string]bool{}
 		for {
 			if s, _ := a.now(); s != nil {
@@ -161,12 +161,40 @@ func captures(t *testing.T, c *running, a *agent) {
 				}
 			}
 			select {
-			case <-stop:
+			case <-end:
 				return
 			case <-time.After(5 * time.Millisecond):
 			}
 		}
 	}()
+	return func() { close(end) }
+}
+
+// capturesOfBoth: what is seen by nodes of another process is seen too.
+func capturesOfBoth(t *testing.T, c *running, a, b *agent) {
+	defer tellTales(a)()
+	defer tellTales(b)()
+	body, err := c.admin().Post().RequestURI(capturesPath + "?seconds=20&packets=6").Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	from := map[string]int{}
+	for s := bufio.NewScanner(body); s.Scan(); {
+		var one snapshot.Captured
+		if err := json.Unmarshal(s.Bytes(), &one); err != nil {
+			t.Error(err)
+		}
+		from[one.Node]++
+	}
+	if from["node-a"] != 3 || from["node-b"] != 3 {
+		t.Errorf("seen: %v", from)
+	}
+}
+
+// captures: packets that nodes see come to who asked, who has to be somebody.
+func captures(t *testing.T, c *running, a *agent) {
+	defer tellTales(a)()
 	body, err := c.admin().Post().RequestURI(capturesPath + "?workload=web&seconds=20&packets=3").Stream(t.Context())
 	if err != nil {
 		t.Fatal(err)

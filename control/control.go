@@ -174,8 +174,10 @@ func (c *Control) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.ca, err = openCA(c.cfg.Dir, c.cfg.names()); err != nil {
-		return err
+	if len(c.cfg.EtcdServers) == 0 { // else it is in the database, which is not open yet
+		if c.ca, err = c.cfg.openCA(nil); err != nil {
+			return err
+		}
 	}
 	c.world = newWorld(self, time.Now, c.loop.wake)
 	c.keeper = newKeeper(c.store.Rows(), self, c.world, c.log, time.Now, c.loop.wake)
@@ -200,11 +202,22 @@ func (c *Control) work(ctx context.Context) error {
 		return nil
 	case <-c.store.Ready():
 	}
+	if c.ca == nil {
+		var err error
+		if c.ca, err = c.cfg.openCA(c.store.Rows()); err != nil {
+			return err
+		}
+	}
 	cfg := c.store.RESTConfig()
 	api, err := newClients(cfg)
 	if err != nil {
 		return err
 	}
+	url, err := c.cfg.apiURL(cfg.Host)
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	c.keeper.reachedAt(url)
 	if c.loop.intent, err = newIntent(api, c.loop.wake); err != nil {
 		return fmt.Errorf("control: watch the intent: %w", err)
 	}
@@ -282,7 +295,7 @@ func (c *Control) running(ctx context.Context, g *errgroup.Group, server *discov
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
 	}
-	write := func() error { return writeJoin(c.ca, c.cfg.RunDir, c.cfg.servers(addr)) }
+	write := func() error { return writeJoin(c.ca, c.cfg.RunDir, c.world.self, c.cfg.servers(addr)) }
 	if err := write(); err != nil {
 		return err
 	}

@@ -123,24 +123,25 @@ func addrOf(_ *testing.T, s string) (addr textAddr) { return textAddr(s) }
 // TestJoinFile: it is whole, secret, and only its newest token is good.
 func TestJoinFile(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := CAHash(dir); err == nil || !strings.Contains(err.Error(), "--dir") {
+	cfg := Config{Dir: dir}
+	if _, err := CAHash(cfg); err == nil || !strings.Contains(err.Error(), "--dir") {
 		t.Errorf("an empty directory: got %v", err)
 	}
-	ca, err := openCA(dir, nil)
+	ca, err := cfg.openCA(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := openCA(dir, nil)
+	again, err := cfg.openCA(nil)
 	if err != nil || again.CAHash() != ca.CAHash() {
 		t.Fatalf("the CA is another one: %v", err)
 	}
-	mine, err := NewToken(dir, time.Hour, true, "mine")
+	mine, err := NewToken(cfg, time.Hour, true, "mine")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var old joining
 	for range 3 {
-		if err := writeJoin(ca, dir, []string{"a:1"}); err != nil {
+		if err := writeJoin(ca, dir, "self", []string{"a:1"}); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(filepath.Join(dir, joinFile))
@@ -159,12 +160,12 @@ func TestJoinFile(t *testing.T) {
 		}
 		old = j
 	}
-	all, err := Tokens(dir)
+	all, err := Tokens(cfg)
 	if err != nil || len(all) != 2 || all[0].Note != "mine" || !all[0].Once {
 		t.Errorf("tokens: %+v, %v", all, err)
 	}
 	id, _, _ := strings.Cut(mine, ".")
-	if err := RevokeToken(dir, id); err != nil {
+	if err := RevokeToken(cfg, id); err != nil {
 		t.Error(err)
 	}
 	if err := ca.CheckToken(mine); err == nil {

@@ -18,8 +18,8 @@ import (
 
 const (
 	joinFile = "join.json"
-	// localNote marks the token of join.json.
-	localNote = "join.json, for the node on this machine"
+	// localNote, and the name of the process, mark the token of join.json.
+	localNote = "join.json, for the node on this machine: "
 	// localLife is how long it is good; it is replaced at half of that.
 	localLife = 24 * time.Hour
 )
@@ -32,12 +32,13 @@ type joining struct {
 }
 
 // writeJoin makes a new local token, writes join.json, and ends older ones.
-func writeJoin(ca *identity.CA, runDir string, servers []string) error {
+func writeJoin(ca *identity.CA, runDir, self string, servers []string) error {
+	note := localNote + self
 	old, err := ca.Tokens()
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
 	}
-	token, err := ca.NewToken(identity.TokenSpec{Life: localLife, Note: localNote})
+	token, err := ca.NewToken(identity.TokenSpec{Life: localLife, Note: note})
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
 	}
@@ -49,7 +50,7 @@ func writeJoin(ca *identity.CA, runDir string, servers []string) error {
 		return fmt.Errorf("control: write %s: %w", joinFile, err)
 	}
 	for _, t := range old {
-		if t.Note == localNote {
+		if t.Note == note {
 			// It may have ended by itself meanwhile.
 			_ = ca.RevokeToken(t.ID)
 		}
@@ -105,17 +106,4 @@ func instance(dir string) (string, error) {
 		return "", fmt.Errorf("control: %w", err)
 	}
 	return name, nil
-}
-
-// openCA opens the CA of a directory and makes one the first time.
-func openCA(dir string, names []string) (*identity.CA, error) {
-	cfg := identity.Config{Dir: identityDir(dir), SANs: names}
-	ca, err := identity.OpenCA(cfg)
-	if errors.Is(err, fs.ErrNotExist) {
-		ca, err = identity.NewCA(cfg)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("control: %w", err)
-	}
-	return ca, nil
 }

@@ -20,10 +20,10 @@ const (
 	// saveEvery: a node's row is saved at once, and again at most this often.
 	saveEvery = time.Second
 	// beatEvery is how often a process says that it lives, and listens to others.
-	beatEvery = 2 * time.Second
-	listen    = 500 * time.Millisecond
+	beatEvery = time.Second
+	listen    = 250 * time.Millisecond
 	// deadAfter: a process that was silent for that long counts as gone.
-	deadAfter = 10 * time.Second
+	deadAfter = 5 * time.Second
 	// forgetAfter: the beat of a process that was silent for that long goes.
 	forgetAfter = time.Hour
 
@@ -56,10 +56,13 @@ type keeper struct {
 	vnis, identities, nodes *ipam.Numbers
 
 	mu     sync.Mutex
-	alloc  *allocations // immutable; nil: not loaded
-	found  *names       // immutable; nil: not loaded
-	count  uint64       // of our beats
-	unsung bool         // something changed since the last beat
+	alloc  *allocations      // immutable; nil: not loaded
+	found  *names            // immutable; nil: not loaded
+	count  uint64            // of our beats
+	url    string            // of our API, for others
+	urls   map[string]string // of the other processes that live, by name
+	heard  time.Time         // when others were last listened to with success
+	unsung bool              // something changed since the last beat
 	// declared tells which nodes exist as objects; nil: not known yet.
 	declared map[string]bool
 	// drops are nodes whose rows shall go.
@@ -300,7 +303,7 @@ func (k *keeper) loud() bool {
 func (k *keeper) beat(ctx context.Context) error {
 	k.mu.Lock()
 	k.count++
-	value := fmt.Appendf(nil, "%d %s", k.count, k.now().UTC().Format(time.RFC3339Nano))
+	value := fmt.Appendf(nil, "%d %s %s", k.count, k.now().UTC().Format(time.RFC3339Nano), k.url)
 	k.unsung = false
 	k.mu.Unlock()
 	_, err := k.rows.Commit(ctx, nil, map[string][]byte{beatPrefix + k.self: value})
@@ -310,68 +313,4 @@ func (k *keeper) beat(ctx context.Context) error {
 		k.mu.Unlock()
 	}
 	return err
-}
-
-// heard is what we last heard of another process.
-type heard struct {
-	beat string
-	at   time.Time
-	live bool
-}
-
-// hear reads the beats of others and, when one changed, what they changed.
-func (k *keeper) hear(ctx context.Context, others map[string]heard) error {
-	rows, err := k.rows.List(ctx, beatPrefix)
-	if err != nil {
-		return err
-	}
-	now := k.now()
-	changed := false
-	alive := map[string]bool{k.self: true}
-	for key, value := range rows {
-		name := strings.TrimPrefix(key, beatPrefix)
-		if name == k.self {
-			continue
-		}
-		h, known := others[name]
-		switch {
-		case !known:
-			// Whether it lives shows when it beats again.
-			h = heard{beat: string(value), at: now.Add(-deadAfter + 2*beatEvery), live: true}
-			changed = true
-		case h.beat != string(value):
-			h.beat, h.at, h.live = string(value), now, true
-			changed = true
-		case h.live && now.Sub(h.at) > deadAfter:
-			h.live = false
-			changed = true
-		}
-		alive[name] = h.live
-		others[name] = h
-	}
-	for name, h := range others {
-		if !h.live && now.Sub(h.at) > forgetAfter {
-			if _, err := k.rows.Commit(ctx, nil, map[string][]byte{beatPrefix + name: nil}); err != nil {
-				return err
-			}
-		}
-		if _, there := rows[beatPrefix+name]; !there {
-			delete(others, name)
-		}
-	}
-	if !changed {
-		return nil
-	}
-	with := false
-	for _, h := range others {
-		with = with || h.live
-	}
-	k.world.share(with)
-	if err := k.loadAllocations(ctx); err != nil {
-		return err
-	}
-	if err := k.loadNames(ctx); err != nil {
-		return err
-	}
-	return k.loadWorld(ctx, alive)
 }

@@ -17,12 +17,14 @@ import (
 	"moire.dev/moire/api/v1alpha1"
 )
 
-// Lease of the allocators.
+// Lease of the allocators: another takes over at most leaseDuration, and a
+// little more than retryPeriod, after the last one fell silent. Two that believe
+// to have it at the same time do no harm, so it may be short.
 const (
 	leaseName     = "moired"
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
+	leaseDuration = 3500 * time.Millisecond
+	renewDeadline = 2500 * time.Millisecond
+	retryPeriod   = 500 * time.Millisecond
 )
 
 // lead does the work while this process holds the lease, again and again until

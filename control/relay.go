@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -129,4 +132,28 @@ func (h capturesHandler) relayTo(ctx context.Context, p peer, c *capturing, seco
 }
 
 // peers are the other processes that live.
-func (c *Control) peers() []peer { return nil }
+func (c *Control) peers() []peer {
+	var out []peer
+	for name, url := range c.keeper.others() {
+		out = append(out, peer{name: name, url: url, do: c.store.Peer})
+	}
+	return out
+}
+
+// apiURL is where other processes reach our API, which listens at host.
+func (c Config) apiURL(host string) (string, error) {
+	u, err := url.Parse(host)
+	if err != nil {
+		return "", err
+	}
+	name := u.Hostname()
+	if listen, _, err := net.SplitHostPort(c.APIListen); err == nil && listen != "" {
+		if a, err := netip.ParseAddr(listen); err != nil || !a.IsUnspecified() {
+			name = listen
+		}
+	}
+	if len(c.AdvertiseAddresses) > 0 {
+		name = c.AdvertiseAddresses[0]
+	}
+	return "https://" + net.JoinHostPort(name, u.Port()), nil
+}

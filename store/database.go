@@ -111,8 +111,8 @@ func (db *database) client() (*clientv3.Client, error) {
 	c := clientv3.Config{
 		Endpoints:            db.endpoints,
 		DialTimeout:          5 * time.Second,
-		DialKeepAliveTime:    30 * time.Second,
-		DialKeepAliveTimeout: 10 * time.Second,
+		DialKeepAliveTime:    10 * time.Second, // etcd takes no more than one in 5 s
+		DialKeepAliveTimeout: 3 * time.Second,
 		Logger:               db.log,
 		DialOptions:          []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.WaitForReady(true))},
 	}

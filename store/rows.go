@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -19,6 +21,9 @@ const (
 	// maxRowChanges is how many expectations or puts one Commit may have; etcd
 	// allows 128 operations in a transaction.
 	maxRowChanges = 128
+	// rowTimeout bounds one call: a member of etcd that hangs must not hold up
+	// who could ask another.
+	rowTimeout = 10 * time.Second
 )
 
 // ErrClosed is returned by Rows once the store has stopped.
@@ -52,6 +57,26 @@ func (r *Rows) close() {
 	r.client.Close()
 }
 
+// OpenRows opens the rows of an external etcd without an API server, for tools
+// beside one; done closes them.
+func OpenRows(cfg Config) (rows *Rows, done func(), err error) {
+	if len(cfg.EtcdServers) == 0 {
+		return nil, nil, errors.New("store: the rows of an embedded etcd can only be read by who runs it")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	db, err := startDatabase(cfg, redirectLogs(cfg.Log))
+	if err != nil {
+		return nil, nil, err
+	}
+	rows = newRows()
+	if err := rows.open(db); err != nil {
+		return nil, nil, err
+	}
+	return rows, rows.close, nil
+}
+
 // kv waits for the database.
 func (r *Rows) kv(ctx context.Context) (clientv3.KV, error) {
 	select {
@@ -74,6 +99,8 @@ func (r *Rows) Get(ctx context.Context, key string) (value []byte, revision int6
 	if err != nil {
 		return nil, 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, rowTimeout)
+	defer cancel()
 	resp, err := kv.Get(ctx, rowPrefix+key)
 	if err != nil {
 		return nil, 0, fmt.Errorf("store: read row %s: %w", key, err)
@@ -90,6 +117,8 @@ func (r *Rows) List(ctx context.Context, prefix string) (map[string][]byte, erro
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, rowTimeout)
+	defer cancel()
 	rows := map[string][]byte{}
 	from, end := rowPrefix+prefix, clientv3.GetPrefixRangeEnd(rowPrefix+prefix)
 	var revision int64 // 0: newest; then that of the first page
@@ -133,6 +162,8 @@ func (r *Rows) Commit(ctx context.Context, expect map[string]int64, put map[stri
 			changes = append(changes, clientv3.OpPut(rowPrefix+key, string(put[key])))
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, rowTimeout)
+	defer cancel()
 	resp, err := kv.Txn(ctx).If(conditions...).Then(changes...).Commit()
 	if err != nil {
 		return false, fmt.Errorf("store: commit rows: %w", err)

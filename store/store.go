@@ -84,6 +84,7 @@ type Store struct {
 	client  atomic.Pointer[rest.Config]
 	rows    *Rows
 	world   *overlay
+	peers   atomic.Pointer[http.Client]
 }
 
 // New checks cfg and returns a Store that does nothing yet.
@@ -150,6 +151,16 @@ func (s *Store) RESTConfig() *rest.Config {
 	return rest.CopyConfig(c)
 }
 
+// Peer sends a request, as administrator, to the API server of another process
+// on the same database. It fails before Ready is closed.
+func (s *Store) Peer(r *http.Request) (*http.Response, error) {
+	c := s.peers.Load()
+	if c == nil {
+		return nil, errors.New("store: the API server is starting")
+	}
+	return c.Do(r)
+}
+
 // Rows returns the small durable values beside the API objects. Calls wait
 // until the database is up or their context ends.
 func (s *Store) Rows() *Rows { return s.rows }
@@ -170,10 +181,6 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	defer unlock()
 	logs := redirectLogs(s.log)
-	files, err := s.prepareFiles()
-	if err != nil {
-		return err
-	}
 	db, err := startDatabase(s.cfg, logs)
 	if err != nil {
 		return err
@@ -185,5 +192,14 @@ func (s *Store) Run(ctx context.Context) error {
 		return err
 	}
 	defer s.rows.close()
+	if len(s.cfg.EtcdServers) > 0 {
+		if err := s.shareKeys(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	files, err := s.prepareFiles()
+	if err != nil {
+		return err
+	}
 	return s.serve(ctx, files, db, logs)
 }

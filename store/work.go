@@ -40,6 +40,11 @@ func (s *Store) start(ctx context.Context, g *errgroup.Group, loopback *rest.Con
 	if err := s.writeKubeconfig(files, addr); err != nil {
 		return err
 	}
+	peers, err := files.peerClient()
+	if err != nil {
+		return fmt.Errorf("store: client of other processes: %w", err)
+	}
+	s.peers.Store(peers)
 	client := rest.CopyConfig(loopback)
 	client.ContentType, client.AcceptContentTypes = "", "" // callers choose; CRDs speak JSON
 	client.QPS, client.Burst = -1, 0                       // priority and fairness decides, not the client

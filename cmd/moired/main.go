@@ -80,32 +80,34 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.`,
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{fmt.Errorf("%w; see moired --help", err)} })
-	cmd.PersistentFlags().StringVar(&cfg.Dir, "dir", control.DefaultDir, "directory for state: keys, certificates, database")
+	all := cmd.PersistentFlags()
+	all.SortFlags = false
+	all.StringVar(&cfg.Dir, "dir", control.DefaultDir, "directory for state: keys, certificates, database")
+	all.StringSliceVar(&cfg.EtcdServers, "etcd-servers", nil, "URLs of an external etcd (default: one inside this process)")
+	all.StringVar(&cfg.EtcdCA, "etcd-ca", "", "PEM file with the CA of the external etcd")
+	all.StringVar(&cfg.EtcdCert, "etcd-cert", "", "PEM file with our certificate for the external etcd")
+	all.StringVar(&cfg.EtcdKey, "etcd-key", "", "PEM file with our key for the external etcd")
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&cfg.APIListen, "api-listen", control.DefaultAPIListen, "host:port of the API; port 0 picks a free one")
 	f.StringVar(&cfg.DiscoveryListen, "discovery-listen", control.DefaultDiscoveryListen, "host:port for nodes; the default serves this machine only")
 	f.StringSliceVar(&cfg.AdvertiseAddresses, "advertise", nil, "addresses or names under which nodes and users reach this machine (default: those that are listened on)")
-	f.StringSliceVar(&cfg.EtcdServers, "etcd-servers", nil, "URLs of an external etcd (default: one inside this process)")
-	f.StringVar(&cfg.EtcdCA, "etcd-ca", "", "PEM file with the CA of the external etcd")
-	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "PEM file with our certificate for the external etcd")
-	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "PEM file with our key for the external etcd")
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "where the administrator's kubeconfig is written (default <run-dir>/kubeconfig)")
 	f.StringVar(&cfg.RunDir, "run-dir", control.DefaultRunDir, "directory for kubeconfig and join.json")
 	f.StringSliceVar(&cfg.NameServers, "name-servers", nil, "host:port of who resolves the external names of Services (default: those of /etc/resolv.conf)")
 	f.DurationVar(&cfg.AwayAfter, "away-after", control.DefaultAwayAfter, "how long a node may be silent before new sessions avoid what is on it")
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
-	cmd.AddCommand(tokenCommand(&cfg.Dir), hashCommand(&cfg.Dir))
+	cmd.AddCommand(tokenCommand(&cfg), hashCommand(&cfg))
 	return cmd
 }
 
-func hashCommand(dir *string) *cobra.Command {
+func hashCommand(cfg *control.Config) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ca-hash",
 		Short: "Print the hash of the root certificate that nodes must expect",
 		Args:  none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			hash, err := control.CAHash(*dir)
+			hash, err := control.CAHash(*cfg)
 			if err == nil {
 				fmt.Fprintln(cmd.OutOrStdout(), hash)
 			}

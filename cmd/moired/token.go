@@ -10,7 +10,7 @@ import (
 	"moire.dev/moire/control"
 )
 
-func tokenCommand(dir *string) *cobra.Command {
+func tokenCommand(cfg *control.Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Create, list and revoke the tokens with which nodes join",
@@ -22,11 +22,11 @@ func tokenCommand(dir *string) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(createCommand(dir), listCommand(dir), revokeCommand(dir))
+	cmd.AddCommand(createCommand(cfg), listCommand(cfg), revokeCommand(cfg))
 	return cmd
 }
 
-func createCommand(dir *string) *cobra.Command {
+func createCommand(cfg *control.Config) *cobra.Command {
 	var life time.Duration
 	var once bool
 	var note string
@@ -38,7 +38,7 @@ func createCommand(dir *string) *cobra.Command {
 			if life <= 0 {
 				return usageError{fmt.Errorf("--life %s must be positive", life)}
 			}
-			token, err := control.NewToken(*dir, life, once, note)
+			token, err := control.NewToken(*cfg, life, once, note)
 			if err == nil {
 				fmt.Fprintln(cmd.OutOrStdout(), token)
 			}
@@ -51,13 +51,13 @@ func createCommand(dir *string) *cobra.Command {
 	return cmd
 }
 
-func listCommand(dir *string) *cobra.Command {
+func listCommand(cfg *control.Config) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the tokens that are good",
 		Args:  none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := control.Tokens(*dir)
+			all, err := control.Tokens(*cfg)
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ func listCommand(dir *string) *cobra.Command {
 	}
 }
 
-func revokeCommand(dir *string) *cobra.Command {
+func revokeCommand(cfg *control.Config) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke ID",
 		Short: "End a token before its time; nodes that joined with it stay",
@@ -85,6 +85,6 @@ func revokeCommand(dir *string) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return control.RevokeToken(*dir, args[0]) },
+		RunE: func(_ *cobra.Command, args []string) error { return control.RevokeToken(*cfg, args[0]) },
 	}
 }
