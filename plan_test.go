@@ -75,6 +75,7 @@ var rooms = map[string][]string{
 	"cli/show":       {"cli/fault"},
 	"cli/supervise":  {},
 	"bench":          {"api/v1alpha1", "compile", "datapath", "lab"},
+	"bench/fleet":    {"api/v1alpha1", "compile", "discovery", "identity"},
 	"cmd/moire":      {"cli"},
 	"cmd/moired":     {"control"},
 	"cmd/moire-node": {"datapath", "node", "node/local"},
@@ -87,7 +88,7 @@ var heavy = []struct {
 	reason string
 }{
 	{"k8s.io/kubernetes", []string{"store"}, "the API server is 2,000 packages; only store embeds it"},
-	{"k8s.io/apimachinery", []string{"analyze", "api/v1alpha1", "api/load", "compile", "store", "control", "cli", "lab", "lab/scenario", "bench"}, "kinds carry object metadata; nodes never see kinds"},
+	{"k8s.io/apimachinery", []string{"analyze", "api/v1alpha1", "api/load", "compile", "store", "control", "cli", "lab", "lab/scenario", "bench", "bench/fleet"}, "kinds carry object metadata; nodes never see kinds"},
 	{"k8s.io/", []string{"store", "control", "cli", "cli/remote", "cli/show"}, "client-go costs more than a whole proxy"},
 	{"go.etcd.io/", []string{"store"}, "one room talks to etcd"},
 	{"github.com/cilium/ebpf", []string{"datapath", "datapath/bpf", "lab", "bench"}, "one room talks to the kernel"},

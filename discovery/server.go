@@ -65,6 +65,9 @@ type ServerConfig struct {
 	CA     Authority
 	Sink   Sink
 	Log    *slog.Logger // nil: slog.Default()
+	// Whole sends every snapshot whole, never what changed: for measuring what
+	// that costs.
+	Whole bool
 	// AckTimeout is how long a node may take to take the next part of a delta,
 	// or to acknowledge it, before it must connect anew. Default 30 s.
 	AckTimeout time.Duration

@@ -173,7 +173,11 @@ func (w *watch) next() {
 		w.acked(want)
 		return
 	}
-	d := snapshot.Diff(w.base, want.snap)
+	base := w.base
+	if w.server.cfg.Whole {
+		base = nil
+	}
+	d := snapshot.Diff(base, want.snap)
 	want.version.Store(&d.Version)
 	if d.Empty() {
 		w.base = want.snap
