@@ -82,9 +82,21 @@ func whoServer(t *testing.T, ns, addr string, port int) {
 // asked connects from a namespace and asks who it is; "": no answer.
 func asked(t *testing.T, ns, network, addr string, port int) (netip.AddrPort, net.Conn) {
 	t.Helper()
+	return askedFor(t, ns, network, addr, port, 2*time.Second)
+}
+
+// closedTo: the same should get no answer.
+func closedTo(t *testing.T, ns, network, addr string, port int) bool {
+	t.Helper()
+	who, _ := askedFor(t, ns, network, addr, port, 200*time.Millisecond)
+	return !who.IsValid()
+}
+
+func askedFor(t *testing.T, ns, network, addr string, port int, wait time.Duration) (netip.AddrPort, net.Conn) {
+	t.Helper()
 	var c net.Conn
 	inNetns(t, ns, func() (err error) {
-		c, err = (&net.Dialer{Timeout: time.Second}).Dial(network, net.JoinHostPort(addr, fmt.Sprint(port)))
+		c, err = (&net.Dialer{Timeout: wait}).Dial(network, net.JoinHostPort(addr, fmt.Sprint(port)))
 		if err != nil {
 			c = nil
 		}
@@ -94,14 +106,14 @@ func asked(t *testing.T, ns, network, addr string, port int) (netip.AddrPort, ne
 		return netip.AddrPort{}, nil
 	}
 	t.Cleanup(func() { c.Close() })
-	return whoAmI(c), c
+	return whoAmI(c, wait), c
 }
 
-func whoAmI(c net.Conn) netip.AddrPort {
+func whoAmI(c net.Conn, wait time.Duration) netip.AddrPort {
 	if _, err := c.Write([]byte("who am I?")); err != nil {
 		return netip.AddrPort{}
 	}
-	c.SetReadDeadline(time.Now().Add(time.Second))
+	c.SetReadDeadline(time.Now().Add(wait))
 	b := make([]byte, 2000)
 	n, err := c.Read(b)
 	if err != nil {
