@@ -26,7 +26,7 @@ const (
 	// maxTold addresses of one Workload; then the one that ends first goes.
 	maxTold = 1024
 	// aliveFor is how long an address stays that a session was seen to.
-	aliveFor = 5 * time.Second
+	aliveFor = 2 * time.Second
 )
 
 // asker is a Workload in one Network.
@@ -75,11 +75,9 @@ type resolved struct {
 func newLearned(log *slog.Logger, keep *toldFile, stir func()) *learned {
 	l := &learned{log: log, now: time.Now, stir: stir, keep: keep, until: map[asker]map[told]time.Time{}, news: make(chan struct{}), change: 1}
 	l.byAddr.Store(&map[snapshot.Addr]watched{})
-	now := l.now()
+	// Whose time is over stays if a session goes on: expire looks.
 	for _, e := range keep.load(log) {
-		if e.until.After(now) {
-			l.put(e.asker, e.told, e.until)
-		}
+		l.put(e.asker, e.told, e.until)
 	}
 	return l
 }
