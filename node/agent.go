@@ -101,7 +101,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 		return k.run(ctx, func(r record.Record) {
 			archive.Add(a.cfg.Name, []record.Record{r}, 0)
 			collector.Add(r)
-		})
+		}, up.captured)
 	})
 	g.Go(func() error { return told.run(ctx) })
 	g.Go(func() error { return names.run(ctx) })

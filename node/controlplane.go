@@ -210,6 +210,14 @@ func (l *link) ship(rs []record.Record, lost uint64) error {
 	return errors.New("this node has not joined yet")
 }
 
+// captured hands on what a Capture saw; without a connection, and when there is
+// too much, it is lost: whoever captures looks now.
+func (l *link) captured(c snapshot.Captured) {
+	if client := l.get(); client != nil {
+		client.Captured(c)
+	}
+}
+
 // trouble says why this node could not join, or has no connection, if so.
 func (l *link) trouble() string {
 	l.mu.Lock()

@@ -7,6 +7,7 @@ import (
 
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/flow/record"
+	"moire.dev/moire/snapshot"
 )
 
 // kernel is the first applier and the wiring: the room datapath in the words
@@ -82,8 +83,8 @@ func (k *kernel) Unplug(host string) error { return datapath.Unplug(host) }
 
 func (k *kernel) Plugged() ([]string, error) { return datapath.Plugged(k.cfg.Name) }
 
-func (k *kernel) run(ctx context.Context, sink func(record.Record)) error {
-	return k.dp.Run(ctx, sink, nil)
+func (k *kernel) run(ctx context.Context, sink func(record.Record), captured func(snapshot.Captured)) error {
+	return k.dp.Run(ctx, sink, captured)
 }
 
 func (k *kernel) lost() uint64 { return k.dp.Lost() }
