@@ -33,7 +33,7 @@ func firewallOf(n *v1alpha1.Node) *snapshot.Firewall {
 	if f == nil || f.Mode != v1alpha1.FirewallAudit && f.Mode != v1alpha1.FirewallEnforce {
 		return nil
 	}
-	out := &snapshot.Firewall{Audit: f.Mode == v1alpha1.FirewallAudit || locksOut(n)}
+	out := &snapshot.Firewall{Audit: f.Mode == v1alpha1.FirewallAudit || locksOut(n), AcceptLockOut: accepts(n, RiskLockOut)}
 	for _, r := range f.Allow {
 		row := snapshot.FirewallRule{Name: r.Name}
 		broken := false

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"moire.dev/moire/node/local"
 	"moire.dev/moire/snapshot"
 )
 
@@ -21,10 +22,12 @@ func (l *loop) receive(s *snapshot.Snapshot) {
 		l.refuse(v, fmt.Sprintf("snapshot %s is for node %q, this is %q; kept the last good one", v, s.Node, l.cfg.Name))
 		return
 	}
-	if v != l.consented {
+	if v != l.accepted.Version && !s.AcceptMassDelete {
 		if loss := wouldLose(l.newest(), s, l.present()); loss != "" {
 			l.held = s
-			l.refuse(v, fmt.Sprintf("snapshot %s %s; kept the last good one. If that is meant, run 'moire-node consent %s' on the node", v, loss, v))
+			l.heldWhy = fmt.Sprintf("snapshot %s %s; kept the last good one. If that is meant, run 'moire-node consent --accept-risk=%s %s' on the node, or annotate the Node with moire.dev/accept-risk=%s",
+				v, loss, local.RiskMassDelete, v, local.RiskMassDelete)
+			l.refuse(v, l.heldWhy)
 			return
 		}
 	}
@@ -41,43 +44,7 @@ func (l *loop) refuse(v snapshot.Version, why string) {
 
 func (l *loop) want(s *snapshot.Snapshot, v snapshot.Version) {
 	l.wanted, l.versions.wanted = s, v
-	l.held, l.failure, l.retry, l.pause = nil, "", l.now(), 0
-}
-
-// consent lets the snapshot through that is held back.
-func (l *loop) consent(v snapshot.Version) error {
-	if l.held == nil || l.held.Version() != v {
-		return fmt.Errorf("no snapshot %s waits for consent", v)
-	}
-	l.consented = v
-	l.receive(l.held)
-	return nil
-}
-
-// Below this many interfaces a loss of most is nothing unusual.
-const manyInterfaces = 8
-
-// wouldLose says so when a snapshot takes the Network away from more than half
-// of many interfaces at once: more likely an accident of the control plane
-// (an empty or older store) than somebody's wish.
-func wouldLose(old, new *snapshot.Snapshot, present []*attachment) string {
-	if len(present) < manyInterfaces {
-		return ""
-	}
-	had, lost := 0, 0
-	for _, a := range present {
-		if _, ok := old.Networks[a.VNI]; !ok {
-			continue
-		}
-		had++
-		if _, ok := new.Networks[a.VNI]; !ok {
-			lost++
-		}
-	}
-	if had < manyInterfaces || 2*lost <= had {
-		return ""
-	}
-	return fmt.Sprintf("would disconnect %d of %d interfaces of this node", lost, had)
+	l.held, l.heldWhy, l.failure, l.retry, l.pause = nil, "", "", l.now(), 0
 }
 
 // apply makes the node what is wanted. What cannot be enforced is refused and
@@ -85,6 +52,9 @@ func wouldLose(old, new *snapshot.Snapshot, present []*attachment) string {
 func (l *loop) apply() {
 	if l.wanted != nil && l.wanted != l.good && !l.now().Before(l.retry) {
 		l.applyWanted()
+	}
+	if l.now().Sub(l.enforced) >= compareEvery {
+		l.dirty = true // what the kernel has is compared with what it should
 	}
 	if !l.dirty || l.good == nil {
 		return
@@ -143,6 +113,8 @@ func (e shrinkError) Unwrap() error { return e.error }
 // enforce grows forward, then shrinks backward. Nothing is swept before it has
 // all grown.
 func (l *loop) enforce(s *snapshot.Snapshot) error {
+	l.enforced = l.now()
+	defer l.repaired()
 	state := l.state(s)
 	err := l.appliers.grow(state)
 	if err != nil && l.audit() {
@@ -159,10 +131,24 @@ func (l *loop) enforce(s *snapshot.Snapshot) error {
 	return nil
 }
 
+// repaired tells of what was not as it should be, and is again.
+func (l *loop) repaired() {
+	if n, last := l.wiring.Repairs(); n != l.repairs.count {
+		l.log.Warn("what the kernel has was changed by somebody else, and is repaired", "rows", n-l.repairs.count, "last", last)
+		l.repairs = repairs{n, last}
+	}
+}
+
+// repairs since the agent started.
+type repairs struct {
+	count uint64
+	last  string
+}
+
 // state is what the appliers get when s is in force.
 func (l *loop) state(s *snapshot.Snapshot) State {
 	present := l.present()
-	state := State{Snapshot: effective(s, present)}
+	state := State{Snapshot: effective(l.harmless(s), present)}
 	for _, a := range present {
 		state.Locals = append(state.Locals, a.local())
 	}

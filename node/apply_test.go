@@ -122,10 +122,10 @@ func TestLosingMostWaitsForConsent(t *testing.T) {
 	if last.applied || !strings.Contains(last.err, "would disconnect 8 of 8") || len(b.kernel.grown) != grown {
 		t.Fatalf("ack %+v", last)
 	}
-	if err := b.consent("other"); err == nil {
+	if err := b.consent(&local.Consent{Version: "other"}); err == nil {
 		t.Error("consent to what is not held")
 	}
-	if err := b.consent(empty.Version()); err != nil {
+	if err := b.consent(&local.Consent{Version: string(empty.Version())}); err != nil {
 		t.Fatal(err)
 	}
 	b.step()

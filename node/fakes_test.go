@@ -53,6 +53,7 @@ type fakeKernel struct {
 	plugErr            error
 	unplugErr          error
 	changes            int // of interfaces
+	repairs            uint64
 }
 
 func (k *fakeKernel) Name() string { return "fake" }
@@ -93,6 +94,8 @@ func (k *fakeKernel) Plugged() ([]string, error) {
 	}
 	return out, nil
 }
+
+func (k *fakeKernel) Repairs() (uint64, string) { return k.repairs, "fake row" }
 
 func (k *fakeKernel) MTU(want int) int {
 	if want == 0 {
@@ -177,6 +180,7 @@ func (b *bench) restart() {
 	l.now = func() time.Time { return b.clock }
 	l.pool, l.wiring, l.appliers, l.up, l.watcher = memory, b.kernel, appliers{b.kernel}, b.control, b.procs
 	l.snapshots, l.lost = newSnapshotFile(b.dir, "n1"), func() uint64 { return 0 }
+	l.health = func() []snapshot.Health { return nil }
 	if l.disk, err = openDisk(b.dir); err != nil {
 		b.t.Fatal(err)
 	}

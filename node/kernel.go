@@ -79,6 +79,8 @@ func (k *kernel) Plug(p plug) error {
 
 func (k *kernel) MTU(want int) int { return k.dp.MTU(want) }
 
+func (k *kernel) Repairs() (uint64, string) { return k.dp.Repairs() }
+
 func (k *kernel) Unplug(host string) error { return datapath.Unplug(host) }
 
 func (k *kernel) Plugged() ([]string, error) { return datapath.Plugged(k.cfg.Name) }

@@ -45,6 +45,8 @@ type wiring interface {
 	Unplug(host string) error
 	// Plugged lists the node's ends that are there.
 	Plugged() ([]string, error)
+	// Repairs counts what was not as it should be, and says which was last.
+	Repairs() (uint64, string)
 	// MTU is what an interface gets, in bytes, when want is wanted; 0 wants as
 	// much as the underlay allows.
 	MTU(want int) int
@@ -68,6 +70,8 @@ const (
 	idleTick   = time.Second            // nobody waits
 	busyTick   = 100 * time.Millisecond // somebody waits for an answer
 	auditEvery = 5 * time.Second        // are all interfaces still there?
+	// compareEvery is how often all of the kernel's tables are compared.
+	compareEvery = 10 * time.Second
 	awayGrace  = 2 * time.Second        // a control plane is away after that
 	// Alone, a node can do nothing in a Network that it does not know; an agent
 	// that has just started may still be on its way to the control plane.
@@ -96,6 +100,7 @@ type loop struct {
 	snapshots snapshots
 	watcher   watcher
 	lost      func() uint64 // records
+	health    func() []snapshot.Health
 
 	// Shared.
 	requests chan *request
@@ -122,8 +127,12 @@ type loop struct {
 	retry        time.Time
 	pause        time.Duration
 	held         *snapshot.Snapshot // waits for consent
-	consented    snapshot.Version
-	failure      string // of wanted or held; for people and the control plane
+	heldWhy      string
+	lockout      string   // why the firewall only counts
+	accepted     accepted // risks
+	failure      string   // of wanted or held; for people and the control plane
+	enforced     time.Time
+	repairs      repairs
 
 	away     time.Time // since when the control plane is; zero: connected
 	watched  time.Time
@@ -158,7 +167,7 @@ type request struct {
 	ctx     context.Context
 	attach  *local.Attach
 	detach  *local.Detach
-	consent snapshot.Version
+	consent *local.Consent
 	answer  chan answer // has room for one
 
 	born     uint64 // of attach.PID
@@ -287,7 +296,8 @@ func (l *loop) present() []*attachment {
 
 // report tells the control plane, when something changed.
 func (l *loop) report() {
-	r := snapshot.Report{Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Kernel: kernelRelease(), RecordsLost: l.lost()}
+	r := snapshot.Report{Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Kernel: kernelRelease(), RecordsLost: l.lost(),
+		Repairs: l.repairs.count, LastRepair: l.repairs.last, Held: l.waits(), Health: l.health()}
 	for _, a := range l.sorted() {
 		if a.stage != leaving {
 			r.Attachments = append(r.Attachments, a.report())

@@ -20,7 +20,6 @@ import (
 	"moire.dev/moire/flow"
 	"moire.dev/moire/flow/record"
 	"moire.dev/moire/node/local"
-	"moire.dev/moire/snapshot"
 )
 
 // server answers programs on this node at the unix socket.
@@ -160,7 +159,7 @@ func (s *server) consent(w http.ResponseWriter, q *http.Request) {
 	if !read(w, q, &in) {
 		return
 	}
-	_, err := s.ask(q.Context(), &request{consent: snapshot.Version(in.Version)})
+	_, err := s.ask(q.Context(), &request{consent: &in})
 	answerWith(w, struct{}{}, err)
 }
 

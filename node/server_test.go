@@ -78,7 +78,7 @@ func TestSocket(t *testing.T) {
 	if err := c.Detach(ctx, local.Detach{Project: "a", Workload: "b"}); !errors.Is(err, local.ErrNotFound) {
 		t.Errorf("detach of nothing: %v", err)
 	}
-	if err := c.Consent(ctx, "x"); err == nil {
+	if err := c.Consent(ctx, local.Consent{Version: "x"}); err == nil {
 		t.Error("consent to nothing")
 	}
 	if all, err := c.Attachments(ctx); err != nil || len(all) != 0 {

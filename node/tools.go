@@ -25,13 +25,13 @@ func Dump(ctx context.Context, c Config, w io.Writer) error {
 	return local.NewClient(c.socket()).Dump(ctx, w)
 }
 
-// Consent lets the snapshot through that the running agent holds back.
-func Consent(ctx context.Context, c Config, version string) error {
+// Consent accepts a risk that the running agent does not take by itself.
+func Consent(ctx context.Context, c Config, in local.Consent) error {
 	c, err := c.named()
 	if err != nil {
 		return err
 	}
-	return local.NewClient(c.socket()).Consent(ctx, version)
+	return local.NewClient(c.socket()).Consent(ctx, in)
 }
 
 // Cleanup removes everything of the node from the kernel and the run

@@ -22,6 +22,7 @@ func (l *loop) show() {
 		Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Started: l.since,
 		Connected: l.away.IsZero(), Stale: !l.away.IsZero(),
 		Wanted: string(l.versions.wanted), Applied: string(l.versions.good), Error: l.failure,
+		Held: l.waits(), Repairs: l.repairs.count, LastRepair: l.repairs.last,
 		Networks: len(s.Networks), Endpoints: len(s.Endpoints), Attachments: len(l.attached),
 	}}
 	for _, a := range l.sorted() {

@@ -32,6 +32,9 @@ func (l *loop) start() error {
 	if err := l.resume(); err != nil {
 		return err
 	}
+	if err := l.loadAccepted(); err != nil {
+		l.log.Error("cannot read consent", "error", err)
+	}
 	for _, a := range all {
 		switch {
 		case a.stage == leaving:
@@ -137,7 +140,8 @@ func (l *loop) watchNetns(a *attachment) {
 	}
 }
 
-// sameReport compares all but the lost records.
+// sameReport compares all but the lost records and since when something is
+// healthy.
 func sameReport(a, b snapshot.Report) bool {
 	sameAttachment := func(a, b snapshot.Attachment) bool {
 		return a.AttachmentKey == b.AttachmentKey && a.Account == b.Account && slices.Equal(a.Labels, b.Labels) &&
@@ -145,6 +149,12 @@ func sameReport(a, b snapshot.Report) bool {
 	}
 	sameBlock := func(a, b snapshot.Block) bool {
 		return a.BlockKey == b.BlockKey && slices.Equal(a.Excluded, b.Excluded)
+	}
+	sameHealth := func(a, b snapshot.Health) bool {
+		return a.CheckKey == b.CheckKey && a.Healthy == b.Healthy && a.Error == b.Error
+	}
+	if a.Held != b.Held || a.Repairs != b.Repairs || !slices.EqualFunc(a.Health, b.Health, sameHealth) {
+		return false
 	}
 	return slices.EqualFunc(a.Attachments, b.Attachments, sameAttachment) && slices.EqualFunc(a.Blocks, b.Blocks, sameBlock)
 }

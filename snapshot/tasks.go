@@ -44,7 +44,9 @@ type Delegation struct {
 type Firewall struct {
 	// Audit counts only.
 	Audit bool
-	Allow []FirewallRule
+	// AcceptLockOut: that no rule allows SSH is meant.
+	AcceptLockOut bool
+	Allow         []FirewallRule
 }
 
 // FirewallRule allows ports from sources; none means every.

@@ -13,6 +13,7 @@ import (
 
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/node"
+	"moire.dev/moire/node/local"
 )
 
 // place is what finds a node: its name and directories.
@@ -145,16 +146,29 @@ func dumpCommand() *cobra.Command {
 
 func consentCommand() *cobra.Command {
 	var p place
+	var risk string
 	c := &cobra.Command{
-		Use:   "consent VERSION",
-		Short: "Let a snapshot through that the agent holds back because it would disconnect most of the node",
+		Use:   "consent --accept-risk=mass-delete [VERSION] | --accept-risk=lock-out",
+		Short: "Accept a risk that the agent does not take by itself; 'moire-node dump' and 'moire status' say which",
+		Long: `Accept a risk that the agent does not take by itself:
+  mass-delete  let the snapshot through that is held back because it would remove
+               much of what the node is; with VERSION only that one
+  lock-out     enforce the firewall of the node although it lets no SSH in`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("give the version that the agent names; %w", errUsage)
+			if risk != local.RiskMassDelete && risk != local.RiskLockOut {
+				return fmt.Errorf("say which risk you accept: --accept-risk=%s or --accept-risk=%s; %w", local.RiskMassDelete, local.RiskLockOut, errUsage)
 			}
-			return node.Consent(c.Context(), node.Config{Name: p.name, RunDir: p.runDir}, args[0])
+			if len(args) > 1 || len(args) == 1 && risk != local.RiskMassDelete {
+				return fmt.Errorf("give at most the version that the agent names; %w", errUsage)
+			}
+			in := local.Consent{Risk: risk}
+			if len(args) == 1 {
+				in.Version = args[0]
+			}
+			return node.Consent(c.Context(), node.Config{Name: p.name, RunDir: p.runDir}, in)
 		},
 	}
 	p.flags(c)
+	c.Flags().StringVar(&risk, "accept-risk", "", "mass-delete or lock-out")
 	return c
 }

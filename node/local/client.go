@@ -75,9 +75,9 @@ func (c *Client) Attachments(ctx context.Context) ([]Attachment, error) {
 	return out, err
 }
 
-// Consent lets a held-back snapshot through.
-func (c *Client) Consent(ctx context.Context, version string) error {
-	return c.call(ctx, http.MethodPost, ConsentPath, Consent{Version: version}, nil)
+// Consent accepts a risk.
+func (c *Client) Consent(ctx context.Context, in Consent) error {
+	return c.call(ctx, http.MethodPost, ConsentPath, in, nil)
 }
 
 // Dump writes everything that the agent knows and has in the kernel, as text.

@@ -127,6 +127,12 @@ type Status struct {
 	Wanted  string `json:"wanted"`  // version that came last
 	Applied string `json:"applied"` // version that the kernel has
 	Error   string `json:"error,omitempty"`
+	// Held says what waits for somebody's consent, and how to give it.
+	Held string `json:"held,omitempty"`
+	// Repairs counts rows of the kernel's tables that somebody else had changed
+	// and that were repaired, since the agent started; LastRepair says which.
+	Repairs    uint64 `json:"repairs,omitempty"`
+	LastRepair string `json:"lastRepair,omitempty"`
 
 	Networks       int    `json:"networks"`
 	Endpoints      int    `json:"endpoints"`
@@ -135,10 +141,21 @@ type Status struct {
 	RecordsLost    uint64 `json:"recordsLost"`
 }
 
-// Consent lets a snapshot through that the agent holds back because it would
-// remove most of what the node is.
+// Risks that somebody on the node can consent to.
+const (
+	// RiskMassDelete: a snapshot removes much of what the node is.
+	RiskMassDelete = "mass-delete"
+	// RiskLockOut: the firewall of the node lets no SSH in.
+	RiskLockOut = "lock-out"
+)
+
+// Consent accepts a risk that the agent does not take by itself: it lets the
+// snapshot through that is held back, or enforces the firewall.
 type Consent struct {
-	Version string `json:"version"`
+	// Risk is RiskMassDelete by default.
+	Risk string `json:"risk,omitempty"`
+	// Version of the snapshot, with RiskMassDelete; "": the one that waits.
+	Version string `json:"version,omitempty"`
 }
 
 // Problem is the body of every answer that is not 2xx.

@@ -103,7 +103,7 @@ func reach(t *rapid.T, s *snapshot.Snapshot) {
 	})
 	s.AcceptMassDelete = rapid.Bool().Draw(t, "accept")
 	if rapid.Bool().Draw(t, "firewall") {
-		s.Firewall = &snapshot.Firewall{Audit: rapid.Bool().Draw(t, "audit"), Allow: list(t, "allow", func(t *rapid.T) snapshot.FirewallRule {
+		s.Firewall = &snapshot.Firewall{Audit: rapid.Bool().Draw(t, "audit"), AcceptLockOut: rapid.Bool().Draw(t, "lock out"), Allow: list(t, "allow", func(t *rapid.T) snapshot.FirewallRule {
 			return snapshot.FirewallRule{Name: name(t), From: list(t, "from", prefix), Ports: list(t, "ports", hostPort)}
 		})}
 	}

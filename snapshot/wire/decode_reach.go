@@ -227,7 +227,7 @@ func (c *check) own(out *snapshot.Snapshot, in *Own) {
 	if f == nil || !c.count("firewall.allow", len(f.GetAllow()), maxItems) {
 		return
 	}
-	out.Firewall = &snapshot.Firewall{Audit: f.GetAudit()}
+	out.Firewall = &snapshot.Firewall{Audit: f.GetAudit(), AcceptLockOut: f.GetAcceptLockOut()}
 	for _, r := range f.GetAllow() {
 		out.Firewall.Allow = append(out.Firewall.Allow, snapshot.FirewallRule{
 			Name: c.text("firewall.allow.name", r.GetName(), maxName),

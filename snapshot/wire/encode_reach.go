@@ -157,7 +157,7 @@ func ownRow(s *snapshot.Snapshot) *Row {
 	}
 	out := &Own{AcceptMassDelete: s.AcceptMassDelete}
 	if f := s.Firewall; f != nil {
-		out.Firewall = &Firewall{Audit: f.Audit}
+		out.Firewall = &Firewall{Audit: f.Audit, AcceptLockOut: f.AcceptLockOut}
 		for _, r := range f.Allow {
 			out.Firewall.Allow = append(out.Firewall.Allow, &FirewallRule{Name: r.Name, From: fromPrefixes(r.From), Ports: fromHostPorts(r.Ports)})
 		}

@@ -2871,6 +2871,7 @@ type Firewall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Audit         bool                   `protobuf:"varint,1,opt,name=audit,proto3" json:"audit,omitempty"`
 	Allow         []*FirewallRule        `protobuf:"bytes,2,rep,name=allow,proto3" json:"allow,omitempty"`
+	AcceptLockOut bool                   `protobuf:"varint,3,opt,name=accept_lock_out,json=acceptLockOut,proto3" json:"accept_lock_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2917,6 +2918,13 @@ func (x *Firewall) GetAllow() []*FirewallRule {
 		return x.Allow
 	}
 	return nil
+}
+
+func (x *Firewall) GetAcceptLockOut() bool {
+	if x != nil {
+		return x.AcceptLockOut
+	}
+	return false
 }
 
 type FirewallRule struct {
@@ -4016,10 +4024,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x04port\x18\x05 \x01(\rR\x04port\"h\n" +
 	"\x03Own\x123\n" +
 	"\bfirewall\x18\x01 \x01(\v2\x17.moire.wire.v1.FirewallR\bfirewall\x12,\n" +
-	"\x12accept_mass_delete\x18\x02 \x01(\bR\x10acceptMassDelete\"S\n" +
+	"\x12accept_mass_delete\x18\x02 \x01(\bR\x10acceptMassDelete\"{\n" +
 	"\bFirewall\x12\x14\n" +
 	"\x05audit\x18\x01 \x01(\bR\x05audit\x121\n" +
-	"\x05allow\x18\x02 \x03(\v2\x1b.moire.wire.v1.FirewallRuleR\x05allow\"}\n" +
+	"\x05allow\x18\x02 \x03(\v2\x1b.moire.wire.v1.FirewallRuleR\x05allow\x12&\n" +
+	"\x0faccept_lock_out\x18\x03 \x01(\bR\racceptLockOut\"}\n" +
 	"\fFirewallRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04from\x18\x02 \x03(\v2\x15.moire.wire.v1.PrefixR\x04from\x12.\n" +
