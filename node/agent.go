@@ -83,7 +83,9 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	l := newLoop(a.cfg, a.log)
 	names := newNames(a.cfg, k.presence, l.stir, k.dp.Alive, a.log)
 	k.learned = names.learned
-	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k.presence, k, told, names}, up, attachments
+	checked := newChecks(k.presence, l.rouse, a.log)
+	l.health = checked.prober.Health
+	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k.presence, k, told, names, checked}, up, attachments
 	l.snapshots, l.watcher, l.lost = newSnapshotFile(a.cfg.Dir, a.cfg.Name), watcher, lost
 	up.handler, up.ready = l, l.started
 	up.last = func() *snapshot.Snapshot { return l.view.Load().wanted }
@@ -105,6 +107,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	})
 	g.Go(func() error { return told.run(ctx) })
 	g.Go(func() error { return names.run(ctx) })
+	g.Go(func() error { return checked.run(ctx) })
 	g.Go(func() error { return a.serve(ctx, s) })
 	a.log.Info("running", "address", a.cfg.Address, "socket", a.cfg.socket(), "version", a.cfg.Version)
 	err := g.Wait()

@@ -72,7 +72,7 @@ const (
 	auditEvery = 5 * time.Second        // are all interfaces still there?
 	// compareEvery is how often all of the kernel's tables are compared.
 	compareEvery = 10 * time.Second
-	awayGrace  = 2 * time.Second        // a control plane is away after that
+	awayGrace    = 2 * time.Second // a control plane is away after that
 	// Alone, a node can do nothing in a Network that it does not know; an agent
 	// that has just started may still be on its way to the control plane.
 	unknownGrace = 8 * time.Second
@@ -156,6 +156,11 @@ func (l *loop) Snapshot(s *snapshot.Snapshot) {
 // snapshot is another thing now. Any goroutine may.
 func (l *loop) stir() {
 	l.stirred.Store(true)
+	l.rouse()
+}
+
+// rouse makes the next step come at once. Any goroutine may.
+func (l *loop) rouse() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -267,6 +272,7 @@ func (l *loop) step() {
 		l.settle(a)
 	}
 	l.answerAll()
+	l.report() // what enforcing has shown
 	l.show()
 	l.sendAnswers()
 }

@@ -206,7 +206,7 @@ func TestTapMachine(t *testing.T) {
 		return strings.Contains(out, "fe80") && !strings.Contains(out, "tentative")
 	})
 	// IPv6: the kernel of the machine hears the router, the client asks for the address.
-	inGuest(t, vm, dir, "dhclient -6 -1 -v -cf /etc/dhclient.conf -sf /etc/dhclient.script -lf /etc/leases6 -pf /etc/pid6 vm0 2>&1; kill $(cat /etc/pid6)")
+	inGuest(t, vm, dir, "dhclient -6 -1 -v -cf /etc/dhclient.conf -sf /etc/dhclient.script -lf /etc/leases6 -pf /etc/pid6 vm0 2>&1; until [ -s /etc/pid6 ]; do sleep 0.1; done; kill $(cat /etc/pid6)")
 	said, err = os.ReadFile(filepath.Join(dir, "dhclient.BOUND6"))
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestTapMachine(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "leases4"), []byte(lease), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	log := inGuest(t, vm, dir, "dhclient -4 -1 -v -cf /etc/dhclient.conf -sf /etc/dhclient.script -lf /etc/leases4 -pf /etc/pid4 vm0 2>&1; kill $(cat /etc/pid4)")
+	log := inGuest(t, vm, dir, "dhclient -4 -1 -v -cf /etc/dhclient.conf -sf /etc/dhclient.script -lf /etc/leases4 -pf /etc/pid4 vm0 2>&1; until [ -s /etc/pid4 ]; do sleep 0.1; done; kill $(cat /etc/pid4)")
 	expectAll(t, "dhclient -4", log, "DHCPNAK", "bound to "+v4)
 	reach()
 	m.expectSpoofFree(t)
