@@ -83,6 +83,9 @@ func checkEveryRule(t *testing.T, said string) {
 		case map[string]any:
 			if list, ok := v["x-kubernetes-validations"].([]any); ok {
 				for _, r := range list {
+					if rule, _ := r.(map[string]any)["rule"].(string); strings.Contains(rule, "oldSelf") {
+						continue // about changes; TestTenants makes one
+					}
 					rules++
 					if m, _ := r.(map[string]any)["message"].(string); m == "" || !strings.Contains(said, strings.Join(strings.Fields(m), " ")) {
 						t.Errorf("no object in testdata/rejected.txtar breaks the rule %q with message %q", r.(map[string]any)["rule"], m)
@@ -147,7 +150,7 @@ func TestVerbs(t *testing.T) {
 		{"describe", "", in("describe", "net", "web"), `(?s)Default: +deny\n.*10.0.2.0/24`},
 		{"status of tenants", "", in("get", "net", "web", "-o", "jsonpath={.metadata.generation}"), `^\d+$`},
 		{"explain", "", []string{"explain", "policy.spec.ingress.action"}, `(?s)KIND: +Policy.*allow\s+deny\s+accept\s+pass.*Action: allow or deny`},
-		{"api-resources", "", []string{"api-resources", "--api-group=moire.dev", "-o", "name"}, `^domains.moire.dev\nnetworks.moire.dev\nnodes.moire.dev\npolicies.moire.dev\nworkloads.moire.dev\n$`},
+		{"api-resources", "", []string{"api-resources", "--api-group=moire.dev", "-o", "name"}, `^domains.moire.dev\nfloatingips.moire.dev\nlinks.moire.dev\nnetworks.moire.dev\nnodes.moire.dev\npolicies.moire.dev\nservices.moire.dev\nworkloads.moire.dev\n$`},
 		{"version", "", []string{"version"}, `Server Version: v1\.\d+\.\d+\+moire`},
 		{"delete", "", in("delete", "net", "web"), `"web" deleted`},
 		{"foreground", "", in("delete", "pol", "web", "--cascade=foreground"), `"web" deleted`},

@@ -70,6 +70,25 @@ func attempts(tenant, viewer, oneDomain, allDomains string) []attempt {
 		{tenant, "does not move to another Domain", "", "label namespace acme-shop --overwrite moire.dev/domain=beta", "Forbidden"},
 		{tenant, "writes no admin tier", policyAdmin, "create -n acme-shop -f -",
 			`spec.tier: a Policy of tier admin holds for the whole Domain "acme", and system:serviceaccount:people:tenant may not manage it; use tier project, or ask somebody who has the verb manage on domains/acme in group moire.dev`},
+		{tenant, "writes links, services, floating addresses", linkServiceFloating, "create -n acme-shop -f -", ""},
+		{tenant, "reads them by their short names", "", "get links,svc,fip,services.moire.dev -n acme-shop", ""},
+		{tenant, "deletes them", linkServiceFloating, "delete -n acme-shop -f -", ""},
+		{tenant, "captures", "", "create --raw /apis/moire.dev/v1alpha1/namespaces/acme-shop/captures -f -", ""},
+		{tenant, "captures no others", "", "create --raw /apis/moire.dev/v1alpha1/namespaces/beta-shop/captures -f -", "orbidden"},
+		{tenant, "captures not all", "", "create --raw /apis/moire.dev/v1alpha1/captures -f -", "orbidden"},
+		{viewer, "captures nothing", "", "create --raw /apis/moire.dev/v1alpha1/namespaces/acme-shop/captures -f -", "orbidden"},
+		{tenant, "takes nothing of the underlay", networkExternal, "create -n acme-shop -f -",
+			`spec.external concerns the underlay, and system:serviceaccount:people:tenant may not manage the Domain "acme"; leave it as it is, or ask somebody who has the verb manage on domains/acme in group moire.dev`},
+		{tenant, "takes no address outside", "", `patch network web -n acme-shop --type=merge -p {"spec":{"outside":{"mode":"gateway","gateways":["n1"],"addresses":["192.0.2.1"]}}}`, "spec.outside.addresses concerns the underlay"},
+		{tenant, "opens no port of nodes", "", `patch network web -n acme-shop --type=merge -p {"spec":{"outside":{"hosts":[{"port":22}]}}}`, "spec.outside.hosts concerns the underlay"},
+		{tenant, "sends nodes nowhere", "", `patch network web -n acme-shop --type=merge -p {"spec":{"metadata":"http://127.0.0.1:1"}}`, "spec.metadata concerns the underlay"},
+		{tenant, "leaves by the nodes", "", `patch network web -n acme-shop --type=merge -p {"spec":{"outside":{}}}`, ""},
+		{oneDomain, "makes a pool of the underlay", networkExternal, "create -n acme-shop -f -", ""},
+		{tenant, "opens no pool", "", `patch network pool -n acme-shop --type=merge -p {"spec":{"consents":[{"project":"x"}]}}`, "spec.external concerns the underlay"},
+		{tenant, "deletes no pool", "", "delete network pool -n acme-shop", "spec.external concerns the underlay"},
+		{oneDomain, "cannot turn it into another", "", `patch network pool -n acme-shop --type=merge -p {"spec":{"external":false}}`, "external cannot be changed"},
+		{oneDomain, "deletes it", "", "delete network pool -n acme-shop", ""},
+		{oneDomain, "makes no pool elsewhere", networkExternal, "create -n beta-shop -f -", `may not manage the Domain "beta"`},
 		{viewer, "reads", "", "get networks,policies,workloads -n acme-shop", ""},
 		{viewer, "writes nothing", policyWeb, "create -n acme-shop -f -", "Forbidden"},
 
@@ -99,9 +118,41 @@ func attempts(tenant, viewer, oneDomain, allDomains string) []attempt {
 		{allDomains, "writes the admin tier for all", policyAdmin, "create -n moire-system -f -", ""},
 		{allDomains, "makes projects", namespaceWith("beta-more", "beta"), "create -f -", ""},
 		{allDomains, "makes projects of Domains to come", namespaceWith("later", "later"), "create -f -", ""},
+		{oneDomain, "writes no firewall", nodeFirewall, "create -f -", "spec.firewall: the node serves every Domain, and system:serviceaccount:people:one-domain may not manage every Domain"},
 		{allDomains, "reads nodes", "", "get nodes.moire.dev", ""},
 	}
 }
+
+const (
+	linkServiceFloating = `
+apiVersion: moire.dev/v1alpha1
+kind: Link
+metadata: {name: one}
+spec: {ends: [{network: web}, {network: other}]}
+---
+apiVersion: moire.dev/v1alpha1
+kind: Service
+metadata: {name: one}
+spec: {networks: [{network: web}], ports: [{port: 80}], selector: {}}
+---
+apiVersion: moire.dev/v1alpha1
+kind: FloatingIP
+metadata: {name: one}
+spec: {pool: {project: beta-shop, network: web}, targets: [{workload: ran}]}
+`
+	networkExternal = `
+apiVersion: moire.dev/v1alpha1
+kind: Network
+metadata: {name: pool}
+spec: {prefixes: [192.0.2.0/24], external: true}
+`
+	nodeFirewall = `
+apiVersion: moire.dev/v1alpha1
+kind: Node
+metadata: {name: walled}
+spec: {address: 192.0.2.99, firewall: {mode: audit}}
+`
+)
 
 // TestTenants: two projects of two Domains, a tenant admin and a viewer of one,
 // an admin of one Domain, an admin of all.
@@ -128,7 +179,7 @@ rules:
 - {apiGroups: [moire.dev], resources: [domains], resourceNames: [acme], verbs: [get, manage]}
 - {apiGroups: [""], resources: [namespaces], verbs: [get, create, patch, update, delete]}
 - {apiGroups: [""], resources: [namespaces/finalize, namespaces/status], verbs: [get, update, patch]}
-- {apiGroups: [moire.dev], resources: [policies], verbs: ["*"]}
+- {apiGroups: [moire.dev], resources: [policies, networks, nodes], verbs: ["*"]}
 `, "apply", "-f", "-")
 	kubectl(t, "", "create", "clusterrolebinding", "acme-admin", "--clusterrole=acme-admin", account("people", "one-domain"))
 

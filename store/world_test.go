@@ -114,6 +114,7 @@ func testVirtual() []Virtual {
 				}
 			}
 		})},
+		{Resource: "captures", Namespaced: true, Streams: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.Method) })},
 		{Resource: "summary", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "all is well") })},
 	}
 }
