@@ -205,6 +205,9 @@ func (a *app) attach(ctx context.Context, f attachFlags) error {
 			return err
 		}
 	}
+	if conf := local.ResolvConf(got.Interfaces); conf != "" && !f.tap {
+		return a.print("names are answered there with this resolv.conf:\n%s", strings.TrimSuffix(conf, "\n"))
+	}
 	return nil
 }
 

@@ -58,9 +58,14 @@ func (l *loop) succeed(r *request) {
 			}
 		}
 		n := l.newest().Networks[a.VNI]
-		out.Interfaces = append(out.Interfaces, a.inside(n, l.wiring.MTU(n.MTU)))
+		out.Interfaces = append(out.Interfaces, withResolver(a.inside(n, l.wiring.MTU(n.MTU)), l.newest()))
 		if a.stage != ready {
 			out.Warnings = append(out.Warnings, l.warning(a))
+		}
+	}
+	if first := l.attached[r.keys[0]]; !first.Tap {
+		if err := l.cfg.writeResolv(first, out.Interfaces); err != nil {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("the namespace gets no resolv.conf: %v; write it by hand: %q", err, local.ResolvConf(out.Interfaces)))
 		}
 	}
 	l.finish(r, answer{attached: out})

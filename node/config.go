@@ -69,9 +69,6 @@ func (c Config) WithDefaults() (Config, error) {
 	if c.Wait <= 0 {
 		c.Wait = DefaultWait
 	}
-	if c.EtcNetns == "" {
-		c.EtcNetns = "/etc/netns"
-	}
 	if c.Version == "" {
 		c.Version = "dev"
 	}
@@ -100,6 +97,9 @@ func (c Config) named() (Config, error) {
 	}
 	if !name.MatchString(c.Name) {
 		return c, fmt.Errorf("%q cannot be the name of a node: only small letters, digits and dashes; pass --name", c.Name)
+	}
+	if c.EtcNetns == "" {
+		c.EtcNetns = "/etc/netns"
 	}
 	if c.RunDir == "" {
 		c.RunDir = DefaultRunDir

@@ -91,6 +91,7 @@ func newMachine(t *testing.T) *machine {
 	}
 	m := &machine{t: t, cfg: Config{
 		Name: "n1", Address: netip.MustParseAddr("198.18.90.11"), Dir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), Wait: 5 * time.Second, Version: "test",
+		EtcNetns: filepath.Join(dir, "etc"), ResolvConf: filepath.Join(dir, "resolv.conf"),
 	}}
 	m.netns = addNetns(t, "moire-node-n1")
 	sh(t, "ip", "-n", "moire-node-n1", "link", "add", "up0", "type", "veth", "peer", "name", "peer0")

@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moire.dev/moire/node/local"
+	"moire.dev/moire/node/run"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
 )
@@ -115,6 +118,7 @@ func TestNamesInTwoDomains(t *testing.T) {
 			t.Errorf("%s: negative\n%s", c.own, got)
 		}
 	}
+	t.Run("resolv.conf", func(t *testing.T) { x.resolvConf(t) })
 	t.Run("repaired", func(t *testing.T) {
 		for _, breakIt := range [][]string{
 			{"nsenter", "--net=" + x.cfg.RunDir + "/presence/moire-n1", "ip", "link", "del", "n100"},
@@ -154,6 +158,27 @@ func TestNamesInTwoDomains(t *testing.T) {
 		}
 	})
 	x.stop()
+}
+
+// resolvConf: commands of ours and namespaces of others find the name service.
+func (x *tenants) resolvConf(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	code, err := run.Run(t.Context(), run.Config{
+		Socket: x.cfg.socket(), RunDir: x.cfg.RunDir, Project: "bank", Networks: []string{"front"},
+		Command: []string{"getent", "ahostsv4", "web"}, Stdout: out, Stderr: out, Warn: func(err error) { t.Error(err) },
+	})
+	got, _ := os.ReadFile(out.Name())
+	if code != 0 || err != nil || !strings.HasPrefix(string(got), x.addrs[0].String()) {
+		t.Errorf("a command finds %q, code %d, %v", got, code, err)
+	}
+	file := filepath.Join(x.cfg.EtcNetns, "moire-node-shop", "resolv.conf")
+	if got, err := os.ReadFile(file); err != nil || !strings.HasSuffix(string(got), "nameserver 169.254.169.253\nsearch shop.moire.internal moire.internal\n") {
+		t.Errorf("%s is %q, %v", file, got, err)
+	}
 }
 
 func (x *tenants) resolves(netns, name string) bool {

@@ -82,6 +82,7 @@ func (c *Config) forget(purge bool) error {
 	}
 	var errs []error
 	for _, a := range all {
+		errs = append(errs, c.removeResolv(a))
 		if a.PID != 0 {
 			errs = append(errs, removeNetnsFile(c.netnsFile(a.Key.Project, a.Key.Workload)))
 		}

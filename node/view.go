@@ -27,7 +27,9 @@ func (l *loop) show() {
 	}}
 	for _, a := range l.sorted() {
 		n := s.Networks[a.VNI]
-		v.attachments = append(v.attachments, a.describe(n, l.wiring.MTU(n.MTU)))
+		d := a.describe(n, l.wiring.MTU(n.MTU))
+		d.Interface = withResolver(d.Interface, s)
+		v.attachments = append(v.attachments, d)
 	}
 	l.view.Store(v)
 }

@@ -85,6 +85,10 @@ type Interface struct {
 	Gateways []netip.Addr   `json:"gateways"` // one for each family
 	MAC      string         `json:"mac"`
 	MTU      int            `json:"mtu,omitempty"` // bytes; 0: of the underlay
+	// Nameservers answer names in the Network, and Search are the domains of
+	// short names. None: the Network has no name service.
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
+	Search      []string     `json:"search,omitempty"`
 }
 
 // Detach takes interfaces away; no Networks means all of the Workload.

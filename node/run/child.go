@@ -23,8 +23,9 @@ var forwarded = []os.Signal{
 // grace is how long the command may take to end after ctx did.
 const grace = 10 * time.Second
 
-// run starts the command in the namespace and waits for its end.
-func (n *namespace) run(ctx context.Context, c Config, path string) (code int, err error) {
+// run starts the command in the namespace and waits for its end. resolv, when
+// not empty, is what it finds in /etc/resolv.conf.
+func (n *namespace) run(ctx context.Context, c Config, path, resolv string) (code int, err error) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
 	defer signal.Stop(signals)
@@ -44,7 +45,14 @@ func (n *namespace) run(ctx context.Context, c Config, path string) (code int, e
 	if tty != nil {
 		cmd.SysProcAttr.Foreground, cmd.SysProcAttr.Ctty = true, int(tty.Fd())
 	}
-	n.do(func() { err = cmd.Start() })
+	n.do(func() {
+		if resolv != "" {
+			if err := showResolv(resolv); err != nil {
+				c.Warn(fmt.Errorf("the command resolves names as this machine does, not as the Network: %w", err))
+			}
+		}
+		err = cmd.Start()
+	})
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return CodeNotFound, fmt.Errorf("start %s: %w", path, err)

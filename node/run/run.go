@@ -107,7 +107,7 @@ func Run(ctx context.Context, c Config) (code int, err error) {
 	if c.Attached != nil {
 		c.Attached(c.Workload, attached)
 	}
-	return ns.run(ctx, c, path)
+	return ns.run(ctx, c, path, local.ResolvConf(attached.Interfaces))
 }
 
 // detach works also when ctx is done. The agent would do it a moment later by

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +59,7 @@ type agent struct {
 	attach local.Attach
 	inode  uint64 // of the namespace that was to be attached
 	refuse string
+	names  []netip.Addr
 }
 
 func newAgent(t *testing.T) *agent {
@@ -96,7 +98,7 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if err := unix.Stat(a.attach.Netns, &st); err == nil {
 		a.inode = st.Ino
 	}
-	json.NewEncoder(w).Encode(local.Attached{Interfaces: []local.Interface{{Network: "front"}}})
+	json.NewEncoder(w).Encode(local.Attached{Interfaces: []local.Interface{{Network: "front", Nameservers: a.names, Search: []string{"shop.moire.internal"}}}})
 }
 
 func (a *agent) calls() string {
@@ -153,6 +155,28 @@ func TestRunInside(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Join(c.RunDir, "netns")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestRunResolves: the command sees the name service of its Network, the rest
+// of the machine and what it mounts later do not change.
+func TestRunResolves(t *testing.T) {
+	needRoot(t)
+	before, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAgent(t)
+	a.names = []netip.Addr{netip.MustParseAddr("169.254.169.253")}
+	c, out := a.config(t, "sh", "-c", "cat /etc/resolv.conf; ls "+os.TempDir()+" | grep -c moire-resolv; stat -c %i "+filepath.Join(filepath.Dir(a.socket), "netns/shop.web"))
+	if code, err := Run(t.Context(), c); err != nil || code != 0 {
+		t.Fatalf("code %d, %v: %s", code, err, out())
+	}
+	if want := "nameserver 169.254.169.253\nsearch shop.moire.internal\n0\n"; out() != want+strconv.FormatUint(a.inode, 10)+"\n" {
+		t.Errorf("got %q", out())
+	}
+	if after, err := os.ReadFile("/etc/resolv.conf"); err != nil || string(after) != string(before) {
+		t.Errorf("the machine's own became %q, %v", after, err)
 	}
 }
 

@@ -1,0 +1,86 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"moire.dev/moire/node/local"
+	"moire.dev/moire/snapshot"
+)
+
+// withResolver adds where names are answered, for the families that the interface
+// has: one server, so that what fails does not fail twice.
+func withResolver(i local.Interface, s *snapshot.Snapshot) local.Interface {
+	d, ok := s.Names[snapshot.VNI(i.VNI)]
+	if !ok || len(i.Addresses) == 0 {
+		return i
+	}
+	i.Nameservers = []netip.Addr{snapshot.NameServer6}
+	for _, a := range i.Addresses {
+		if a.Is4() {
+			i.Nameservers[0] = snapshot.NameServer4
+		}
+	}
+	i.Search = nil
+	for _, domain := range d.Search {
+		i.Search = append(i.Search, strings.TrimSuffix(domain, "."))
+	}
+	return i
+}
+
+// resolvConf is what `ip netns exec` shows in a namespace that has a name; ""
+// for others, and for commands of `moire run`, which bring their own.
+func (c *Config) resolvConf(netns string, pid int) string {
+	dir, name := filepath.Split(filepath.Clean(netns))
+	if pid != 0 || c.EtcNetns == "" || dir != "/run/netns/" && dir != "/var/run/netns/" {
+		return ""
+	}
+	return filepath.Join(c.EtcNetns, name, "resolv.conf")
+}
+
+// resolvMark is the first line of a file of ours.
+func resolvMark(k snapshot.AttachmentKey) string {
+	return fmt.Sprintf("# By Moiré for %s/%s: it goes with its attachment.\n", k.Project, k.Workload)
+}
+
+// writeResolv gives a namespace of others its resolv.conf, unless it has one.
+func (c *Config) writeResolv(a *attachment, interfaces []local.Interface) error {
+	path, text := c.resolvConf(a.Netns, a.PID), local.ResolvConf(interfaces)
+	if path == "" || text == "" {
+		return nil
+	}
+	text = resolvMark(a.Key) + text
+	old, err := os.ReadFile(path)
+	switch {
+	case err == nil && (string(old) == text || !strings.HasPrefix(string(old), resolvMark(a.Key))):
+		return nil // it is right, or somebody else's
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// removeResolv takes away what writeResolv made.
+func (c *Config) removeResolv(a *attachment) error {
+	path := c.resolvConf(a.Netns, a.PID)
+	if path == "" {
+		return nil
+	}
+	old, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !strings.HasPrefix(string(old), resolvMark(a.Key)) {
+		return nil
+	}
+	if err == nil {
+		err = os.Remove(path)
+	}
+	os.Remove(filepath.Dir(path)) // unless something of others is in it
+	return err
+}
