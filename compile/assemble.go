@@ -56,6 +56,7 @@ func (c *Compiler) assemble(in *Input, joints []*joint) map[string]*snapshot.Sna
 	}
 	out := make(map[string]*snapshot.Snapshot, len(nodes))
 	all := make(map[string]*built, len(nodes))
+	var common shared
 	for name, n := range nodes {
 		if n.External {
 			continue
@@ -63,7 +64,7 @@ func (c *Compiler) assemble(in *Input, joints []*joint) map[string]*snapshot.Sna
 		o := in.Nodes[name]
 		b := c.snapshots[name]
 		if b == nil || !slices.Equal(b.from, from[name]) || b.firewall != o.Spec.Firewall || b.accept != o.Annotations[v1alpha1.AcceptRisk] {
-			next := (&assembly{node: name, nodes: nodes, from: from[name]}).build(b)
+			next := (&assembly{node: name, nodes: nodes, from: from[name], shared: &common}).build(b)
 			next.firewall, next.accept = o.Spec.Firewall, o.Annotations[v1alpha1.AcceptRisk]
 			next.Firewall, next.AcceptMassDelete = firewallOf(o), accepts(o, RiskMassDelete)
 			if b != nil && reflect.DeepEqual(b.Firewall, next.Firewall) {

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"moire.dev/moire/snapshot"
@@ -11,12 +10,13 @@ import (
 
 // assembly is the snapshot of one node in the making.
 type assembly struct {
-	node  string
-	nodes map[string]snapshot.Node
-	from  []*joint
-	s     *snapshot.Snapshot
-	full  map[snapshot.VNI]bool // Networks of which all rows are there
-	loose []snapshot.Endpoint
+	node   string
+	nodes  map[string]snapshot.Node
+	from   []*joint
+	s      *snapshot.Snapshot
+	full   map[snapshot.VNI]bool // Networks of which all rows are there
+	shared *shared
+	loose  []snapshot.Endpoint
 	*built
 }
 
@@ -44,9 +44,9 @@ func (a *assembly) build(before *built) *built {
 	a.orphans(before)
 	s := a.s
 	s.Identities = a.identities(before)
-	s.Endpoints = table(before.Endpoints, before.endpoints, &a.endpoints, func(e snapshot.Endpoint) snapshot.Addr { return e.Addr }, func(e snapshot.Endpoint) snapshot.Endpoint { return e })
-	s.Policies = table(before.Policies, before.sets, &a.sets, func(s setRow) snapshot.PolicyKey { return s.key }, func(s setRow) policy.Set { return s.set })
-	s.Services = table(before.Services, before.services, &a.services, func(s snapshot.Service) snapshot.ServiceKey { return s.ServiceKey }, func(s snapshot.Service) snapshot.Service { return s })
+	s.Endpoints = endpointTable.make(before.Endpoints, before.endpoints, &a.endpoints, &a.shared.endpoints)
+	s.Policies = setTable.make(before.Policies, before.sets, &a.sets, &a.shared.sets)
+	s.Services = serviceTable.make(before.Services, before.services, &a.services, &a.shared.services)
 	return a.built
 }
 
@@ -215,97 +215,4 @@ func (a *assembly) identities(before *built) map[policy.Identity]snapshot.Identi
 		}
 	}
 	return out
-}
-
-// set sets a row of a table that may not be there yet.
-func set[K comparable, V any](m *map[K]V, k K, v V) {
-	if *m == nil {
-		*m = map[K]V{}
-	}
-	(*m)[k] = v
-}
-
-// piece is a part of a table that comes from one place.
-type piece[R any] struct {
-	id   pieceID
-	rows []R
-}
-
-type pieceID struct {
-	kind string
-	key  Key
-	vni  snapshot.VNI
-}
-
-func (p pieceID) compare(o pieceID) int {
-	return cmp.Or(compareKeys(p.key, o.key), cmp.Compare(p.kind, o.kind), cmp.Compare(p.vni, o.vni))
-}
-
-// sameSlice reports whether both are the very same slice.
-func sameSlice[T any](a, b []T) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
-// table makes a table from its pieces, which it sorts. It is the table of
-// before with the rows of other pieces exchanged; before itself stays as it is,
-// and is the answer when no row is different. Rows of two pieces never share a
-// key, unless they are the same row.
-func table[K comparable, V, R any](before map[K]V, was []piece[R], is *[]piece[R], key func(R) K, value func(R) V) map[K]V {
-	slices.SortStableFunc(*is, func(a, b piece[R]) int { return a.id.compare(b.id) })
-	*is = slices.CompactFunc(*is, func(a, b piece[R]) bool { return a.id == b.id })
-	var gone, come [][]R
-	exchange(was, *is, func(old, now []R) {
-		if !sameSlice(old, now) {
-			gone, come = append(gone, old), append(come, now)
-		}
-	})
-	if before != nil && len(gone) == 0 {
-		return before
-	}
-	out := maps.Clone(before)
-	if out == nil {
-		n := 0
-		for _, rows := range come {
-			n += len(rows)
-		}
-		out = make(map[K]V, n)
-	}
-	for _, rows := range gone {
-		for _, r := range rows {
-			delete(out, key(r))
-		}
-	}
-	for _, rows := range come {
-		for _, r := range rows {
-			out[key(r)] = value(r)
-		}
-	}
-	return out
-}
-
-// exchange calls do for every pair of pieces of one place; nil where there is
-// none.
-func exchange[R any](was, is []piece[R], do func(old, now []R)) {
-	for len(was) > 0 || len(is) > 0 {
-		order := 0
-		switch {
-		case len(was) == 0:
-			order = 1
-		case len(is) == 0:
-			order = -1
-		default:
-			order = was[0].id.compare(is[0].id)
-		}
-		switch {
-		case order < 0:
-			do(was[0].rows, nil)
-			was = was[1:]
-		case order > 0:
-			do(nil, is[0].rows)
-			is = is[1:]
-		default:
-			do(was[0].rows, is[0].rows)
-			was, is = was[1:], is[1:]
-		}
-	}
 }

@@ -2,7 +2,9 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -136,4 +138,69 @@ func benchmarkChange(b *testing.B, change func(w world, i int)) {
 		c.Compile(w.Input)
 	}
 	reportCPU(b, since)
+}
+
+// services gives every project a Service in front of its Workloads, and puts
+// 1,000 more, with 10 endpoints each, into one Network.
+func services(w world) {
+	for i := range 1000 {
+		w.service(fmt.Sprintf("p%d", i), "svc", v1alpha1.ServiceSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a1"}}})
+	}
+	w.Projects["big"] = "d0"
+	w.network("big", "main", "10.0.0.0/16")
+	for i := range 1000 {
+		for j := range 10 {
+			node, name := fmt.Sprintf("n%d", (i+j*7)%100), fmt.Sprintf("s%d-%d", i, j)
+			w.attach(node, "big", name, "main", j, fmt.Sprintf("10.0.%d.%d", (i*10+j)/250, (i*10+j)%250+2))
+			as := w.Reports[node].Attachments
+			for k := range as {
+				if as[k].Workload == name {
+					as[k].Labels = []snapshot.Label{{Key: "app", Value: fmt.Sprintf("s%d", i)}}
+				}
+			}
+		}
+		w.service("big", fmt.Sprintf("svc%d", i), v1alpha1.ServiceSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprintf("s%d", i)}}})
+	}
+	w.settle()
+}
+
+// BenchmarkCompileServices compiles everything, Services included, with an
+// empty memory.
+func BenchmarkCompileServices(b *testing.B) {
+	w := fleet()
+	services(w)
+	b.ReportAllocs()
+	since := cpu()
+	for b.Loop() {
+		Compile(w.Input)
+	}
+	reportCPU(b, since)
+}
+
+// BenchmarkCompileOneEndpoint compiles after one endpoint of one Service came
+// or went: small, of 1,000 Networks with one Service each; large, of one
+// Network with 1,000 Services.
+func BenchmarkCompileOneEndpoint(b *testing.B) {
+	for name, in := range map[string]struct{ project, app string }{"small": {"p7", "a1"}, "large": {"big", "s7"}} {
+		b.Run(name, func(b *testing.B) {
+			w := fleet()
+			services(w)
+			c := NewCompiler()
+			c.Compile(w.Input)
+			b.ReportAllocs()
+			i, since := 0, cpu()
+			for b.Loop() {
+				r := *w.Reports["n7"]
+				if i++; i%2 == 1 {
+					r.Attachments = append(slices.Clone(r.Attachments), snapshot.Attachment{AttachmentKey: snapshot.AttachmentKey{Project: in.project, Workload: "extra", Network: "main"}, Account: "default",
+						Labels: []snapshot.Label{{Key: "app", Value: in.app}}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.231")}})
+				} else {
+					r.Attachments = r.Attachments[:len(r.Attachments)-1]
+				}
+				w.Reports["n7"] = &r
+				c.Compile(w.Input)
+			}
+			reportCPU(b, since)
+		})
+	}
 }
