@@ -171,12 +171,15 @@ func elsewhere(v6 bool, taken func(netip.Addr) bool) netip.Addr {
 func (p *path) leave(n snapshot.Network, x snapshot.Exit) *route {
 	s := p.snaps[p.src.Node]
 	p.Destination = &End{VNI: uint32(snapshot.Outside), Address: p.dst}
+	as, node, ok := p.leavesAs(s, x)
+	if !ok {
+		return p.lost(NoExit, fmt.Sprintf("Network %s/%s has no address outside of the family of %s", n.Project, n.Name, p.dst))
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
 		if s.Nodes[name].Address == p.dst && !p.opens(x) {
 			return p.lost(HostClosed, fmt.Sprintf("%s is node %s itself, and spec.outside.hosts of Network %s/%s does not open %s", p.dst, name, n.Project, n.Name, p.portText()))
 		}
 	}
-	as, node := p.leavesAs(s, x)
 	text := fmt.Sprintf("%s is outside; node %s translates", p.dst, node)
 	if node != p.src.Node {
 		text = fmt.Sprintf("%s is outside; %s, which translates", p.dst, p.tunnel(node, n.VNI))
@@ -201,8 +204,20 @@ func (p *path) opens(x snapshot.Exit) bool {
 	})
 }
 
-// leavesAs is the source outside, and the node that puts it there.
-func (p *path) leavesAs(s *snapshot.Snapshot, x snapshot.Exit) (netip.Addr, string) {
+// staysInside: never leaves, whatever a Network says: this host, loopback,
+// link-local, multicast, reserved.
+func staysInside(a netip.Addr) bool {
+	if a.Is4() {
+		b := a.As4()
+		return b[0] == 0 || b[0] == 127 || b[0] >= 224 || b[0] == 169 && b[1] == 254
+	}
+	b := a.As16()
+	return b[0] == 0 || b[0] == 0xff || b[0] == 0xfe && b[1]&0xc0 == 0x80
+}
+
+// leavesAs is the source outside, not valid where only the node knows its own,
+// and the node that puts it there; false: there is none of the family.
+func (p *path) leavesAs(s *snapshot.Snapshot, x snapshot.Exit) (netip.Addr, string, bool) {
 	node := p.src.Node
 	if x.Gateway != "" {
 		node = x.Gateway
@@ -211,17 +226,20 @@ func (p *path) leavesAs(s *snapshot.Snapshot, x snapshot.Exit) (netip.Addr, stri
 		if m.Node != "" {
 			node = m.Node
 		}
-		return m.As, node
+		return m.As, node, true
 	}
 	for _, a := range x.Addresses {
 		if a.Is6() == p.dst.Is6() {
-			return a, node
+			return a, node, true
 		}
 	}
-	if own := p.node(node).Address; own.IsValid() && own.Is6() == p.dst.Is6() {
-		return own, node
+	if len(x.Addresses) > 0 {
+		return netip.Addr{}, node, false
 	}
-	return netip.Addr{}, node
+	if own := p.node(node).Address; own.IsValid() && own.Is6() == p.dst.Is6() {
+		return own, node, true
+	}
+	return netip.Addr{}, node, true
 }
 
 // translate is what the node at the border does.

@@ -27,9 +27,12 @@ func (k *kernel) Check(c *scenario.Check) error {
 	if !ok {
 		return nil
 	}
-	mac, err := snapshot.ParseMAC(a.Source.MAC)
-	if err != nil {
-		return err
+	mac := snapshot.MAC{2, 0, 0, 0, 0, 1} // of the router outside
+	if a.Source.MAC != "" {
+		var err error
+		if mac, err = snapshot.ParseMAC(a.Source.MAC); err != nil {
+			return err
+		}
 	}
 	k.port++
 	f := &follower{kernel: k, a: a, seen: scenario.Seen{Verdict: scenario.Deny}}
@@ -75,6 +78,9 @@ type follower struct {
 // send takes a packet from its source to its end, over the underlay if need be.
 func (f *follower) send(packet []byte) error {
 	a := f.a
+	if a.Source.VNI == uint32(snapshot.Outside) {
+		return f.fromOutside(packet)
+	}
 	n := f.nodes[a.Source.Node]
 	if n == nil { // behind a node without an agent
 		to := f.nodes[a.Destination.Node]
@@ -104,6 +110,31 @@ func (f *follower) send(packet []byte) error {
 		}
 	}
 	return nil
+}
+
+// fromOutside hands the packet to the node that answers for its destination on
+// the underlay.
+func (f *follower) fromOutside(packet []byte) error {
+	_, to, _ := inner(packet)
+	for _, s := range f.snaps {
+		n := f.nodes[s.Externals[to].Node]
+		if n == nil {
+			continue
+		}
+		j, err := n.judge(datapath.Uplink, packet)
+		if err != nil {
+			return err
+		}
+		f.take(j, false)
+		switch j.Action {
+		case datapath.Deliver:
+			f.arrived(j.Packet)
+		case datapath.Send:
+			return f.receive(j.Packet)
+		}
+		return nil
+	}
+	return fmt.Errorf("no node answers for %s", to)
 }
 
 // receive hands a packet of the underlay to the node that it is for.
