@@ -93,6 +93,7 @@ var heavy = []struct {
 	{"go.etcd.io/", []string{"store"}, "one room talks to etcd"},
 	{"github.com/cilium/ebpf", []string{"datapath", "datapath/bpf", "lab", "bench"}, "one room talks to the kernel"},
 	{"github.com/vishvananda/", []string{"datapath", "datapath/proving", "lab", "bench"}, "one room talks to the kernel"},
+	{"github.com/google/nftables", []string{"datapath"}, "one room talks to the kernel"},
 	{"github.com/envoyproxy/", nil, "Envoy's protos are the heavy part of xDS"},
 	{"github.com/miekg/dns", []string{"dns", "control"}, "names on the wire are read in the name service, and where external names are asked for"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd/moired", "cmd/moire-node", "control", "node"}, "only doors parse flags"},

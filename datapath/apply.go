@@ -48,6 +48,9 @@ func (d *Datapath) Grow(s State) error {
 		if err == nil { // the programs are there to take what comes
 			err = d.holdExternals(w.outside.held)
 		}
+		if err == nil {
+			err = d.applyFirewall(s.Snapshot)
+		}
 		if err == nil && len(w.missing) > 0 {
 			err = fmt.Errorf("no interface %s; plug it again", strings.Join(w.missing, ", "))
 		}

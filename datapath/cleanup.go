@@ -41,6 +41,9 @@ func Cleanup(runDir, node string) error {
 	if err := removeExternals(); err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)
 	}
+	if err := cleanFirewall(node); err != nil {
+		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
 	root := filepath.Join(runDir, "bpf")
 	if err := os.RemoveAll(filepath.Join(root, node)); err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)

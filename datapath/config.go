@@ -26,6 +26,9 @@ type Config struct {
 	// ConntrackMax bounds the sessions that are remembered; it takes effect
 	// when the tables are made. Default: DefaultConntrackMax.
 	ConntrackMax int
+	// ControlPorts are TCP ports of a control plane that may run on this
+	// machine: the node's own firewall never closes them. Default: 7443, 7444.
+	ControlPorts []uint16
 	// Log for what an operator should know. Default: none.
 	Log *slog.Logger
 	// Ephemeral: nothing is pinned, all is gone with the process. For proving.
@@ -69,6 +72,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ConntrackMax <= 0 {
 		c.ConntrackMax = DefaultConntrackMax
+	}
+	if c.ControlPorts == nil {
+		c.ControlPorts = []uint16{7443, 7444}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -54,9 +54,12 @@ type Datapath struct {
 	idleRules map[uint32]bool
 	watching  bool
 	outside   bool
-	announce  map[netip.Addr]int // how often the neighbours are told yet
-	probes    []snapshot.Capture // to be sent at probeDue
-	closed    bool
+	firewall  firewall
+	// firewallUnknown: an agent before this one may have written one.
+	firewallUnknown bool
+	announce        map[netip.Addr]int // how often the neighbours are told yet
+	probes          []snapshot.Capture // to be sent at probeDue
+	closed          bool
 }
 
 // Open loads the programs, and makes the tables of the node or takes over the
@@ -70,7 +73,7 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, explain(fmt.Errorf("raise the limit of locked memory: %w", err))
 	}
-	d := &Datapath{cfg: cfg, links: map[string]*attachment{}, queues: map[int]uint64{}}
+	d := &Datapath{cfg: cfg, links: map[string]*attachment{}, queues: map[int]uint64{}, firewallUnknown: !cfg.Ephemeral}
 	if d.ns, err = currentNamespace(); err != nil {
 		return nil, err
 	}
