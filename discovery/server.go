@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"moire.dev/moire/flow/record"
 	"moire.dev/moire/snapshot"
@@ -150,6 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	wire.RegisterDiscoveryServer(g, s)
+	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	s.addr = l.Addr()
 	close(s.ready)
 	s.log.Info("discovery listens", "address", s.addr.String())

@@ -51,6 +51,7 @@ func (c *Client) session(ctx context.Context, server string, timeout time.Durati
 	c.trouble.Store(nil)
 	defer c.connected.Store(false)
 	c.log.Info("connected to the control plane", "server", server)
+	g.Go(func() error { return pulse(ctx, conn) })
 	g.Go(func() error { return c.listen(stream) })
 	g.Go(func() error { return c.talk(ctx, stream) })
 	g.Go(func() error { return c.shipper.run(ctx, client, c.log) })
