@@ -36,9 +36,10 @@
 // from struct work (parse.h). Large pieces are `alone` functions, verified once.
 //
 // ICMP errors are rewritten with what they quote (quote.h). SCTP has a CRC over
-// ports and payload: its addresses change for free, its ports never do.
+// ports and payload: its addresses change for free, its ports by crc.h.
 #pragma once
 #include "conntrack.h"
+#include "crc.h"
 
 #define PROTO_UDPLITE 136
 #define SUM_IPV6 (1ULL << 7) // BPF_F_IPV6, where the kernel knows it
@@ -254,9 +255,11 @@ inline_ int put_ports(struct __sk_buff *skb, const struct packet *p, const struc
 		u16 id = p->kind == K_REPLY ? to->dport : to->sport;
 		return bpf_l4_csum_replace(skb, p->l4 + 2, old, id, 2) || bpf_skb_store_bytes(skb, p->l4 + 4, &id, 2, 0);
 	}
+	u32 old = from->sport | (u32)from->dport << 16, new = to->sport | (u32)to->dport << 16;
+	if (p->proto == PROTO_SCTP)
+		return put_sctp_ports(skb, p, old, new);
 	if (p->proto != PROTO_TCP && p->proto != PROTO_UDP)
 		return -1;
-	u32 old = from->sport | (u32)from->dport << 16, new = to->sport | (u32)to->dport << 16;
 	return bpf_l4_csum_replace(skb, p->l4 + sum_offset(p->proto), old, new, 4 | zero) ||
 	       bpf_skb_store_bytes(skb, p->l4, &new, 4, 0);
 }
