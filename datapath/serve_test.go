@@ -104,6 +104,8 @@ func TestServiceChanges(t *testing.T) {
 	w.service("bulk", 100, policy.TCP, "10.1.0.100:81", "10.1.0.3:8081", "10.1.0.4:8081")
 	w.service("bulk", 100, policy.TCP, "[fd10:1::100]:81", "[fd10:1::3]:8081", "[fd10:1::4]:8081")
 	w.apply()
+	// Linux takes up to a second to see that an interface is up.
+	sh(t, "ip netns exec moire-dp-acme-web ping -c 1 -W 3 fd10:1::5 && ip netns exec moire-dp-acme-b3 ping -c 1 -W 3 fd10:1::2")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var streams, sessions sync.WaitGroup

@@ -89,7 +89,7 @@ func holds[K, V comparable](have, want map[K]V) bool {
 
 // where is the row without what may change.
 func where(row bpf.MoireBackend) bpf.MoireBackend {
-	row.Flags = 0
+	row.Flags, row.Self = 0, bpf.MoireBackendKey{}
 	return row
 }
 
@@ -139,7 +139,7 @@ func sameBackends(a, b []snapshot.Backend) bool {
 func (b *serviceBook) offer(v *snapshot.Service) error {
 	o := &offer{of: *v, key: serviceKey(v.ServiceKey), backends: map[bpf.MoireBackendKey]bpf.MoireBackend{}, slots: map[bpf.MoireSlotsKey]bpf.MoireSlotsRow{}}
 	old, known := b.rows.rows[o.key]
-	o.row = bpf.MoireService{Id: old.Id, Affinity: uint32((v.Affinity + time.Second - 1) / time.Second)}
+	o.row = bpf.MoireService{Self: o.key, Id: old.Id, Affinity: uint32((v.Affinity + time.Second - 1) / time.Second)}
 	if !known || old.Id == 0 {
 		b.nextID++
 		o.row.Id = b.nextID
@@ -168,7 +168,7 @@ func (b *serviceBook) offer(v *snapshot.Service) error {
 	if o.key.Port != 0 || o.key.Proto != 0 {
 		whole := ofAddress(o.key)
 		if row, taken := b.rows.rows[whole]; !taken || row.Id == 0 {
-			if err := b.rows.put(whole, bpf.MoireService{Flags: servicePorts}); err != nil {
+			if err := b.rows.put(whole, bpf.MoireService{Self: whole, Flags: servicePorts}); err != nil {
 				return err
 			}
 		}
@@ -209,6 +209,7 @@ func (b *serviceBook) admit(o *offer, v *snapshot.Service) (map[snapshot.Backend
 			if _, twice := o.backends[key]; twice {
 				continue // in both lists: it takes sessions
 			}
+			row.Self = key
 			if i == 1 {
 				row.Flags = backendLeaving
 			}

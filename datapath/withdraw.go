@@ -59,7 +59,7 @@ func (b *serviceBook) withdraw(s *snapshot.Snapshot) error {
 			}
 		} else if whole := k == ofAddress(k); whole && row.Id != 0 && b.offerOf(k) == nil {
 			// What took everything is gone, ports of the address stay.
-			if err := b.rows.put(k, bpf.MoireService{Flags: servicePorts}); err != nil {
+			if err := b.rows.put(k, bpf.MoireService{Self: k, Flags: servicePorts}); err != nil {
 				return err
 			}
 		}

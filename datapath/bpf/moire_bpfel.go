@@ -40,6 +40,7 @@ type MoireAllowance struct {
 
 type MoireBackend struct {
 	_     structs.HostLayout
+	Self  MoireBackendKey
 	Addr  MoireAddr
 	Vni   uint32
 	Port  uint16
@@ -265,11 +266,13 @@ type MoireRuleName struct {
 
 type MoireService struct {
 	_        structs.HostLayout
+	Self     MoireServiceKey
 	Id       uint32
 	Flags    uint32
 	Affinity uint32
 	All      MoireChoice
 	Here     MoireChoice
+	_        [4]byte
 }
 
 type MoireServiceKey struct {

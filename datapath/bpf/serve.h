@@ -65,18 +65,17 @@ alone int serve(u64 now)
 	struct work *w = the_work();
 	struct packet *p = &w->packet;
 	struct session *t = &w->event.session;
-	struct service *v;
+	struct service v;
 	struct backend *b;
 	u32 chosen;
 	int r;
 
 	if (!w || p->node) // the caller's node chooses
 		return R_NO_ROUTE;
-	v = service_of(p);
-	if (!v || v->flags & (SERVICE_PORTS | SERVICE_FLOATING))
+	if (!service_of(p, &v) || v.flags & (SERVICE_PORTS | SERVICE_FLOATING))
 		return R_NO_ROUTE;
-	chosen = choose(p, v, &v->all, now);
-	b = chosen ? backend_of(v->id, chosen - 1) : 0;
+	chosen = choose(p, &v, &v.all, now);
+	b = chosen ? backend_of(v.id, chosen - 1) : 0;
 	if (!b)
 		return R_NO_BACKEND;
 	struct guise *g = &t->guise[0];
@@ -86,12 +85,15 @@ alone int serve(u64 now)
 	g->addr[1] = p->dst;
 	g->port[0] = p->sport;
 	g->port[1] = p->dport;
-	g->service = v->id;
+	g->service = v.id;
 	g->backend = chosen - 1;
 	union addr *pair = w->pair;
 	pair[0] = p->src;
 	pair[1] = b->addr;
-	retell(p, p->vni, &pair[0], p->sport, &pair[1], b->port ? b->port : p->dport);
+	u16 port = b->port ? b->port : p->dport;
+	if (!is_still(b, v.id, chosen - 1))
+		return R_FAILED;
+	retell(p, p->vni, &pair[0], p->sport, &pair[1], port);
 	r = tell_apart(p, t, now);
 	if (r)
 		return r;
@@ -109,7 +111,7 @@ inline_ int is_gone(const struct guise *g, const union addr *at)
 	if (!g->service)
 		return 0;
 	b = backend_of(g->service, g->backend);
-	return !b || !same(&b->addr, at);
+	return !b || (!same(&b->addr, at) && is_still(b, g->service, g->backend));
 }
 
 inline_ int lost_backend(const struct session *s, const struct session_key *k)

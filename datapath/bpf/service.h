@@ -25,6 +25,7 @@ struct choice {
 };
 
 struct service {
+	struct service_key self; // a row that was replaced while it is read shows here
 	u32 id;
 	u32 flags;
 	u32 affinity; // s, 0: none
@@ -51,6 +52,7 @@ struct backend_key {
 #define BACKEND_LEAVING 1 // gets no new session
 
 struct backend {
+	struct backend_key self;
 	union addr addr;
 	u32 vni;
 	u16 port; // network order, 0: the port stays
@@ -83,23 +85,48 @@ inline_ struct service *at_address(u32 vni, const union addr *a)
 	return bpf_map_lookup_elem(&services, &k);
 }
 
-// service_of finds the Service that a packet is for; 0 when the address is
+// read_service copies a row, whole; 0 when there is none.
+inline_ int read_service(const struct service_key *k, struct service *into)
+{
+	for (int i = 0; i < 3; i++) {
+		struct service *v = bpf_map_lookup_elem(&services, k);
+		if (!v)
+			return 0;
+		__builtin_memcpy(into, v, sizeof(*into));
+		barrier();
+		if (same(&v->self.addr, &k->addr) && v->self.vni == k->vni && v->self.port == k->port &&
+		    v->self.proto == k->proto)
+			return 1;
+	}
+	return 0;
+}
+
+// service_of copies the Service that a packet is for; 0 when the address is
 // nobody's. With SERVICE_PORTS in its flags it is only the address.
-inline_ struct service *service_of(const struct packet *p)
+inline_ int service_of(const struct packet *p, struct service *into)
 {
 	struct service_key k = {.vni = p->vni, .port = p->dport, .proto = p->proto};
-	struct service *v = 0;
 
 	k.addr = p->dst;
-	if (p->proto == PROTO_TCP || p->proto == PROTO_UDP || p->proto == PROTO_SCTP)
-		v = bpf_map_lookup_elem(&services, &k);
-	return v ? v : at_address(p->vni, &p->dst);
+	if ((p->proto == PROTO_TCP || p->proto == PROTO_UDP || p->proto == PROTO_SCTP) && read_service(&k, into))
+		return 1;
+	k.port = 0;
+	k.proto = 0;
+	return read_service(&k, into);
 }
 
 inline_ struct backend *backend_of(u32 service, u32 index)
 {
 	struct backend_key k = {.service = service, .index = index};
 	return bpf_map_lookup_elem(&backends, &k);
+}
+
+// is_still: the row is what it was when it was found. Asked after the last use:
+// the memory of a row that is replaced may hold another one at once.
+inline_ int is_still(const struct backend *b, u32 service, u32 index)
+{
+	barrier();
+	return b->self.service == service && b->self.index == index;
 }
 
 // choice_hash is the same for every packet of one session, with ports or, for
