@@ -127,7 +127,8 @@ func TestNamesInTwoDomains(t *testing.T) {
 		} {
 			sh(t, breakIt...)
 			eventually(t, "names are answered again after "+strings.Join(breakIt[1:], " "), func() bool {
-				return x.resolves(x.shop, "web.shop.moire.internal")
+				shown := exec.Command("mountpoint", "-q", x.cfg.RunDir+"/presence/moire-n1").Run() == nil
+				return shown && x.resolves(x.shop, "web.shop.moire.internal")
 			})
 		}
 	})
