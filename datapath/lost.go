@@ -24,7 +24,8 @@ type census struct {
 // evicted counts the sessions that the kernel pushed out of the full table.
 // They end without a record.
 type evicted struct {
-	total atomic.Uint64
+	total   atomic.Uint64
+	present atomic.Uint64 // sessions that the last sweep found
 	// Below: of the sweep alone.
 	removed uint64 // by the sweep
 	before  uint64 // made and gone before the first sweep
@@ -34,6 +35,7 @@ type evicted struct {
 // count takes in a census, before anything is removed by it. Rows that are made
 // while the table is read make the count too low; the next one sees it.
 func (e *evicted) count(c *census) {
+	e.present.Store(c.present)
 	if !e.begun {
 		e.before, e.begun = c.opened-min(c.opened, c.present), true
 	}
@@ -71,6 +73,12 @@ func (d *Datapath) share(now uint64, byOpener map[uint32]uint64) error {
 // pushed out of the full table.
 func (d *Datapath) Lost() uint64 {
 	return sumOf(d.objects.MoireMaps.Lost) + d.evicted.total.Load()
+}
+
+// Sessions says how many there were at the last sweep of Run, and how many were
+// opened since the tables were made.
+func (d *Datapath) Sessions() (present, opened uint64) {
+	return d.evicted.present.Load(), sumOf(d.objects.Opened)
 }
 
 // sumOf reads a counter that every CPU has of its own; 0 when it cannot.

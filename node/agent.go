@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -74,9 +75,14 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attachments *disk) error {
 	up := &link{cfg: a.cfg, log: a.log}
 	var collector *flow.Collector
+	var shipped atomic.Uint64
 	lost := func() uint64 { return collector.Lost() + k.lost() }
 	collector = flow.NewCollector(waitingRecords, waitingBytes, func(rs []record.Record, _ uint64) error {
-		return up.ship(rs, lost())
+		err := up.ship(rs, lost())
+		if err == nil {
+			shipped.Add(uint64(len(rs)))
+		}
+		return err
 	})
 	watcher := &processes{}
 	told := newMachines(a.log, k.MTU)
@@ -109,6 +115,10 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	g.Go(func() error { return names.run(ctx) })
 	g.Go(func() error { return checked.run(ctx) })
 	g.Go(func() error { return a.serve(ctx, s) })
+	if a.cfg.Metrics != "" {
+		m := &metrics{server: s, kernel: k.dp, shipped: &shipped, names: names.server.Stats, answered: told.server.Answered, health: l.health}
+		g.Go(func() error { return m.run(ctx, a.cfg.Metrics, a.log) })
+	}
 	a.log.Info("running", "address", a.cfg.Address, "socket", a.cfg.socket(), "version", a.cfg.Version)
 	err := g.Wait()
 	a.log.Info("stopped; the kernel side goes on", "error", err)

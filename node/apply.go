@@ -43,7 +43,7 @@ func (l *loop) refuse(v snapshot.Version, why string) {
 }
 
 func (l *loop) want(s *snapshot.Snapshot, v snapshot.Version) {
-	l.wanted, l.versions.wanted = s, v
+	l.wanted, l.versions.wanted, l.versions.wantedSince = s, v, l.now()
 	l.held, l.heldWhy, l.failure, l.retry, l.pause = nil, "", "", l.now(), 0
 }
 
@@ -82,7 +82,7 @@ func (l *loop) applyWanted() {
 	}
 	err := l.enforce(l.wanted)
 	if _, grown := errors.AsType[shrinkError](err); err == nil || grown {
-		l.good, l.versions.good = l.wanted, l.versions.wanted
+		l.good, l.versions.good, l.versions.goodSince = l.wanted, l.versions.wanted, l.now()
 	}
 	if err == nil {
 		l.dirty, l.failure, l.pause = false, "", 0

@@ -51,6 +51,9 @@ type Config struct {
 	// EtcNetns is where `ip netns exec` looks for resolv.conf of a namespace.
 	// Default: /etc/netns.
 	EtcNetns string
+	// Metrics is host:port where Prometheus metrics are served, for everybody
+	// who reaches it. Default: nowhere.
+	Metrics string
 	// Version of the agent, for people.
 	Version string
 	// Log. Default: slog.Default().

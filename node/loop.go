@@ -141,7 +141,11 @@ type loop struct {
 	lostTold time.Time
 }
 
-type versions struct{ wanted, good snapshot.Version }
+type versions struct {
+	wanted, good snapshot.Version
+	// since when each is.
+	wantedSince, goodSince time.Time
+}
 
 // Snapshot takes over what this node must be; the latest counts.
 func (l *loop) Snapshot(s *snapshot.Snapshot) {

@@ -21,7 +21,8 @@ func (l *loop) show() {
 	v := &view{snapshot: l.good, wanted: l.wanted, attachments: []local.Attachment{}, status: local.Status{
 		Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Started: l.since,
 		Connected: l.away.IsZero(), Stale: !l.away.IsZero(),
-		Wanted: string(l.versions.wanted), Applied: string(l.versions.good), Error: l.failure,
+		Wanted: string(l.versions.wanted), Applied: string(l.versions.good),
+		WantedSince: l.versions.wantedSince, AppliedSince: l.versions.goodSince, Error: l.failure,
 		Held: l.waits(), Repairs: l.repairs.count, LastRepair: l.repairs.last,
 		Networks: len(s.Networks), Endpoints: len(s.Endpoints), Attachments: len(l.attached),
 	}}

@@ -66,6 +66,7 @@ func runCommand() *cobra.Command {
 	c.Flags().StringVar(&cfg.CAHash, "ca-hash", "", "sha256:HEX of the control plane's root certificate, only needed the first time")
 	c.Flags().IntVar(&cfg.ConntrackMax, "conntrack-max", 0, "connections to remember at most (default: chosen by the kernel side)")
 	c.Flags().DurationVar(&cfg.Wait, "wait", node.DefaultWait, "how long an attachment waits for the control plane")
+	c.Flags().StringVar(&cfg.Metrics, "metrics", "", "host:port to serve Prometheus metrics at, such as 127.0.0.1:9464 (default: nowhere)")
 	c.Flags().StringVar(&log, "log-level", "info", "debug, info, warn or error")
 	return c
 }

@@ -130,7 +130,11 @@ type Status struct {
 	Stale   bool   `json:"stale"`
 	Wanted  string `json:"wanted"`  // version that came last
 	Applied string `json:"applied"` // version that the kernel has
-	Error   string `json:"error,omitempty"`
+	// AppliedSince is when that came into force; WantedSince is when the wanted
+	// one came.
+	AppliedSince time.Time `json:"appliedSince,omitzero"`
+	WantedSince  time.Time `json:"wantedSince,omitzero"`
+	Error        string    `json:"error,omitempty"`
 	// Held says what waits for somebody's consent, and how to give it.
 	Held string `json:"held,omitempty"`
 	// Repairs counts rows of the kernel's tables that somebody else had changed
