@@ -77,13 +77,13 @@ func TestFirewall(t *testing.T) {
 		t.Errorf("off: %+v", s.Firewall)
 	}
 	s, ps := set("enforce", "", ssh, web)
-	if got := fmt.Sprintf("%+v", *s.Firewall); got != "{Audit:false Allow:[{Name:ssh From:[192.0.2.0/24 2001:db8::/32] Ports:[{Protocol:6 First:22 Last:22}]} {Name:web From:[] Ports:[{Protocol:6 First:80 Last:90}]}]}" || len(ps) != 0 {
+	if got := fmt.Sprintf("%+v", *s.Firewall); got != "{Audit:false AcceptLockOut:false Allow:[{Name:ssh From:[192.0.2.0/24 2001:db8::/32] Ports:[{Protocol:6 First:22 Last:22}]} {Name:web From:[] Ports:[{Protocol:6 First:80 Last:90}]}]}" || len(ps) != 0 {
 		t.Errorf("%s, %v", got, ps)
 	}
 	if s, ps = set("enforce", "", web); !s.Firewall.Audit || !slices.Equal(codes(ps), []string{codeLockOut}) {
 		t.Errorf("locks out: %+v, %v", s.Firewall, ps)
 	}
-	if s, ps = set("enforce", "mass-delete, lock-out", web); s.Firewall.Audit || len(ps) != 0 || !s.AcceptMassDelete {
+	if s, ps = set("enforce", "mass-delete, lock-out", web); s.Firewall.Audit || !s.Firewall.AcceptLockOut || len(ps) != 0 || !s.AcceptMassDelete {
 		t.Errorf("accepted: %+v, %v", s.Firewall, ps)
 	}
 	if s, _ = set("audit", "lock-out"); !s.Firewall.Audit || s.AcceptMassDelete {
@@ -134,7 +134,7 @@ func TestOfflineReach(t *testing.T) {
 	}
 	in := Offline(objects...)
 	snaps, ps := Compile(in)
-	if text := fmt.Sprint(ps); len(ps) != 1 || ps[0].Code != codeNoBackend || !strings.Contains(text, "mail") {
+	if len(ps) != 0 {
 		t.Errorf("problems %v", ps)
 	}
 	if n := NeedsOf(in); len(n.Addresses)+len(n.VNIs)+len(n.Identities)+len(n.NodeNumbers) != 0 {

@@ -20,8 +20,8 @@ const OfflineNode = "offline"
 // Offline makes an Input of intent alone, as if every declared Workload were
 // attached to its node: VNIs, identities, node numbers, addresses and MACs
 // are made up, the same for the same objects in any order. Everything that is
-// checked is healthy, no node is away, and external names have no addresses:
-// put them into Resolved where they matter. Objects are our
+// checked is healthy, no node is away, and no external name has been asked yet:
+// put addresses into Resolved where they matter. Objects are our
 // kinds and Namespaces as *metav1.PartialObjectMetadata; others are ignored.
 // What exists twice counts once, the last one.
 func Offline(objects ...runtime.Object) *Input {
@@ -68,8 +68,8 @@ func Offline(objects ...runtime.Object) *Input {
 	return in
 }
 
-// offlineReach makes up addresses of Services and FloatingIPs, what external
-// names mean, and that everything is well.
+// offlineReach makes up addresses of Services and FloatingIPs, and that
+// everything is well.
 func (in *Input) offlineReach() {
 	needs := NeedsOf(in)
 	for _, n := range needs.Addresses {
@@ -80,9 +80,6 @@ func (in *Input) offlineReach() {
 		case KindFloatingIP:
 			in.FloatingIPs[n.Key].Status.Address = n.Address.String()
 		}
-	}
-	for _, name := range needs.Names {
-		in.Resolved[name] = nil
 	}
 	snaps, _ := Compile(in)
 	for name, s := range snaps {

@@ -336,3 +336,36 @@ func checkGrants(t *rapid.T, w world, s *snapshot.Snapshot) {
 		}
 	}
 }
+
+// TestSettles: what is allocated as needed is then in force, so nothing is
+// needed for ever, and no two have one address.
+func TestSettles(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.settle()
+		if n := NeedsOf(w.Input); len(n.Addresses)+len(n.VNIs)+len(n.Identities)+len(n.NodeNumbers) > 0 {
+			t.Fatalf("still needed: %+v", n)
+		}
+		owners := map[string]string{}
+		st := StatusesOf(w.Input)
+		for k, s := range st.Services {
+			for _, a := range s.Addresses {
+				at := k.Project + "/" + a.Network + " " + a.Address
+				if owners[at] != "" {
+					t.Fatalf("%s belongs to %s and %s", at, owners[at], k)
+				}
+				owners[at] = k.String()
+			}
+		}
+		for k, s := range st.FloatingIPs {
+			if s.Address == "" {
+				continue
+			}
+			at := poolOf(w.FloatingIPs[k]).String() + " " + s.Address
+			if owners[at] != "" {
+				t.Fatalf("%s belongs to %s and %s", at, owners[at], k)
+			}
+			owners[at] = k.String()
+		}
+	})
+}

@@ -15,6 +15,9 @@ type index struct {
 	asked   map[string]map[policy.Identity]bool
 }
 
+// maxAsked bounds what is remembered of selectors.
+const maxAsked = 8192
+
 // matching are the numbers of the identities that a selector selects; nil
 // selects nobody.
 func (p *project) matching(s labels.Selector) map[policy.Identity]bool {
@@ -32,6 +35,9 @@ func (p *project) matching(s labels.Selector) map[policy.Identity]bool {
 	text := s.String()
 	if out, known := p.index.asked[text]; known {
 		return out
+	}
+	if len(p.index.asked) >= maxAsked {
+		clear(p.index.asked)
 	}
 	out := map[policy.Identity]bool{}
 	for _, w := range p.index.candidates(p.who, s) {

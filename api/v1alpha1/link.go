@@ -26,7 +26,7 @@ type Link struct {
 // What happens to a Link whose chain has a function without a healthy instance.
 const (
 	OnFailureClosed = "closed" // nothing crosses
-	OnFailureBypass = "bypass" // the function is left out
+	OnFailureBypass = "bypass" // the whole chain is left out: its functions have Networks of their own
 )
 
 // LinkSpec is what people declare of a Link.
