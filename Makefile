@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VER
 BINARIES := moire moired moire-node
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build gen test check demo lab bench clean $(BINARIES)
+.PHONY: help build gen test check demo lab ha bench clean $(BINARIES)
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ demo: build ## two nodes, two tenants with the same addresses, on this machine (
 
 lab: build ## run the scenario files with real traffic (root)
 	@MOIRE_BIN=$(CURDIR)/$(BIN) go test ./lab/... -count=1 -v -run Scenario
+
+ha: ## kill and freeze control planes and members of etcd for 5 minutes (needs etcd)
+	@MOIRE_LONG=5m go test ./control -count=1 -v -timeout 20m -run ThreeControls
 
 bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 	@bench/run

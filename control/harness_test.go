@@ -159,12 +159,17 @@ var agentNumber = 10
 // newAgent joins and connects.
 func newAgent(t *testing.T, r *running, name string) *agent {
 	t.Helper()
+	return newAgentOf(t, r.join, name)
+}
+
+func newAgentOf(t *testing.T, j joining, name string) *agent {
+	t.Helper()
 	agentNumber++
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	address := netip.AddrFrom4([4]byte{192, 0, 2, byte(agentNumber)})
-	if err := discovery.Join(ctx, discovery.JoinConfig{Servers: r.join.Servers, Token: r.join.Token, CAHash: r.join.CAHash, Node: name, Address: address, Dir: dir}); err != nil {
+	if err := discovery.Join(ctx, discovery.JoinConfig{Servers: j.Servers, Token: j.Token, CAHash: j.CAHash, Node: name, Address: address, Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	a := &agent{t: t, name: name}
@@ -172,7 +177,7 @@ func newAgent(t *testing.T, r *running, name string) *agent {
 	if a.pool, err = ipam.OpenPool(filepath.Join(dir, "pool")); err != nil {
 		t.Fatal(err)
 	}
-	a.client, err = discovery.NewClient(discovery.ClientConfig{Servers: r.join.Servers, Dir: dir, Node: name, Handler: a, Log: quiet()})
+	a.client, err = discovery.NewClient(discovery.ClientConfig{Servers: j.Servers, Dir: dir, Node: name, Handler: a, Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,19 +240,30 @@ func (k *keeper) save(ctx context.Context, saved map[string]time.Time) {
 	}
 }
 
+// saveOne writes the row of a node. Each connection of a node has a term, one
+// more than that of the connection before: who was frozen, and believes that
+// the node is still connected to it, does not write over who has it now.
 func (k *keeper) saveOne(ctx context.Context, node string, n nodeWorld) error {
-	row, err := encodeWorld(n)
-	if err != nil {
-		return err
-	}
 	key := worldPrefix + node
 	old, revision, err := k.rows.Get(ctx, key)
 	if err != nil {
 		return err
 	}
 	var was savedWorld
-	if revision != 0 && json.Unmarshal(old, &was) == nil && was.Owner != k.self && was.Connected && !n.here {
+	known := revision != 0 && json.Unmarshal(old, &was) == nil
+	switch {
+	case !known:
+		was = savedWorld{}
+	case was.Owner != k.self && was.Term > n.term && n.term != 0, was.Owner != k.self && was.Connected && !n.here:
 		return nil // it went on to another process, which knows better
+	}
+	fresh := n.here && n.term == 0
+	if fresh {
+		n.term = was.Term + 1
+	}
+	row, err := encodeWorld(n)
+	if err != nil {
+		return err
 	}
 	ok, err := k.rows.Commit(ctx, map[string]int64{key: revision}, map[string][]byte{key: row})
 	if err != nil {
@@ -260,6 +271,9 @@ func (k *keeper) saveOne(ctx context.Context, node string, n nodeWorld) error {
 	}
 	if !ok {
 		return fmt.Errorf("row %s was changed at the same moment", key)
+	}
+	if fresh {
+		k.world.setTerm(node, n.term)
 	}
 	k.mu.Lock()
 	k.unsung = true

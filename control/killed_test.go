@@ -35,7 +35,11 @@ func child(dir string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	c, err := New(Config{Dir: filepath.Join(dir, "control"), RunDir: filepath.Join(dir, "run"), APIListen: "127.0.0.1:0", DiscoveryListen: os.Getenv(childEnv + "_LISTEN"), Log: quiet()})
+	cfg := Config{Dir: filepath.Join(dir, "control"), RunDir: filepath.Join(dir, "run"), APIListen: "127.0.0.1:0", DiscoveryListen: os.Getenv(childEnv + "_LISTEN"), Log: quiet()}
+	if servers := os.Getenv(childEnv + "_ETCD"); servers != "" {
+		cfg.EtcdServers = strings.Split(servers, ",")
+	}
+	c, err := New(cfg)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

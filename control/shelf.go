@@ -24,7 +24,9 @@ const maxWorldRow = 1 << 20
 // savedWorld is the row of one node.
 type savedWorld struct {
 	// Owner is the process that the node was connected to.
-	Owner     string           `json:"owner"`
+	Owner string `json:"owner"`
+	// Term counts the connections of the node.
+	Term      uint64           `json:"term,omitempty"`
 	Connected bool             `json:"connected"`
 	Fresh     bool             `json:"fresh,omitempty"`
 	Seen      time.Time        `json:"seen"`
@@ -37,7 +39,7 @@ type savedWorld struct {
 }
 
 func encodeWorld(n nodeWorld) ([]byte, error) {
-	s := savedWorld{Owner: n.owner, Connected: n.here, Fresh: n.fresh, Seen: n.seen.UTC(),
+	s := savedWorld{Owner: n.owner, Term: n.term, Connected: n.here, Fresh: n.fresh, Seen: n.seen.UTC(),
 		Acked: n.acked, Applied: n.applied, Error: n.err, Lost: n.lost}
 	if n.report != nil {
 		plain, err := proto.MarshalOptions{Deterministic: true}.Marshal(wire.FromReport(n.report))
@@ -71,7 +73,7 @@ func decodeWorld(node, self string, row []byte) (nodeWorld, error) {
 	if err := json.Unmarshal(row, &s); err != nil {
 		return nodeWorld{}, err
 	}
-	n := nodeWorld{owner: s.Owner, away: s.Connected && s.Owner != self, fresh: s.Fresh && s.Owner != self,
+	n := nodeWorld{owner: s.Owner, term: s.Term, away: s.Connected && s.Owner != self, fresh: s.Fresh && s.Owner != self,
 		seen: s.Seen, acked: s.Acked, applied: s.Applied, err: s.Error, lost: s.Lost}
 	if len(s.Report) == 0 {
 		return n, nil

@@ -17,6 +17,8 @@ type nodeWorld struct {
 	// as that one says.
 	here, away bool
 	owner      string
+	// term of the connection; 0: not saved yet.
+	term uint64
 	// fresh: reported since the process that it is connected to started.
 	fresh          bool
 	seen           time.Time
@@ -66,8 +68,18 @@ func (w *world) change(node string, facts, save bool, how func(*nodeWorld)) {
 
 func (w *world) connected(node string) {
 	w.change(node, false, true, func(n *nodeWorld) {
-		n.here, n.away, n.owner, n.fresh, n.err = true, false, w.self, false, ""
+		n.here, n.away, n.owner, n.fresh, n.err, n.term = true, false, w.self, false, "", 0
 	})
+}
+
+// setTerm notes the term of a connection that was saved.
+func (w *world) setTerm(node string, term uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := w.nodes[node]; n.here && n.term == 0 {
+		n.term = term
+		w.nodes[node] = n
+	}
 }
 
 func (w *world) gone(node string) {

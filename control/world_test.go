@@ -94,6 +94,8 @@ func TestWorldRowIsNotStolen(t *testing.T) {
 	b.connected("n1") // the node went over before a noticed
 	b.report("n1", someReport("web", "new"))
 	b.save(t.Context(), nil)
+	a.report("n1", someReport("web")) // a was frozen, and this was still on its way
+	a.save(t.Context(), nil)
 	a.gone("n1")
 	a.save(t.Context(), nil)
 	c := newLife(rows, "c", "n1")
