@@ -73,6 +73,7 @@ type draft struct {
 	// given are the addresses of Services and FloatingIPs; kept, those and the
 	// ones that they wait for.
 	given  map[netip.Addr]vip
+	taken  map[netip.Addr]string // owners by status.taken
 	kept   []netip.Addr
 	judged []judged
 	// named are the addresses that declared Workloads name.
@@ -102,7 +103,7 @@ type judged struct {
 // compileNetwork computes the result of one Network.
 func (c *Compiler) compileNetwork(f *facts) *result {
 	d := &draft{c: c, f: f, result: &result{facts: f, hosts: map[string]*hosting{}},
-		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]Key{}, who: map[policy.Identity]bool{}, given: map[netip.Addr]vip{}}
+		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]Key{}, who: map[policy.Identity]bool{}, given: map[netip.Addr]vip{}, taken: map[netip.Addr]string{}}
 	if f.network != nil {
 		d.space = spaceOf(&f.network.Spec)
 		d.vni = snapshot.VNI(f.network.Status.VNI)

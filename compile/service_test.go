@@ -270,3 +270,31 @@ func TestServiceLinked(t *testing.T) {
 	want(t, "on the node of db", got, wanted...)
 	want(t, "a backend in the linked Network", rows(snaps["n1"], "api"), fmt.Sprintf("%d/10.0.0.60/6:80 %d/100.64.0.33:8080*1@n3", a, a))
 }
+
+// TestTaken: what the Network says of who took an address comes before what a
+// status says, and is asked for again until it stands there.
+func TestTaken(t *testing.T) {
+	w := mall()
+	w.service("shop", "a", v1alpha1.ServiceSpec{Selector: app("web")})
+	w.service("shop", "b", v1alpha1.ServiceSpec{Selector: app("web")})
+	taken := func(pairs ...string) {
+		n := w.Networks[Key{"shop", "main"}].DeepCopy()
+		n.Status.Taken = nil
+		for i := 0; i+1 < len(pairs); i += 2 {
+			n.Status.Taken = append(n.Status.Taken, v1alpha1.Taken{Address: pairs[i], By: pairs[i+1]})
+		}
+		w.Networks[Key{"shop", "main"}] = n
+	}
+	taken("10.0.0.77", "Service shop/b", "10.0.0.254", "Service shop/gone")
+	if got := fmt.Sprint(NeedsOf(w.Input).Addresses); got != "[{Service shop/a shop/main 10.0.0.254} {Service shop/b shop/main 10.0.0.77}]" {
+		t.Errorf("needs %s", got)
+	}
+	w.settle()
+	taken("10.0.0.77", "Service shop/a", "10.0.0.254", "Service shop/a")
+	if got := fmt.Sprint(NeedsOf(w.Input).Addresses); got != "[{Service shop/b shop/main 10.0.0.253}]" {
+		t.Errorf("needs %s", got)
+	}
+	snaps, _ := Compile(w.Input)
+	want(t, "b", rows(snaps["n1"], "b"))
+	want(t, "a", rows(snaps["n1"], "a"), "1/10.0.0.254/6:80 1/10.0.0.2:8080*1@n1 1/10.0.0.3:8080*1@n2 1/10.0.0.4:8080*1@n3")
+}

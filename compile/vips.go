@@ -75,12 +75,54 @@ func (d *draft) wishes() []wish {
 	return out
 }
 
+func (w *wish) owner() string { return w.kind + " " + w.key.String() }
+
+// readTaken reads which addresses the Network says that somebody took who still
+// wants them. They may not stand in the status of their owners yet.
+func (d *draft) readTaken() {
+	if len(d.f.network.Status.Taken) == 0 {
+		return
+	}
+	wanted := map[string]wish{}
+	for _, w := range d.wishes() {
+		if w.refused == "" {
+			wanted[w.owner()] = w
+		}
+	}
+	for _, t := range d.f.network.Status.Taken {
+		a, err := netip.ParseAddr(t.Address)
+		w, wants := wanted[t.By]
+		if err != nil || !wants || len(w.named) > 0 && !slices.Contains(w.named, a) {
+			continue
+		}
+		d.taken[a] = t.By
+		d.kept = append(d.kept, a)
+	}
+}
+
+// takenFor is an address that the owner took and that is not in its status.
+func (d *draft) takenFor(w wish, v6 bool) netip.Addr {
+	var out netip.Addr
+	for a, by := range d.taken {
+		_, given := d.given[a]
+		_, claimed := d.claims[a]
+		if code, _, _ := d.misplacedVIP(w.kind, a); code != "" || by != w.owner() || a.Is6() != v6 || given || claimed || d.owner(a) != (Key{}) {
+			continue
+		}
+		if _, waits := d.heldBy(a, ""); !waits && (!out.IsValid() || a.Less(out)) {
+			out = a
+		}
+	}
+	return out
+}
+
 // givenVIPs finds the addresses that Services and FloatingIPs have. What a
 // Workload that was given it uses already, is not theirs.
 func (d *draft) givenVIPs() {
 	if d.f.network == nil {
 		return
 	}
+	d.readTaken()
 	live := map[netip.Addr]bool{}
 	for _, a := range d.f.attachments {
 		for _, ip := range a.Addresses {
@@ -93,6 +135,9 @@ func (d *draft) givenVIPs() {
 		}
 		for _, a := range w.has {
 			_, taken := d.given[a]
+			if by := d.taken[a]; by != "" && by != w.owner() {
+				continue // its status is out of date: the Network is the truth
+			}
 			if code, _, _ := d.misplacedVIP(w.kind, a); code != "" || taken || live[a] || len(w.named) > 0 && !slices.Contains(w.named, a) || d.familyOf(w, a.Is6()).IsValid() {
 				continue
 			}
@@ -178,6 +223,8 @@ func (d *draft) wishNamed(w wish, a netip.Addr, i int) {
 		by = "Workload " + c.workload + " on node " + c.node
 	} else if slices.ContainsFunc(d.addresses, func(n AddressNeed) bool { return n.Address == a }) {
 		by = "another Service or FloatingIP that comes first"
+	} else if d.taken[a] != w.owner() {
+		by = d.taken[a]
 	}
 	if by != "" {
 		d.problem(about(codeVIPTaken, object, field, fmt.Sprintf("%s is the address of %s", a, by), "choose another address"))
@@ -195,9 +242,10 @@ func (d *draft) wishNamed(w wish, a netip.Addr, i int) {
 // wishAny chooses a free address: for a Service the last, for a FloatingIP the
 // first.
 func (d *draft) wishAny(w wish, free *ranges, v6 bool) {
-	a := netip.Addr{}
+	a := d.takenFor(w, v6)
+	took := a.IsValid()
 	for i, r := range *free {
-		if r.First.Is6() != v6 {
+		if took || r.First.Is6() != v6 {
 			continue
 		}
 		if w.kind == KindFloatingIP {
@@ -250,6 +298,9 @@ func (d *draft) freeVIPs(kind string) ranges {
 		for _, a := range w.named {
 			taken = append(taken, v1alpha1.Range{First: a, Last: a})
 		}
+	}
+	for a := range d.taken {
+		taken = append(taken, v1alpha1.Range{First: a, Last: a})
 	}
 	return out.minus(s.special).minus(s.reserved).minus(union(taken)).minus(d.unconfirmed())
 }
