@@ -31,15 +31,8 @@ func newUpstream(t *testing.T, answer func(w dns.ResponseWriter, q *dns.Msg)) *u
 	t.Helper()
 	u := &upstream{}
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { u.asked.Add(1); answer(w, q) })
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, l := onePort(t, "127.0.0.1")
 	u.addr = netip.MustParseAddrPort(c.LocalAddr().String())
-	l, err := net.Listen("tcp", u.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	var wg sync.WaitGroup
 	servers := []*dns.Server{{PacketConn: c, Handler: h}, {Listener: l, Handler: h}}
 	for _, s := range servers {
@@ -55,6 +48,23 @@ func newUpstream(t *testing.T, answer func(w dns.ResponseWriter, q *dns.Msg)) *u
 		wg.Wait()
 	})
 	return u
+}
+
+// onePort is one that is free for UDP and TCP.
+func onePort(t testing.TB, host string) (c *net.UDPConn, l *net.TCPListener) {
+	t.Helper()
+	var err error
+	for range 20 {
+		if c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip(host), 0))); err != nil {
+			t.Fatal(err)
+		}
+		if l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.LocalAddr().String()))); err == nil {
+			return c, l
+		}
+		c.Close()
+	}
+	t.Fatal(err)
+	return nil, nil
 }
 
 // zoneFile answers from records; a question for a name that has none is

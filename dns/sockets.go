@@ -18,6 +18,7 @@ import (
 const (
 	idleTime      = 10 * time.Second
 	writeTime     = 5 * time.Second
+	readBuffer    = 1 << 20
 	maxConnection = 32 // queries of one connection that are being answered
 )
 
@@ -44,6 +45,7 @@ func (s *Server) ServePacket(ctx context.Context, vni snapshot.VNI, c *net.UDPCo
 	defer wg.Wait()
 	defer cancel()
 	defer stop()
+	c.SetReadBuffer(readBuffer) // as much of it as the machine allows
 	in, out := make([]byte, maxQuery), make([]byte, 0, ednsSize)
 	j := new(job)
 	for {
