@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -109,7 +110,7 @@ func TestPipeline(t *testing.T) {
 		open = append(open, c)
 	}
 	late := time.Now().Add(300 * time.Millisecond)
-	for _, c := range open {
+	for _, c := range slices.Backward(open) { // the last ones first: they need not wait
 		c.SetReadDeadline(late)
 		if _, err := c.Read(make([]byte, 1)); err != nil && !os.IsTimeout(err) {
 			refused++
