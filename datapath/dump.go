@@ -37,10 +37,11 @@ func (d *Datapath) Dump(w io.Writer) error {
 			return fmt.Sprintf("route %d/%s kind=%d", k.Vni, prefixOf(k), v)
 		})
 		lines(w, d.tables.endpoints.rows, func(k bpf.MoireAddrKey, v bpf.MoireEndpoint) string {
-			return fmt.Sprintf("endpoint %d/%s ifindex=%d node=%d identity=%d egress=%x ingress=%x mac=%s how=%d home=%d/%s",
-				k.Vni, ipOf(k.Addr), v.Ifindex, v.Node, v.Identity, v.Egress, v.Ingress, net.HardwareAddr(v.Mac[:]), v.How, v.Home.Vni, ipOf(v.Home.Addr))
+			return fmt.Sprintf("endpoint %d/%s ifindex=%d node=%d identity=%d egress=%x ingress=%x mac=%s how=%d home=%d/%s chain=%x",
+				k.Vni, ipOf(k.Addr), v.Ifindex, v.Node, v.Identity, v.Egress, v.Ingress, net.HardwareAddr(v.Mac[:]), v.How, v.Home.Vni, ipOf(v.Home.Addr), v.Chain)
 		})
 		d.dumpServices(w)
+		d.dumpChains(w)
 		d.dumpPolicy(w)
 		return d.dumpSessions(w)
 	})
@@ -57,6 +58,19 @@ func (d *Datapath) dumpServices(w io.Writer) {
 	})
 	lines(w, b.backends.rows, func(k bpf.MoireBackendKey, v bpf.MoireBackend) string {
 		return fmt.Sprintf("backend %d.%d %d/%s port=%d flags=%x", k.Service, k.Index, v.Vni, ipOf(v.Addr), ntohs(v.Port), v.Flags)
+	})
+}
+
+func (d *Datapath) dumpChains(w io.Writer) {
+	lines(w, d.tables.chains.rows, func(k bpf.MoireChainKey, c bpf.MoireChain) string {
+		share := map[uint32]int{}
+		for _, id := range c.Slots {
+			share[id]++
+		}
+		return fmt.Sprintf("chain %d/%x slots=%v", k.Vni, k.Number, share)
+	})
+	lines(w, d.tables.functions.rows, func(k bpf.MoireFunctionKey, h bpf.MoireHop) string {
+		return fmt.Sprintf("function %d/%x id=%d ifindex=%d node=%d mac=%s how=%d", k.Vni, k.Chain, k.Id, k.Ifindex, k.Node, net.HardwareAddr(k.Mac[:]), h.How)
 	})
 }
 

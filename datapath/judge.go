@@ -126,7 +126,7 @@ func (d *Datapath) loadJudge() (*judgeObjects, error) {
 	m := &d.objects.MoireMaps
 	j := &judgeObjects{}
 	err = spec.LoadAndAssign(&j.MoireObjects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		"ifaces": m.Ifaces, "networks": m.Networks, "endpoints": m.Endpoints, "guises": m.Guises, "routes": m.Routes,
+		"ifaces": m.Ifaces, "networks": m.Networks, "endpoints": m.Endpoints, "guises": m.Guises, "chains": m.Chains, "functions": m.Functions, "routes": m.Routes,
 		"nodes": m.Nodes, "vteps": m.Vteps, "classes": m.Classes, "policy": m.Policy, "sets": m.Sets, "rules": m.Rules,
 		"outlooks": m.Outlooks, "exits": m.Exits, "masquerades": m.Masquerades, "fronts": m.Fronts, "hosts": m.Hosts, "host_ports": m.HostPorts,
 		"services": m.Services, "slots": m.Slots, "backends": m.Backends,

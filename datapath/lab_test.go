@@ -61,6 +61,7 @@ type world struct {
 	captures  map[string]snapshot.Capture
 	// change, when not nil, adds what else a snapshot has.
 	change func(*snapshot.Snapshot)
+	chains map[snapshot.ChainKey]snapshot.Chain
 }
 
 func sh(t testing.TB, format string, args ...any) string {
@@ -247,7 +248,7 @@ func (w *world) endpoint(node, project, name string, vni snapshot.VNI, id policy
 func (w *world) snapshot(node string) *snapshot.Snapshot {
 	s := &snapshot.Snapshot{
 		Node: node, Nodes: map[string]snapshot.Node{}, Networks: map[snapshot.VNI]snapshot.Network{}, Identities: map[policy.Identity]snapshot.Identity{},
-		Endpoints: map[snapshot.Addr]snapshot.Endpoint{}, Policies: map[snapshot.PolicyKey]policy.Set{}, Captures: w.captures,
+		Endpoints: map[snapshot.Addr]snapshot.Endpoint{}, Policies: map[snapshot.PolicyKey]policy.Set{}, Captures: w.captures, Chains: w.chains,
 		Services: maps.Clone(w.services), Grants: maps.Clone(w.grants),
 	}
 	for name, n := range w.nodes {

@@ -119,7 +119,7 @@ func TestLinkTraffic(t *testing.T) {
 // must see the client at from.
 func transfer(t *testing.T, client, server, at, as, from string) {
 	t.Helper()
-	sent := make([]byte, 16<<20)
+	sent := make([]byte, 8<<20)
 	rand.Read(sent)
 	var l net.Listener
 	inNetns(t, server, func() (err error) {

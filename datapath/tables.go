@@ -11,6 +11,8 @@ type tables struct {
 	networks  *table[uint32, uint32]
 	endpoints *table[bpf.MoireAddrKey, bpf.MoireEndpoint]
 	guises    *table[bpf.MoireGuiseKey, bpf.MoireAddr]
+	chains    *table[bpf.MoireChainKey, bpf.MoireChain]
+	functions *table[bpf.MoireFunctionKey, bpf.MoireHop]
 	routes    *table[bpf.MoireRouteKey, uint32]
 	nodes     *table[uint32, bpf.MoireNode]
 	vteps     *table[bpf.MoireAddr, uint32]
@@ -34,6 +36,8 @@ func newTables(m *bpf.MoireMaps, writes *tally) *tables {
 		networks:  newTable[uint32, uint32](m.Networks, "networks", writes),
 		endpoints: newTable[bpf.MoireAddrKey, bpf.MoireEndpoint](m.Endpoints, "endpoints", writes),
 		guises:    newTable[bpf.MoireGuiseKey, bpf.MoireAddr](m.Guises, "guises", writes),
+		chains:    newTable[bpf.MoireChainKey, bpf.MoireChain](m.Chains, "chains", writes),
+		functions: newTable[bpf.MoireFunctionKey, bpf.MoireHop](m.Functions, "functions", writes),
 		routes:    newTable[bpf.MoireRouteKey, uint32](m.Routes, "routes", writes),
 		nodes:     newTable[uint32, bpf.MoireNode](m.Nodes, "nodes", writes),
 		vteps:     newTable[bpf.MoireAddr, uint32](m.Vteps, "vteps", writes),
@@ -53,7 +57,7 @@ func newTables(m *bpf.MoireMaps, writes *tally) *tables {
 
 func (t *tables) read() error {
 	for _, read := range []func() error{
-		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.guises.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
+		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.guises.read, t.chains.read, t.functions.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
 		t.watches.read, t.watchVNIs.read, t.watchEnds.read,
 		t.outlook.read, t.exits.read, t.masquerades.read, t.fronts.read, t.hosts.read, t.hostPorts.read,
 	} {

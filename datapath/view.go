@@ -33,6 +33,8 @@ type view struct {
 	rules    map[uint32]policy.RuleID
 	locals   map[uint32]snapshot.AttachmentKey // by ifindex
 	services map[uint32]string                 // project/name by id
+	// instances of network functions.
+	instances map[instanceAt]string
 	// gone are endpoints of earlier snapshots: what is told of a Workload that
 	// ran for a moment comes after it has left.
 	gone map[snapshot.Addr]departed
@@ -83,6 +85,7 @@ func newView(node string, s State, links map[string]int, rules map[uint32]policy
 	if v.snapshot == nil {
 		v.snapshot = &snapshot.Snapshot{}
 	}
+	v.instances = instancesOf(v.snapshot)
 	for _, l := range s.Locals {
 		if ifindex, ok := links[l.Host]; ok {
 			v.locals[uint32(ifindex)] = l.Key
@@ -121,6 +124,7 @@ func (v *view) recordOf(e *bpf.MoireEvent, now time.Time, since uint64) record.R
 	spoofed := e.Reason >= 2 && e.Reason <= 5
 	r.Source, r.Destination = v.end(src, e, 0, spoofed), v.end(dst, e, 1, false)
 	v.otherViews(&r, e)
+	r.Via = v.via(e)
 	v.verdict(&r, e)
 	return r
 }

@@ -25,6 +25,8 @@ type want struct {
 	networks  map[uint32]uint32
 	endpoints map[bpf.MoireAddrKey]bpf.MoireEndpoint
 	guises    map[bpf.MoireGuiseKey]bpf.MoireAddr
+	chains    map[bpf.MoireChainKey]bpf.MoireChain
+	functions map[bpf.MoireFunctionKey]bpf.MoireHop
 	routes    map[bpf.MoireRouteKey]uint32
 	vteps     map[bpf.MoireAddr]uint32
 	nodes     map[uint32]bpf.MoireNode
@@ -48,7 +50,8 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	w := &want{
 		of:     s.Snapshot,
 		ifaces: map[uint32]bpf.MoireIface{}, networks: map[uint32]uint32{},
-		endpoints: map[bpf.MoireAddrKey]bpf.MoireEndpoint{}, guises: map[bpf.MoireGuiseKey]bpf.MoireAddr{}, routes: map[bpf.MoireRouteKey]uint32{},
+		endpoints: map[bpf.MoireAddrKey]bpf.MoireEndpoint{}, guises: map[bpf.MoireGuiseKey]bpf.MoireAddr{},
+		chains: map[bpf.MoireChainKey]bpf.MoireChain{}, functions: map[bpf.MoireFunctionKey]bpf.MoireHop{}, routes: map[bpf.MoireRouteKey]uint32{},
 		vteps: map[bpf.MoireAddr]uint32{}, nodes: map[uint32]bpf.MoireNode{}, sets: map[uint32]bool{},
 		rates: map[bpf.MoireRateKey]bpf.MoireRate{}, links: map[string]int{},
 	}
@@ -76,6 +79,9 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.wantChains(w, s.Snapshot, here, numbers); err != nil {
+		return nil, err
+	}
 	d.wantEndpoints(w, s.Snapshot, here, numbers, sets)
 	if w.outside, err = d.wantOutside(w, s.Snapshot, numbers); err != nil {
 		return nil, err
@@ -95,13 +101,10 @@ func (d *Datapath) wantEndpoints(w *want, s *snapshot.Snapshot, here map[snapsho
 		if _, ok := s.Networks[a.VNI]; !ok {
 			continue
 		}
-		row := bpf.MoireEndpoint{Identity: uint32(e.Identity), Mac: e.MAC, Node: numbers[e.Node]}
+		row := bpf.MoireEndpoint{Identity: uint32(e.Identity), Mac: e.MAC, Node: numbers[e.Node], Chain: chainNumber(e.Chain)}
 		real := e.Real()
 		if at, ok := here[real]; ok && e.Node == d.cfg.Node && at.local.Key.Project == e.Project && at.local.Key.Workload == e.Workload {
-			row.Ifindex, row.Mac, row.How = uint32(at.ifindex), at.local.MAC, howOf(at.local)
-			if w.ifaces[row.Ifindex].Limits>>(2*rateIngress) != 0 {
-				row.How |= howLimited
-			}
+			row.Ifindex, row.Mac, row.How = uint32(at.ifindex), at.local.MAC, w.howTo(at)
 			row.Egress = sets[snapshot.PolicyKey{VNI: real.VNI, Identity: e.Identity, Direction: policy.Egress}]
 			row.Ingress = sets[snapshot.PolicyKey{VNI: real.VNI, Identity: e.Identity, Direction: policy.Ingress}]
 			found[real] = true

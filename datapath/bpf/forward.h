@@ -36,13 +36,28 @@ inline_ void inner_eth(struct eth *e, const struct packet *p, const struct hop *
 	e->proto = p->v6 ? ETH_IPV6 : ETH_IPV4;
 }
 
+// grow makes room for the outer headers. A packet that came in a tunnel over a
+// veth pair, and that a function sends on, still has the marks of that tunnel
+// (see cut_up in underlay.h), and gets no others. They say where the inner headers
+// are, and that stays right; only the family must be told, which the kernel takes
+// from who makes room smaller.
+inline_ int grow(struct __sk_buff *skb, u32 by, u64 encap, u64 decap)
+{
+	int r = bpf_skb_adjust_room(skb, by, BPF_ADJ_ROOM_MAC, ENCAP | encap);
+
+	if (likely(r != -114)) // EALREADY
+		return r;
+	return bpf_skb_adjust_room(skb, by + 4, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
+	       bpf_skb_adjust_room(skb, -4, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | decap);
+}
+
 step int encap4(struct __sk_buff *skb, struct packet *p, const struct hop *to, const struct node *n)
 {
 	struct settings *c = the_control();
 	struct work *w = the_work();
 	u16 port = port_of(skb);
 
-	if (!c || !w || bpf_skb_adjust_room(skb, GROW4, BPF_ADJ_ROOM_MAC, ENCAP | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+	if (!c || !w || grow(skb, GROW4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, DECAP_IPV4))
 		return drop(skb, p, R_FAILED);
 	struct outer4 *o = &w->outer4;
 	__builtin_memset(o, 0, sizeof(*o));
@@ -78,7 +93,7 @@ step int encap6(struct __sk_buff *skb, struct packet *p, const struct hop *to, c
 	struct work *w = the_work();
 	u16 port = port_of(skb);
 
-	if (!c || !w || bpf_skb_adjust_room(skb, GROW6, BPF_ADJ_ROOM_MAC, ENCAP | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6))
+	if (!c || !w || grow(skb, GROW6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, DECAP_IPV6))
 		return drop(skb, p, R_FAILED);
 	struct outer6 *o = &w->outer6;
 	__builtin_memset(o, 0, sizeof(*o));

@@ -2,6 +2,7 @@
 // Step 4, the ground that a session stands on: where its ends are, who they are
 // and which policy sets they have, by the tables as they are now.
 #pragma once
+#include "chain.h"
 #include "outside.h"
 #include "policy.h"
 
@@ -29,20 +30,26 @@ inline_ int link_guise(const struct packet *p, struct session *t, const struct e
 }
 
 // one_end takes over what the endpoint row says of an end.
-inline_ int one_end(struct session *t, u32 end, const struct endpoint *e, u32 vni, const union addr *addr)
+inline_ int one_end(struct packet *p, struct session *t, u32 end, const struct endpoint *e, u32 vni, const union addr *addr)
 {
-	set_hop(&t->hop[end], e);
+	int r = 0;
+
 	t->identity[end] = e->identity;
 	t->set[end] = 0;
+	if (unlikely(e->chain)) { // judged where the end itself is
+		r = by_way_of(p, t, end, e->chain);
+	} else {
+		set_hop(&t->hop[end], e);
+	}
 	if (unlikely(e->how & HOW_PLATFORM)) {
 		t->judged |= end ? J_SERVED_1 : J_SERVED_0;
 		t->set[end] = end ? e->ingress : e->egress;
-	} else if (e->ifindex) {
+	} else if (e->ifindex && !e->chain) {
 		t->judged |= end ? J_INGRESS : J_EGRESS;
 		t->set[end] = end ? e->ingress : e->egress;
 	}
 	barrier();
-	return e->self.vni == vni && same(&e->self.addr, addr) ? 0 : SHIFTED;
+	return e->self.vni == vni && same(&e->self.addr, addr) ? r : SHIFTED;
 }
 
 // settle does it once; src, when it is not 0, is the row of end 0.
@@ -57,7 +64,7 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 	t->judged = 0;
 	if (!src)
 		src = endpoint_of(vni, orig);
-	r = src ? one_end(t, 0, src, vni, orig) : comes_in(p, t);
+	r = src ? one_end(p, t, 0, src, vni, orig) : comes_in(p, t);
 	if (r)
 		return r;
 	if (g->kind) { // is where the guise says
@@ -67,14 +74,15 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 	const struct endpoint *e = endpoint_of(vni, resp);
 	if (!e)
 		return beyond(p, t);
-	r = one_end(t, 1, e, vni, resp);
-	if (!r && e->home.vni && e->ifindex && !g->kind)
+	r = one_end(p, t, 1, e, vni, resp);
+	if (!r && e->home.vni && e->ifindex && !e->chain && !g->kind)
 		r = link_guise(p, t, e, orig);
 	return r;
 }
 
 // ground fills both ends of t, for p as it is told: 0, or the reason to drop.
-// src is the row of end 0, when it is known.
+// src is the row of end 0, when it is known. t->hop says which functions the
+// session had, p->side where p goes.
 step int ground(struct packet *p, struct session *t, const struct endpoint *src)
 {
 	int r;

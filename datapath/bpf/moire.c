@@ -64,7 +64,7 @@ int from_workload(struct __sk_buff *skb)
 		return drop(skb, p, r);
 	if (unlikely(in->closed))
 		return drop(skb, p, R_NO_NETWORK);
-	if (unlikely(!same_mac(p->eth_src, in->mac)))
+	if (unlikely(!same_mac(p->eth_src, in->mac)) && !bridged(p))
 		return drop(skb, p, R_SPOOFED_MAC);
 	if (unlikely(in->dhcp) && for_agent(p))
 		return ACT_DROP;
@@ -81,12 +81,16 @@ int from_workload(struct __sk_buff *skb)
 SEC("tcx/ingress")
 int from_underlay(struct __sk_buff *skb)
 {
+	struct work *w = the_work();
 	struct packet *p;
-	struct tunnel t = {};
+	struct tunnel *t;
 	u32 *node;
 	int r;
 
-	r = ours(skb, &t);
+	if (!w)
+		return ACT_NEXT;
+	t = &w->tunnel;
+	r = ours(skb, t);
 	if (!r && !reaches_out())
 		return ACT_NEXT;
 	p = fresh_packet();
@@ -98,24 +102,24 @@ int from_underlay(struct __sk_buff *skb)
 			return r;
 		goto on;
 	}
-	p->vni = t.vni;
-	node = bpf_map_lookup_elem(&vteps, &t.src);
+	p->vni = t->vni;
+	node = bpf_map_lookup_elem(&vteps, &t->src);
 	if (unlikely(!node)) {
-		set_key(p, &t.src, 0, &p->dst, 0, PROTO_UDP);
+		set_key(p, &t->src, 0, &p->dst, 0, PROTO_UDP);
 		return drop(skb, p, R_UNKNOWN_VTEP);
 	}
 	p->node = *node;
-	if (unlikely(t.proto != ETH_IPV4)) {
-		__builtin_memcpy(p->eth_dst, t.eth, 12);
-		if (t.proto != ETH_ARP && t.proto != ETH_IPV6)
+	if (unlikely(t->proto != ETH_IPV4)) {
+		__builtin_memcpy(p->eth_dst, t->eth, 12);
+		if (t->proto != ETH_ARP && t->proto != ETH_IPV6)
 			return drop(skb, p, R_UNSUPPORTED);
-		r = question(skb, p, &t);
+		r = question(skb, p, t);
 		if (r)
 			return r;
 	}
-	if (unlikely(cut_up(skb, &t)))
+	if (unlikely(cut_up(skb, t)))
 		return skb->ifindex == LOOPBACK ? drop(skb, p, R_UNSUPPORTED) : bpf_redirect(LOOPBACK, 0);
-	if (strip(skb, &t))
+	if (strip(skb, t))
 		return drop(skb, p, R_FAILED);
 	r = parse(skb, p);
 	if (unlikely(watching()))

@@ -58,6 +58,17 @@ type MoireBucket struct {
 	Full uint64
 }
 
+type MoireChain struct {
+	_     structs.HostLayout
+	Slots [256]uint32
+}
+
+type MoireChainKey struct {
+	_      structs.HostLayout
+	Vni    uint32
+	Number uint32
+}
+
 type MoireChoice struct {
 	_     structs.HostLayout
 	Table uint32
@@ -146,6 +157,17 @@ type MoireFront struct {
 	_    structs.HostLayout
 	Kind uint32
 	Node uint32
+}
+
+type MoireFunctionKey struct {
+	_       structs.HostLayout
+	Vni     uint32
+	Chain   uint32
+	Id      uint32
+	Ifindex uint32
+	Node    uint32
+	Mac     [6]uint8
+	Pad     uint16
 }
 
 type MoireGuise struct {
@@ -440,10 +462,20 @@ type MoireWork struct {
 		Sport uint16
 		Dport uint16
 	}
-	Seen  MoireSessionKey
-	Alias MoireAlias
-	Pair  [4]MoireAddr
-	_     [56]byte
+	Seen   MoireSessionKey
+	Alias  MoireAlias
+	Hop    MoireHop
+	Tunnel struct {
+		_     structs.HostLayout
+		Src   MoireAddr
+		Vni   uint32
+		Base  uint32
+		Eth   [12]uint8
+		Proto uint16
+		_     [2]byte
+	}
+	Pair [4]MoireAddr
+	_    [56]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -454,6 +486,7 @@ const (
 	MoireMapAllowances    = "allowances"
 	MoireMapBackends      = "backends"
 	MoireMapBuckets       = "buckets"
+	MoireMapChains        = "chains"
 	MoireMapClasses       = "classes"
 	MoireMapControl       = "control"
 	MoireMapCrowd         = "crowd"
@@ -465,6 +498,7 @@ const (
 	MoireMapFavourites    = "favourites"
 	MoireMapFragments     = "fragments"
 	MoireMapFronts        = "fronts"
+	MoireMapFunctions     = "functions"
 	MoireMapGuises        = "guises"
 	MoireMapHostPorts     = "host_ports"
 	MoireMapHosts         = "hosts"
@@ -551,6 +585,7 @@ type MoireMapSpecs struct {
 	Allowances   *ebpf.MapSpec `ebpf:"allowances"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
+	Chains       *ebpf.MapSpec `ebpf:"chains"`
 	Classes      *ebpf.MapSpec `ebpf:"classes"`
 	Control      *ebpf.MapSpec `ebpf:"control"`
 	Crowd        *ebpf.MapSpec `ebpf:"crowd"`
@@ -562,6 +597,7 @@ type MoireMapSpecs struct {
 	Favourites   *ebpf.MapSpec `ebpf:"favourites"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Fronts       *ebpf.MapSpec `ebpf:"fronts"`
+	Functions    *ebpf.MapSpec `ebpf:"functions"`
 	Guises       *ebpf.MapSpec `ebpf:"guises"`
 	HostPorts    *ebpf.MapSpec `ebpf:"host_ports"`
 	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
@@ -622,6 +658,7 @@ type MoireMaps struct {
 	Allowances   *ebpf.Map `ebpf:"allowances"`
 	Backends     *ebpf.Map `ebpf:"backends"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
+	Chains       *ebpf.Map `ebpf:"chains"`
 	Classes      *ebpf.Map `ebpf:"classes"`
 	Control      *ebpf.Map `ebpf:"control"`
 	Crowd        *ebpf.Map `ebpf:"crowd"`
@@ -633,6 +670,7 @@ type MoireMaps struct {
 	Favourites   *ebpf.Map `ebpf:"favourites"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Fronts       *ebpf.Map `ebpf:"fronts"`
+	Functions    *ebpf.Map `ebpf:"functions"`
 	Guises       *ebpf.Map `ebpf:"guises"`
 	HostPorts    *ebpf.Map `ebpf:"host_ports"`
 	Hosts        *ebpf.Map `ebpf:"hosts"`
@@ -669,6 +707,7 @@ func (m *MoireMaps) Close() error {
 		m.Allowances,
 		m.Backends,
 		m.Buckets,
+		m.Chains,
 		m.Classes,
 		m.Control,
 		m.Crowd,
@@ -680,6 +719,7 @@ func (m *MoireMaps) Close() error {
 		m.Favourites,
 		m.Fragments,
 		m.Fronts,
+		m.Functions,
 		m.Guises,
 		m.HostPorts,
 		m.Hosts,

@@ -5,7 +5,25 @@
 #include "forward.h"
 #include "quote.h"
 
-inline_ int is_odd(const struct session *s) { return wears(s, 0) || wears(s, 1); }
+inline_ int is_odd(const struct session *s)
+{
+	return wears(s, 0) || wears(s, 1) || (s->hop[0].how | s->hop[1].how) & HOW_TRANSPARENT;
+}
+
+// by_bridge sets the MACs of p, from or to a transparent function. Between nodes
+// its frames have the function's, so that the other node can tell instances
+// apart; on its interface they have those of the ends.
+inline_ void by_bridge(struct packet *p, const struct session *s, u32 side, struct hop *to)
+{
+	if (s->hop[side & 1].how & HOW_TRANSPARENT)
+		__builtin_memcpy(p->eth_src, s->hop[side & 1].mac, 6);
+	if (to->how & HOW_TRANSPARENT && to->ifindex) {
+		u32 dst_is_a = s->a_first ? side : !side;
+		struct endpoint *e = endpoint_of(p->vni, dst_is_a ? &p->key.a : &p->key.b);
+		if (e)
+			__builtin_memcpy(to->mac, e->mac, 6);
+	}
+}
 
 // fits: the packet is not too big for the network that it is rewritten into.
 inline_ int fits(struct __sk_buff *skb, struct packet *p, u32 vni, const struct hop *to)
@@ -48,18 +66,35 @@ inline_ void keep_alias(struct packet *p, const struct session *s, u32 end)
 		put_alias(p, s, end);
 }
 
+// prepare does with p, of an odd session, what must be done before it goes to
+// where the hop in struct work says. 0, or what the program returns.
+step int prepare(struct __sk_buff *skb, struct packet *p, const struct session *s, u32 side)
+{
+	struct hop *to = &work_of(p)->hop;
+
+	side &= 1;
+	*to = s->hop[1 - side];
+	if ((s->hop[0].how | s->hop[1].how) & HOW_TRANSPARENT)
+		by_bridge(p, s, side, to);
+	if (!wears(s, 0) && !wears(s, 1))
+		return 0;
+	if (p->kind != K_ERROR)
+		keep_alias(p, s, 1 - side);
+	return dress(skb, p, s, side);
+}
+
 // send_on delivers the packet, rewritten where it must be.
 step int send_on(struct __sk_buff *skb, struct packet *p, struct session *s, u32 side)
 {
-	int r;
+	const struct hop *to = &s->hop[(1 - side) & 1];
 
-	side &= 1;
 	if (unlikely(p->outside && watching()))
 		look(skb, p, AT_FROM_OUTSIDE);
-	if (likely(!is_odd(s)))
-		return forward(skb, p, &s->hop[1 - side]);
-	if (p->kind != K_ERROR)
-		keep_alias(p, s, 1 - side);
-	r = dress(skb, p, s, side);
-	return r ? r : forward(skb, p, &s->hop[1 - side]);
+	if (is_odd(s)) {
+		int r = prepare(skb, p, s, side);
+		if (r)
+			return r;
+		to = &work_of(p)->hop;
+	}
+	return forward(skb, p, to);
 }

@@ -77,6 +77,14 @@ struct reset6 {
 	struct tcp tcp;
 };
 
+struct tunnel {
+	union addr src;
+	u32 vni;
+	u32 base; // offset of the inner frame
+	u8 eth[12];
+	u16 proto;
+};
+
 // One packet at a time per CPU: what is too large for the stack.
 struct work {
 	struct packet packet; // first: see work_of
@@ -85,6 +93,8 @@ struct work {
 	struct tuple from, to;
 	struct session_key seen; // a key in the view of an end
 	struct alias alias;
+	struct hop hop;
+	struct tunnel tunnel;
 	union {
 		union addr pair[4];
 		struct bpf_fib_lookup fib;

@@ -7,8 +7,9 @@
 #include "odd.h"
 #include "serve.h"
 
-#define NOT_FAST -2
-#define SEND_ON -3
+// What slow leaves to its caller, whose stack has more room.
+#define SEND_ON -2  // it may pass, as scratch_session and p->side say
+#define NOWHERE -3 // nobody has the destination
 
 inline_ int is_multicast(const struct packet *p)
 {
@@ -61,13 +62,13 @@ inline_ int related(struct __sk_buff *skb, struct packet *p, u32 epoch)
 
 	if (!s || !t || s->reason || s->expires < bpf_ktime_get_coarse_ns() || !same(&p->inner_src, &p->dst))
 		return drop(skb, p, R_CT_UNRELATED);
+	p->side = from;
 	__builtin_memcpy(t, s, sizeof(*t));
 	if (s->epoch != epoch && (ground(p, t, 0) || (!unchanged(s, t) && !judge(t, &p->key))))
 		return drop(skb, p, R_CT_UNRELATED);
 	if (!is_from(p, &t->hop[from & 1]))
 		return drop(skb, p, R_CT_UNRELATED);
 	judgement(skb, 0, s);
-	p->side = from;
 	return SEND_ON;
 }
 
@@ -158,7 +159,6 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 	}
 	judgement(skb, 0, s);
 	account(skb, p, s, side, now);
-	p->side = side;
 	return SEND_ON;
 }
 
@@ -168,7 +168,9 @@ inline_ int may_send(struct packet *p, struct endpoint **src)
 	*src = endpoint_of(p->vni, &p->src);
 	if (!*src && speaks_for(p))
 		return 0;
-	if (!*src || (*src)->ifindex != p->ifindex || (*src)->node != p->node)
+	if (*src && unlikely((*src)->chain) && sender(p, (*src)->chain))
+		return 0;
+	if (!*src || (*src)->chain || (*src)->ifindex != p->ifindex || (*src)->node != p->node)
 		return p->node ? R_FOREIGN_SOURCE : R_SPOOFED_IP;
 	return 0;
 }
@@ -214,7 +216,6 @@ inline_ int can_deliver(const struct packet *p, const struct session *t, u32 sid
 }
 
 // slow is the whole path. p->ifindex or p->node says where the packet is from.
-// SEND_ON: it may pass, as scratch_session says. REFUSE: no backend.
 step int slow(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *c = the_control();
@@ -248,6 +249,8 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	if (s) {
 		t->guise[0] = s->guise[0];
 		t->guise[1] = s->guise[1];
+		t->hop[0] = s->hop[0];
+		t->hop[1] = s->hop[1];
 		t->a_first = s->a_first;
 		src = 0;
 	} else {
@@ -256,11 +259,12 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	}
 	t->epoch = epoch;
 	t->created = now;
+	p->side = side;
 	r = ground(p, t, src);
 	if (r == R_NO_ROUTE && !s) {
 		r = serve(now);
 		if (r == R_NO_ROUTE)
-			return no_endpoint(skb, p);
+			return NOWHERE;
 		if (r == R_NO_BACKEND)
 			return REFUSE;
 		if (!r)
@@ -286,7 +290,6 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	if (open_session(skb, p, t, now))
 		return drop(skb, p, R_FAILED);
 	judgement(skb, 0, t);
-	p->side = side;
 	return SEND_ON;
 }
 
@@ -327,8 +330,9 @@ inline_ struct session *fast_odd(struct packet *p, u64 now, u32 *side)
 	return s;
 }
 
-// odd is the fast path of those; NOT_FAST: the slow one is to be taken.
-step int odd(struct __sk_buff *skb, struct packet *p, struct session *s, u32 side)
+// odd is the fast path of those: the session, with p->side set, or 0, when the
+// slow one is to be taken.
+step struct session *odd(struct __sk_buff *skb, struct packet *p, struct session *s, u32 side)
 {
 	u64 now = bpf_ktime_get_coarse_ns();
 
@@ -337,9 +341,10 @@ step int odd(struct __sk_buff *skb, struct packet *p, struct session *s, u32 sid
 	else if (wears(s, side))
 		s = 0;
 	if (!s)
-		return NOT_FAST;
+		return 0;
+	p->side = side & 1;
 	account(skb, p, s, side, now);
-	return send_on(skb, p, s, side);
+	return s;
 }
 
 inline_ int through(struct __sk_buff *skb, struct packet *p)
@@ -348,14 +353,18 @@ inline_ int through(struct __sk_buff *skb, struct packet *p)
 	struct session *s = fast(p, now);
 
 	if (unlikely(!s || s->flags & S_ODD)) {
-		int r = odd(skb, p, s, s ? side_of(p, s) : 0);
-		if (r != NOT_FAST)
-			return r;
-		r = slow(skb, p);
-		if (unlikely(r == REFUSE))
-			return refuse(skb, R_NO_BACKEND);
-		s = scratch_session();
-		return r == SEND_ON && s ? send_on(skb, p, s, p->side) : r;
+		s = odd(skb, p, s, s ? side_of(p, s) : 0);
+		if (!s) {
+			int r = slow(skb, p);
+			if (r == NOWHERE)
+				return no_endpoint(skb, p);
+			if (r == REFUSE)
+				return refuse(skb, R_NO_BACKEND);
+			if (r != SEND_ON)
+				return r;
+			s = scratch_session();
+		}
+		return s ? send_on(skb, p, s, p->side) : ACT_DROP;
 	}
 	u32 side = side_of(p, s);
 	account(skb, p, s, side, now);

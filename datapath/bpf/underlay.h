@@ -4,16 +4,6 @@
 #pragma once
 #include "session.h"
 
-struct tunnel {
-	union addr src;
-	u32 vni;
-	u32 base; // offset of the inner frame
-	u32 known;
-	u32 node;
-	u8 eth[12];
-	u16 proto;
-};
-
 // ours reads the outer headers. 0: pass the packet on, untouched.
 inline_ int ours(struct __sk_buff *skb, struct tunnel *t)
 {
