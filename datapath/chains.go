@@ -12,7 +12,7 @@ import (
 // Marks of a hop, as in tables.h.
 const (
 	howFunction    = 8
-	howTransparent = 16
+	howTransparent = 32
 )
 
 // chainNumber names a chain among those of its Network: the same at every node

@@ -59,9 +59,9 @@ struct guise_key { // who is seen, and from which network
 #define HOW_TAP 1 // ifindex is a device of its own, not the end of a pair: leave by it
 #define HOW_LIMITED 2 // what goes there has a limit
 #define HOW_PLATFORM 4 // the node's own: not judged; egress and ingress are numbers of rules
-#define HOW_OUTSIDE 16 // of a hop: no network, the outside
 #define HOW_FUNCTION 8 // of a hop: a network function, not the end itself
-#define HOW_TRANSPARENT 16 // it keeps the MAC addresses of the ends
+#define HOW_OUTSIDE 16 // of a hop: no network, the outside
+#define HOW_TRANSPARENT 32 // a function that keeps the MAC addresses of the ends
 
 #define ROUTE_SUBNET 1
 #define ROUTE_GATEWAY 2
