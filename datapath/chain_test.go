@@ -96,9 +96,9 @@ func (w *world) ill(number byte) {
 	}
 }
 
-// firewall makes a namespace a stateful router that lets echo and pings pass,
+// statefulRouter makes a namespace a stateful router that lets echo and pings pass,
 // and nothing that it has not seen the beginning of.
-func firewall(t *testing.T, ns string) {
+func statefulRouter(t *testing.T, ns string) {
 	sh(t, `ip netns exec %s sh -c 'sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.netfilter.nf_conntrack_tcp_loose=0; nft -f -' <<'X'
 table inet fw {
 	set seen {
@@ -142,7 +142,7 @@ func TestChainFirewall(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			w := chained(t, at[0:1], at[2:3], false)
 			ns := w.function(at[1:2], 1)
-			firewall(t, ns)
+			statefulRouter(t, ns)
 			w.apply()
 			for _, n := range w.nodes {
 				n.record()
@@ -217,8 +217,8 @@ func TestChainInstances(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			w := chained(t, "a", "a", false)
 			first, second := w.function(at[0:1], 1), w.function(at[1:2], 2)
-			firewall(t, first)
-			firewall(t, second)
+			statefulRouter(t, first)
+			statefulRouter(t, second)
 			w.apply()
 			w.nodes["a"].record()
 			serveEcho(t)
