@@ -56,6 +56,16 @@ func (f *localFlags) socket() (string, error) {
 	return "", fault.Usagef("say which with --node; "+f.known(), "%d agents run on this machine", len(sockets))
 }
 
+// agents are the sockets of all agents that may be meant.
+func (f *localFlags) agents() ([]string, error) {
+	sockets, err := local.Sockets(f.runDir)
+	if f.node != "" || err != nil || len(sockets) == 0 {
+		one, err := f.socket()
+		return []string{one}, err
+	}
+	return sockets, nil
+}
+
 // known lists the nodes of this machine.
 func (f *localFlags) known() string {
 	sockets, err := local.Sockets(f.runDir)

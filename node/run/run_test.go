@@ -37,6 +37,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(code)
 	}
+	if netns := os.Getenv("MOIRE_TEST_ENTER"); netns != "" {
+		code, err := Enter(netns, "nameserver 192.0.2.53\n", os.Args[1:])
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(code)
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -1,0 +1,45 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Enter becomes the command inside a network namespace that is there already,
+// and returns only when that cannot be; code is then what a shell would return.
+// resolv, when not empty, is what the command finds in /etc/resolv.conf.
+func Enter(netns, resolv string, command []string) (code int, err error) {
+	if len(command) == 0 {
+		return 2, errors.New("no command to run; write it after --")
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return CodeNotExecutable, fmt.Errorf("%s cannot be executed: %w", command[0], err)
+		}
+		return CodeNotFound, fmt.Errorf("%s is not found: %w", command[0], err)
+	}
+	// The namespaces are those of this thread, and what is executed keeps them.
+	runtime.LockOSThread()
+	f, err := os.Open(netns)
+	if err != nil {
+		return 1, fmt.Errorf("the namespace of the workload is not there: %w", err)
+	}
+	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return 1, fmt.Errorf("enter the namespace of the workload: %w; this needs root, use sudo", err)
+	}
+	if resolv != "" {
+		if err := showResolv(resolv); err != nil {
+			return 1, err
+		}
+	}
+	err = syscall.Exec(path, command, os.Environ())
+	return CodeNotExecutable, fmt.Errorf("%s cannot be executed: %w", path, err)
+}
