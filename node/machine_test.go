@@ -107,6 +107,7 @@ func newMachine(t *testing.T) *machine {
 			m.kill()
 		}
 		unix.Unmount(filepath.Join(m.cfg.RunDir, "bpf"), unix.MNT_DETACH)
+		unix.Unmount(filepath.Join(m.cfg.RunDir, "presence", "moire-n1"), unix.MNT_DETACH)
 		if t.Failed() && m.log != nil {
 			b, _ := os.ReadFile(m.log.Name())
 			t.Logf("the agent said:\n%s", b)
