@@ -34,6 +34,18 @@ const (
 	leastQueue = 15000
 )
 
+// tighter is the lower limit in each direction: no interface alone may have more
+// than its Network.
+func tighter(a, b snapshot.Limit) snapshot.Limit {
+	lower := func(a, b uint64) uint64 {
+		if a == 0 || b != 0 && b < a {
+			return b
+		}
+		return a
+	}
+	return snapshot.Limit{Egress: lower(a.Egress, b.Egress), Ingress: lower(a.Ingress, b.Ingress)}
+}
+
 // throttleNames are the two ends of the throttle of an interface.
 func throttleNames(host string) (queue, program string) {
 	id := strings.TrimPrefix(host, hostPrefix)

@@ -143,7 +143,7 @@ func (d *Datapath) wantLocals(w *want, s State) (map[snapshot.Addr]place, error)
 		}
 		n, known := s.Snapshot.Networks[l.VNI]
 		limit := s.Snapshot.Grants[l.Key].Limit
-		queue, back, err := d.shape(l.Host, ifindex, limit)
+		queue, back, err := d.shape(l.Host, ifindex, tighter(limit, n.Limit))
 		if err != nil {
 			return nil, err
 		}
