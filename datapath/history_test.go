@@ -82,7 +82,7 @@ func (n *testNode) dieHalfway(s State, tables int) error {
 		t := n.tables
 		for i, grow := range []func() error{
 			func() error { return t.nodes.grow(want.nodes) }, func() error { return t.vteps.grow(want.vteps) },
-			func() error { return t.routes.grow(want.routes) }, func() error { return t.endpoints.grow(want.endpoints) },
+			func() error { return t.routes.grow(want.routes) }, func() error { return n.services.grow(want.of) },
 		} {
 			if i < tables {
 				err = errors.Join(err, grow())
@@ -133,6 +133,7 @@ func (w *world) randomState(r *rand.Rand, n *testNode) State {
 			locals = append(locals, l)
 		}
 	}
+	s.Services = someServices(r)
 	return State{Snapshot: s, Locals: locals}
 }
 
@@ -246,6 +247,7 @@ func (d *Datapath) canonical(t testing.TB) string {
 			line("entry %s %d %d %d %v %d allow %d %s shadow %d %s tier %d", set(k.Set), k.Class, k.Identity, k.Proto, k.Port, k.Bits,
 				v.Allow, rule(v.Rule), v.ShadowAllow, rule(v.Shadow), v.Tier)
 		}
+		d.canonicalServices(line)
 		c := d.tables.control.rows[0]
 		c.Epoch = 0
 		line("control %+v", c)
