@@ -15,6 +15,7 @@ import (
 	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/flow/record"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
 )
 
 const (
@@ -106,12 +107,13 @@ func (d *Datapath) sweep(now uint64, update bool, sink func(record.Record)) erro
 	v, wall := d.view.Load(), time.Now()
 	over := map[*ebpf.Map][]bpf.MoireSessionKey{}
 	odd, ended := map[bpf.MoireSessionKey][2]bpf.MoireGuise{}, map[bpf.MoireSessionKey]bpf.MoireSession{}
+	gone := d.departed()
 	rules, c := map[uint32]bool{}, census{opened: sumOf(d.objects.Opened), byOpener: map[uint32]uint64{}}
 	err := d.eachSession(func(m *ebpf.Map, k bpf.MoireSessionKey, s bpf.MoireSession) {
 		c.present++
 		e := bpf.MoireEvent{Time: now, Key: k, Session: s}
 		switch lastSeen := s.Expires - uint64(s.Timeout)*uint64(time.Second); {
-		case s.Expires < now:
+		case s.Expires < now || k.Proto != policy.TCP && s.Flags&flagOdd != 0 && gone(&k, &s):
 			over[m] = append(over[m], k)
 			if s.Flags&flagOdd != 0 {
 				ended[k] = s

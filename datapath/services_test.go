@@ -299,6 +299,34 @@ func TestDrain(t *testing.T) {
 	w.nodes["a"].find("ended with its backend", func(r record.Record) bool {
 		return r.Kind == record.Ended && r.Destination.Workload == "b2" && r.ServiceAddress == "10.1.0.100:80"
 	})
+	// What says nothing any more ends all the same.
+	c, who, err := call(t, "moire-dp-acme-web", "udp", "10.1.0.100:80")
+	if err != nil {
+		t.Fatal(who, err)
+	}
+	set("leaving", "10.1.0.3:8080")
+	set("10.1.0.4:8080")
+	began = time.Now()
+	port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
+	sweep := func(seen func(record.Record)) {
+		if err := w.nodes["a"].sweep(bootTime(), false, seen); err != nil {
+			t.Error(err)
+		}
+	}
+	ended := 0
+	sweep(func(r record.Record) {
+		if r.Kind == record.Ended && r.Source.Port == port {
+			ended++
+		}
+	})
+	sweep(func(r record.Record) {
+		if r.Source.Port == port {
+			t.Errorf("it is there yet: %+v", r)
+		}
+	})
+	if ended != 1 {
+		t.Errorf("an idle session ended %d times with its backend", ended)
+	}
 	// Nobody is left: refused at once.
 	set()
 	for network := range conns {

@@ -1,6 +1,10 @@
 package datapath
 
 import (
+	"errors"
+
+	"github.com/cilium/ebpf"
+
 	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/snapshot"
 )
@@ -116,4 +120,42 @@ func (b *serviceBook) unknown() (slots []bpf.MoireSlotsKey, backends []bpf.Moire
 		}
 	}
 	return slots, backends
+}
+
+// departed reports whether a session was to a backend that is gone. The programs
+// see it at the session's next packet; without one, and but for TCP, whose caller
+// is told then, it ends here.
+func (d *Datapath) departed() func(*bpf.MoireSessionKey, *bpf.MoireSession) bool {
+	var epoch uint32
+	var c bpf.MoireSettings
+	if d.objects.Control.Lookup(uint32(0), &c) == nil {
+		epoch = c.Epoch
+	}
+	known := map[bpf.MoireBackendKey]bpf.MoireAddr{} // the zero address: gone
+	return func(k *bpf.MoireSessionKey, s *bpf.MoireSession) bool {
+		at := k.A
+		if s.A_first != 0 {
+			at = k.B
+		}
+		for end, g := range s.Guise {
+			if g.Service == 0 || s.Epoch == epoch { // looked at since the last change
+				continue
+			}
+			if end == 1 {
+				at = g.Addr[1]
+			}
+			key := bpf.MoireBackendKey{Service: g.Service, Index: uint32(g.Backend)}
+			if _, asked := known[key]; !asked {
+				var row bpf.MoireBackend
+				if err := d.objects.Backends.Lookup(&key, &row); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+					continue // it is asked again in a moment
+				}
+				known[key] = row.Addr
+			}
+			if known[key] != at {
+				return true
+			}
+		}
+		return false
+	}
 }
