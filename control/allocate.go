@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -62,10 +61,12 @@ type allocator struct {
 	mu   sync.Mutex
 	next *order
 	bell chan struct{}
+
+	said map[subject]time.Time // when; only of the goroutine of run
 }
 
 func newAllocator(k *keeper, n networks, w writer, log *slog.Logger) *allocator {
-	return &allocator{keeper: k, networks: n, writer: w, log: log, bell: make(chan struct{}, 1)}
+	return &allocator{keeper: k, networks: n, writer: w, log: log, bell: make(chan struct{}, 1), said: map[subject]time.Time{}}
 }
 
 // offer replaces the order that waits.
@@ -89,12 +90,18 @@ func (a *allocator) take() *order {
 // second unless a newer one came.
 func (a *allocator) run(ctx context.Context) {
 	var done *order
+	var again <-chan time.Time
 	for {
 		o := a.take()
 		if o != nil && o != done {
 			err := a.fulfil(ctx, o)
-			if err == nil {
+			if errors.Is(err, errLater) {
 				done = o
+				again = time.After(sayEvery)
+				continue
+			}
+			if err == nil {
+				done, again = o, nil
 				continue
 			}
 			if ctx.Err() != nil {
@@ -110,9 +117,14 @@ func (a *allocator) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-a.bell:
+		case <-again:
+			done, again = nil, nil
 		}
 	}
 }
+
+// errLater: everything was done, but for numbers in statuses that may wait.
+var errLater = errors.New("the rest later")
 
 // work is what is wanted of one Network.
 type work struct {
@@ -159,54 +171,14 @@ func (a *allocator) fulfil(ctx context.Context, o *order) error {
 			results[s].lost = append(results[s].lost, g.lost...)
 		}
 	}
-	return errors.Join(append(errs, a.say(ctx, o, results))...)
-}
-
-const (
-	// writers write statuses side by side.
-	writers = 8
-	// sayFor is how long statuses are written although a newer order waits: it
-	// holds what is not written yet.
-	sayFor = 200 * time.Millisecond
-)
-
-// say writes statuses, first those with addresses: others wait for them.
-func (a *allocator) say(ctx context.Context, o *order, results granted) error {
-	list := slices.SortedFunc(keys(results), compareSubjects)
-	rest := slices.SortedFunc(keys(o.others), compareSubjects)
-	list = append(list, slices.DeleteFunc(rest, func(s subject) bool { return results[s] != nil })...)
-	var g errgroup.Group
-	g.SetLimit(writers)
-	var mu sync.Mutex
-	var errs []error
-	begin := time.Now()
-	for _, s := range list {
-		if ctx.Err() != nil || a.take() != o && time.Since(begin) > sayFor {
-			break
-		}
-		var words *saying
-		if w, ok := o.others[s]; ok {
-			words = &w
-		}
-		var have addresses
-		if r := results[s]; r != nil {
-			have = *r
-		}
-		g.Go(func() error {
-			if err := a.writer.write(ctx, s, words, have); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
-			return nil
-		})
+	err := a.say(ctx, o, results)
+	if errors.Join(errs...) == nil {
+		return err
 	}
-	errs = append(errs, g.Wait())
-	return errors.Join(errs...)
-}
-
-func compareSubjects(a, b subject) int {
-	return cmp.Or(cmp.Compare(a.resource, b.resource), compareKeys(a.key, b.key))
+	if errors.Is(err, errLater) {
+		err = nil // it is tried again as a whole
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // numbers allocates what no object holds: identities and node numbers.

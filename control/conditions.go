@@ -102,6 +102,8 @@ type saying struct {
 	condition
 	// backends is "healthy/all" of a Service, node who answers for a FloatingIP.
 	backends, node string
+	// minor: only numbers changed, which may wait a little.
+	minor bool
 }
 
 // judgements is what shall be said anew.
@@ -112,7 +114,7 @@ type judgements struct {
 
 // conditions says which objects shall say something new. now are those whose
 // status the compiler does not see, as they are on the server.
-func conditions(in *compile.Input, now newest, needs compile.Needs, problems map[string]v1alpha1.Problem, states states) judgements {
+func conditions(in *compile.Input, now newest, needs compile.Needs, problems map[string]v1alpha1.Problem, statuses compile.Statuses) judgements {
 	out := judgements{networks: map[compile.Key]condition{}, others: map[subject]saying{}}
 	for k, n := range in.Networks {
 		if n.DeletionTimestamp != nil {
@@ -133,36 +135,41 @@ func conditions(in *compile.Input, now newest, needs compile.Needs, problems map
 		}
 		key := compile.Key{Project: o.GetNamespace(), Name: o.GetName()}
 		p, bad := problems[kind+" "+strings.TrimPrefix(key.String(), "/")]
-		s.condition = judge(p, bad, s.message)
+		if bad && (!p.Warning || s.ok) {
+			s.condition = judge(p, bad, "")
+		}
 		if !same || !s.same(have) {
+			was := meta.FindStatusCondition(have, ready)
+			s.minor = was != nil && was.Status == s.status() && was.Reason == s.reason
 			out.others[subject{resource, key}] = s
 		}
 	}
+	fine := func(message string) saying {
+		return saying{condition: condition{ok: true, reason: ready, message: message}}
+	}
 	for _, d := range in.Domains {
-		say(d, "domains", "Domain", d.Status.Conditions, true, saying{condition: condition{message: "trust domain " + compile.TrustDomain(d)}})
+		say(d, "domains", "Domain", d.Status.Conditions, true, fine("trust domain "+compile.TrustDomain(d)))
 	}
 	for _, o := range now.policies {
-		say(o, "policies", "Policy", o.Status.Conditions, true, saying{condition: condition{message: "in force"}})
+		say(o, "policies", "Policy", o.Status.Conditions, true, fine("in force"))
 	}
 	for k, o := range now.links {
-		s := states.links[k]
-		s.message = cmp.Or(s.message, "linked")
-		say(o, "links", "Link", o.Status.Conditions, true, s)
+		say(o, "links", "Link", o.Status.Conditions, true, saying{condition: of(statuses.Links[k])})
 	}
 	waiting := map[subject]bool{} // for an address; they are written together with it
 	for _, n := range needs.Addresses {
 		waiting[subject{resourceOf[n.Kind], n.Key}] = true
 	}
 	for k, o := range now.services {
-		s := states.services[k]
-		s.message = cmp.Or(s.message, "in force")
+		st := statuses.Services[k]
+		s := saying{condition: of(st.Status), backends: st.Backends}
 		if !waiting[subject{"services", k}] {
-			say(o, "services", "Service", o.Status.Conditions, o.Status.Backends == s.backends, s)
+			say(o, "services", "Service", o.Status.Conditions, o.Status.Backends == s.backends && !addresses{}.service(o.DeepCopy()), s)
 		}
 	}
 	for k, o := range now.floating {
-		s := states.floating[k]
-		s.message = cmp.Or(s.message, "in force")
+		st := statuses.FloatingIPs[k]
+		s := saying{condition: of(st.Status), node: st.Node}
 		if !waiting[subject{"floatingips", k}] {
 			say(o, "floatingips", "FloatingIP", o.Status.Conditions, o.Status.Node == s.node, s)
 		}
@@ -170,13 +177,16 @@ func conditions(in *compile.Input, now newest, needs compile.Needs, problems map
 	return out
 }
 
+// of turns what the compiler says of an object into a condition.
+func of(s compile.Status) condition {
+	if s.Ready {
+		return condition{ok: true, reason: ready, message: cmp.Or(s.Message, "in force")}
+	}
+	return condition{reason: "NotReady", message: cmp.Or(s.Message, "not in force yet")}
+}
+
 // resourceOf is the plural of the kinds that have addresses.
 var resourceOf = map[string]string{kindService: "services", kindFloatingIP: "floatingips"}
-
-// states is what is said of objects that have no problem.
-type states struct {
-	links, services, floating map[compile.Key]saying
-}
 
 // writer writes the status of objects, but for Networks.
 type writer interface {

@@ -39,7 +39,7 @@ func TestConditions(t *testing.T) {
 		policies[compile.Key{Project: "p", Name: name}] = &v1alpha1.Policy{ObjectMeta: metav1.ObjectMeta{Namespace: "p", Name: name}}
 	}
 	now := newest{policies: policies}
-	said := conditions(in, now, compile.Needs{}, problems, states{})
+	said := conditions(in, now, compile.Needs{}, problems, compile.Statuses{})
 	networks, acme := said.networks, subject{"domains", compile.Key{Name: "acme"}}
 	for name, want := range map[string]condition{"fine": {true, "Ready", "in force"}, "lame": {true, "MOI3001", "selects nobody; correct it"}} {
 		k := compile.Key{Project: "p", Name: name}
@@ -64,7 +64,7 @@ func TestConditions(t *testing.T) {
 		setCondition(&n.Status.Conditions, networks[k], 1)
 	}
 	setCondition(&in.Domains["acme"].Status.Conditions, said.others[acme].condition, 1)
-	if said = conditions(in, now, compile.Needs{}, problems, states{}); len(said.networks)+len(said.others) != 0 {
+	if said = conditions(in, now, compile.Needs{}, problems, compile.Statuses{}); len(said.networks)+len(said.others) != 0 {
 		t.Errorf("what is written already is written again: %+v", said)
 	}
 }

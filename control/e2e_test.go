@@ -50,7 +50,9 @@ func (c userClient) DoRaw(ctx context.Context, path string) ([]byte, error) {
 // TestEndToEnd walks through one life: join, attach, see, ask, restart, leave.
 func TestEndToEnd(t *testing.T) {
 	dir := t.TempDir()
-	cfg := Config{Dir: filepath.Join(dir, "control"), RunDir: filepath.Join(dir, "run"), DiscoveryListen: freePort(t)}
+	z := &zone{}
+	cfg := Config{Dir: filepath.Join(dir, "control"), RunDir: filepath.Join(dir, "run"), DiscoveryListen: freePort(t), NameServers: []string{nameServer(t, z)}, AwayAfter: 500 * time.Millisecond}
+	z.set("mail.example.com. A", "mail.example.com. 60 IN A 198.51.100.25")
 	c := start(t, cfg)
 	for file, mode := range map[string]os.FileMode{"join.json": 0o600, "kubeconfig": 0o600} {
 		if i, err := os.Stat(filepath.Join(cfg.RunDir, file)); err != nil || i.Mode().Perm() != mode {
@@ -76,6 +78,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("explain", func(t *testing.T) { explains(t, c) })
 	t.Run("foreign", func(t *testing.T) { foreign(t, c) })
 	t.Run("flows", func(t *testing.T) { flows(t, c, a) })
+	t.Run("services", func(t *testing.T) { services(t, c, a, b) })
 	t.Run("captures", func(t *testing.T) { captures(t, c, a) })
 	c.stop()
 	c = start(t, cfg)

@@ -108,6 +108,12 @@ func (r *running) create(objects ...runtime.Object) {
 			err = api.moire.Post().Namespace(o.Namespace).Resource("networks").Body(o).Do(r.t.Context()).Error()
 		case *v1alpha1.Workload:
 			err = api.moire.Post().Namespace(o.Namespace).Resource("workloads").Body(o).Do(r.t.Context()).Error()
+		case *v1alpha1.Link:
+			err = api.moire.Post().Namespace(o.Namespace).Resource("links").Body(o).Do(r.t.Context()).Error()
+		case *v1alpha1.Service:
+			err = api.moire.Post().Namespace(o.Namespace).Resource("services").Body(o).Do(r.t.Context()).Error()
+		case *v1alpha1.FloatingIP:
+			err = api.moire.Post().Namespace(o.Namespace).Resource("floatingips").Body(o).Do(r.t.Context()).Error()
 		case *v1alpha1.Policy:
 			err = api.moire.Post().Namespace(o.Namespace).Resource("policies").Body(o).Do(r.t.Context()).Error()
 		}

@@ -198,7 +198,7 @@ func (l *loop) compile(old, next *facts) {
 	next.snaps, next.problems = snaps, first(problems)
 	l.complain(problems)
 	l.resolver.want(needs.Names)
-	l.allocator.offer(&order{in: next.in, needs: needs, judgements: conditions(next.in, l.intent.newest, needs, next.problems, states{})})
+	l.allocator.offer(&order{in: next.in, needs: needs, judgements: conditions(next.in, l.intent.newest, needs, next.problems, l.compiler.StatusesOf(next.in))})
 	if l.holding(next.nodes, next.in) {
 		l.last.any = false // look again, also when nothing changes
 		return

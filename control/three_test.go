@@ -220,7 +220,8 @@ func (c *cluster) connected(do func()) (longest time.Duration) {
 	c.t.Helper()
 	begin := time.Now()
 	do()
-	for since := time.Time{}; time.Since(begin) < 300*time.Millisecond || !since.IsZero(); time.Sleep(time.Millisecond) {
+	var since time.Time
+	for (time.Since(begin) < 300*time.Millisecond || !since.IsZero()) && time.Since(begin) < 30*time.Second {
 		away := slices.ContainsFunc(c.agents, func(a *agent) bool { return !a.client.Connected() })
 		switch {
 		case away && since.IsZero():
@@ -228,9 +229,7 @@ func (c *cluster) connected(do func()) (longest time.Duration) {
 		case !away && !since.IsZero():
 			longest, since = max(longest, time.Since(since)), time.Time{}
 		}
-		if time.Since(begin) > 30*time.Second {
-			break
-		}
+		time.Sleep(time.Millisecond)
 	}
 	eventually(c.t, "every node has a control plane", func() error {
 		for _, a := range c.agents {
