@@ -230,7 +230,7 @@ func (d *Datapath) growOutside(out *wantedOutside) error {
 		}
 	}
 	d.outside = len(out.outlook) > 0
-	if len(out.hostPorts) == 0 {
+	if !d.outside {
 		return nil
 	}
 	// What is for the node itself comes over the loopback from its own address.

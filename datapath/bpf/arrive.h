@@ -57,6 +57,18 @@ inline_ int known_outside(struct packet *p)
 	return p->kind == K_ERROR || (same(&s->guise[a->end & 1].addr[a->end & 1], &p->src) && !is_opening(p, s, a->end & 1));
 }
 
+// is_answer_to_host: the host itself asked an external address that it holds, and
+// speaks to it under that very address; this is what comes back.
+inline_ int is_answer_to_host(const struct packet *p)
+{
+	struct session *s;
+
+	if (!same(&p->src, &p->dst))
+		return 0;
+	s = session_of(&p->key);
+	return s && side_of(p, s);
+}
+
 // from_outside handles what is for a front of ours.
 step int from_outside(struct __sk_buff *skb, struct packet *p)
 {
@@ -79,5 +91,5 @@ step int from_outside(struct __sk_buff *skb, struct packet *p)
 		return ACT_NEXT;
 	if (r)
 		return drop(skb, p, r);
-	return 0;
+	return is_answer_to_host(p) ? ACT_NEXT : 0;
 }

@@ -75,6 +75,8 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 	if (!e)
 		return beyond(p, t);
 	r = one_end(p, t, 1, e, vni, resp);
+	if (t->guise[1].kind == G_FLOATING)
+		t->guise[1].flags = e->ifindex ? 0 : G_AWAY;
 	if (!r && e->home.vni && e->ifindex && !e->chain && !g->kind)
 		r = link_guise(p, t, e, orig);
 	return r;

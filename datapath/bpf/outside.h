@@ -148,7 +148,7 @@ step int beyond(struct packet *p, struct session *t)
 
 	if (vni == OUTSIDE || stays_inside(resp) || route_to(vni, resp) || at_address(vni, resp))
 		return R_NO_ROUTE;
-	if (endpoint_of(vni, resp)) // was outside, and is somebody now
+	if ((g->kind && g->kind != G_OUTSIDE) || endpoint_of(vni, resp)) // was, or is, somebody
 		return R_NO_ROUTE;
 	r = way_out(vni, orig, as, &node);
 	if (r)
@@ -215,8 +215,8 @@ inline_ int speaks_for(const struct packet *p)
 		return 0;
 	if (p->vni == OUTSIDE) {
 		f = front_of(&p->dst);
-		if (f && f->kind == FRONT_EXTERNAL)
-			return f->node == p->node;
+		if (f && f->kind == FRONT_EXTERNAL && f->node == p->node)
+			return 1;
 		f = front_of(&p->src);
 		return f && f->kind == FRONT_EXTERNAL && !f->node;
 	}

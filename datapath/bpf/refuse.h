@@ -75,7 +75,7 @@ alone int refuse(struct __sk_buff *skb, u32 reason)
 	if (!w)
 		return ACT_DROP;
 	drop(skb, p, reason);
-	if (!p->ifindex || p->later || p->kind != K_FLOW || p->proto == PROTO_ICMP || p->proto == PROTO_ICMPV6)
+	if (!(p->ifindex || p->outside) || p->later || p->kind != K_FLOW || p->proto == PROTO_ICMP || p->proto == PROTO_ICMPV6)
 		return ACT_DROP;
 	if (p->proto != PROTO_TCP)
 		return complain(skb, p, reason, p->v6 ? PORT_UNREACHABLE6 : PORT_UNREACHABLE4, 0);

@@ -3,6 +3,7 @@
 // backend that is chosen for it here, on the caller's node; the caller's guise
 // is the Service address. See service.h for the choice and guise.h for the rest.
 #pragma once
+#include "float.h"
 #include "guise.h"
 #include "refuse.h"
 #include "service.h"
@@ -70,9 +71,11 @@ alone int serve(u64 now)
 	u32 chosen;
 	int r;
 
-	if (!w || p->node) // the caller's node chooses
+	if (!w || !service_of(p, &v) || v.flags & SERVICE_PORTS)
 		return R_NO_ROUTE;
-	if (!service_of(p, &v) || v.flags & (SERVICE_PORTS | SERVICE_FLOATING))
+	if (v.flags & SERVICE_FLOATING)
+		return float_to(p, t, &v, now);
+	if (p->node) // the caller's node chooses
 		return R_NO_ROUTE;
 	chosen = choose(p, &v, &v.all, now);
 	b = chosen ? backend_of(v.id, chosen - 1) : 0;

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Step 4b, FloatingIPs: addresses of one network, or of the outside, that stand
+// for workloads of others. The caller's node chooses a backend and sends the
+// packet there as it is; the backend's node chooses among its own and exchanges
+// the destination (guise[1]). The source address stays, even when somebody in
+// the backend's network has it too: what comes back finds the alias first.
+#pragma once
+#include "guise.h"
+#include "service.h"
+
+#define FLOAT_FIRST 32768 // ports of the caller, where its own looks the same as another's
+#define FLOAT_LAST 60999
+
+// float_to gives a new session, as p tells it, the guise of its backend: 0, or
+// the reason to drop.
+inline_ int float_to(struct packet *p, struct session *t, const struct service *v, u64 now)
+{
+	struct guise *g = &t->guise[1];
+	u32 chosen = choose(p, v, p->node ? &v->here : &v->all, now);
+	struct backend *b = chosen ? backend_of(v->id, chosen - 1) : 0;
+	struct endpoint *e;
+
+	if (!b)
+		return R_NO_BACKEND;
+	g->kind = G_FLOATING;
+	g->flags = 0;
+	g->vni = b->vni;
+	g->addr[0] = p->src;
+	g->addr[1] = b->addr;
+	g->port[0] = p->sport;
+	g->port[1] = b->port ? b->port : p->dport;
+	g->service = v->id;
+	g->backend = chosen - 1;
+	if (!is_still(b, v->id, chosen - 1))
+		return R_FAILED;
+	t->a_first = p->src_is_a;
+	e = endpoint_of(g->vni, &g->addr[1]);
+	if (!e)
+		return R_NO_BACKEND;
+	if (!e->ifindex) {
+		g->flags = G_AWAY;
+		return 0;
+	}
+	return claim(p, t, 1, FLOAT_FIRST, FLOAT_LAST);
+}
