@@ -18,15 +18,29 @@ import (
 type machines struct {
 	server *dhcp.Server
 	mtu    func(want int) int
+	log    *slog.Logger
+	failed string // the last time; "": not
 }
 
 func newMachines(log *slog.Logger, mtu func(int) int) *machines {
-	return &machines{server: dhcp.NewServer(log), mtu: mtu}
+	return &machines{server: dhcp.NewServer(log), mtu: mtu, log: log}
 }
 
 func (m *machines) Name() string { return "dhcp" }
 
-func (m *machines) Grow(s State) error { return m.server.Grow(m.interfaces(s)) }
+// Grow says so when it cannot answer somewhere, and does not hold up the rest:
+// the kernel is compared again soon, and so is this.
+func (m *machines) Grow(s State) error {
+	text := ""
+	if err := m.server.Grow(m.interfaces(s)); err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != m.failed {
+		m.log.Error("some machines get no answer to DHCP", "error", text)
+	}
+	m.failed = text
+	return nil
+}
 
 func (m *machines) Shrink(s State) error {
 	m.server.Shrink(m.interfaces(s))

@@ -186,7 +186,14 @@ func TestTapMachine(t *testing.T) {
 	vm := m.guest("moire-node-vm", i)
 	dir := guestDir(t)
 	v4, v6 := i.Addresses[0].String(), i.Addresses[1].String()
-	inGuest(t, vm, dir, "udhcpc -i vm0 -n -q -f -t 5 -T 1 -O search -O staticroutes -O mtu -s /etc/udhcpc.script")
+	// It gets an address, and asks for it again when it is told to.
+	inGuest(t, vm, dir, `udhcpc -i vm0 -n -f -t 5 -T 1 -O search -O staticroutes -O mtu -s /etc/udhcpc.script > /etc/log 2>&1 & p=$!
+for what in bound renew; do
+	for i in $(seq 100); do [ -s /etc/udhcpc.$what ] && break; sleep 0.1; done
+	[ -s /etc/udhcpc.$what ] || { echo no $what; cat /etc/log; kill $p; exit 1; }
+	kill -USR1 $p
+done
+sleep 0.2; kill $p`)
 	said, err := os.ReadFile(filepath.Join(dir, "udhcpc.bound"))
 	if err != nil {
 		t.Fatal(err)
