@@ -35,12 +35,14 @@ func services(t *testing.T, c *running, a, b *agent) {
 	pool := network("shop", "pool", "203.0.113.0/24")
 	pool.Spec.Floating = []string{"203.0.113.16/28"}
 	pool.Spec.Outside = &v1alpha1.Outside{}
-	c.create(pool, &v1alpha1.Service{ObjectMeta: meta("all"), Spec: v1alpha1.ServiceSpec{Networks: front, Ports: ports, Selector: &metav1.LabelSelector{}}},
+	c.create(pool, network("shop", "side", "10.9.0.0/24"), &v1alpha1.Service{ObjectMeta: meta("all"), Spec: v1alpha1.ServiceSpec{Networks: front, Ports: ports, Selector: &metav1.LabelSelector{}}},
 		&v1alpha1.Service{ObjectMeta: meta("named"), Spec: v1alpha1.ServiceSpec{Networks: []v1alpha1.ServiceNetwork{{Network: "front", Addresses: []string{"10.0.0.200"}}}, Ports: ports, Selector: &metav1.LabelSelector{}}},
 		&v1alpha1.Service{ObjectMeta: meta("mail"), Spec: v1alpha1.ServiceSpec{Networks: []v1alpha1.ServiceNetwork{{Network: "pool"}}, Ports: ports, ExternalName: "mail.example.com"}},
 		&v1alpha1.Service{ObjectMeta: meta("ghost"), Spec: v1alpha1.ServiceSpec{Networks: []v1alpha1.ServiceNetwork{{Network: "pool"}}, Ports: ports, ExternalName: "ghost.example.com"}},
 		&v1alpha1.FloatingIP{ObjectMeta: meta("float"), Spec: v1alpha1.FloatingIPSpec{Pool: v1alpha1.NetworkRef{Network: "pool"}, Targets: []v1alpha1.FloatingTarget{{Workload: "web", Weight: 1}}}},
-		&v1alpha1.Link{ObjectMeta: meta("both"), Spec: v1alpha1.LinkSpec{Ends: []v1alpha1.LinkEnd{{Network: "front"}, {Network: "pool"}}}})
+		&v1alpha1.Link{ObjectMeta: meta("both"), Spec: v1alpha1.LinkSpec{Ends: []v1alpha1.LinkEnd{{Network: "front"}, {Network: "side"}}}})
+	a.attach("shop", "guest", "pool")
+	defer a.detach("guest")
 	eventually(t, "Service all has an address and two backends", func() error {
 		s, err := c.service("all")
 		if err != nil || len(s.Status.Addresses) != 1 || s.Status.Backends != "2/2" || !condition0(s.Status.Conditions).ok {
