@@ -25,12 +25,41 @@ const (
 // Probe is one real packet exchange between two namespaces.
 type Probe struct {
 	From, To string // namespaces, as paths; without To nobody listens
+	// Listen, instead of To, is where it may arrive, whatever its destination is
+	// called there.
+	Listen   []Listener
 	Source   netip.Addr
 	Dest     netip.Addr
 	Protocol uint8 // ICMP, TCP, UDP, SCTP
 	Port     uint16
 	// Wait is how long silence has to last to count as denied. Default 500 ms.
 	Wait time.Duration
+}
+
+// Listener is a port in a namespace, on every address.
+type Listener struct {
+	Netns string // path
+	Port  uint16
+}
+
+// listeners are the places where something has to listen, with the address
+// to do so; not valid: every address.
+func (p Probe) listeners() map[Listener]netip.Addr {
+	out := map[Listener]netip.Addr{}
+	for _, l := range p.Listen {
+		out[l] = netip.Addr{}
+	}
+	if len(out) == 0 && p.To != "" {
+		out[Listener{p.To, p.Port}] = p.Dest
+	}
+	return out
+}
+
+func listenAt(a netip.Addr, port uint16) string {
+	if !a.IsValid() {
+		return net.JoinHostPort("", strconv.Itoa(int(port)))
+	}
+	return netip.AddrPortFrom(a, port).String()
 }
 
 // Run sends the probe and reports whether it came through. For TCP and UDP a
@@ -59,12 +88,12 @@ func (p Probe) target() string {
 }
 
 func (p Probe) tcp() (came bool, err error) {
-	if p.To != "" {
-		l, err := p.serveTCP()
+	for l, addr := range p.listeners() {
+		server, err := serveTCP(l, addr)
 		if err != nil {
 			return false, err
 		}
-		defer l.Close()
+		defer server.Close()
 	}
 	err = InNetns(p.From, func() error {
 		d := net.Dialer{Timeout: p.Wait, LocalAddr: &net.TCPAddr{IP: p.Source.AsSlice()}}
@@ -85,8 +114,8 @@ func (p Probe) tcp() (came bool, err error) {
 }
 
 // serveTCP answers every connection with a byte until the listener is closed.
-func (p Probe) serveTCP() (l net.Listener, err error) {
-	err = InNetns(p.To, func() (err error) { l, err = net.Listen("tcp", p.target()); return err })
+func serveTCP(at Listener, addr netip.Addr) (l net.Listener, err error) {
+	err = InNetns(at.Netns, func() (err error) { l, err = net.Listen("tcp", listenAt(addr, at.Port)); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +139,16 @@ func silent(err error) bool {
 		errors.Is(err, unix.EACCES) || errors.Is(err, unix.ECONNREFUSED) // somebody else has the address
 }
 
+func ignoreSilent(err error) error {
+	if silent(err) {
+		return nil
+	}
+	return err
+}
+
 // serveUDP echoes every datagram until the socket is closed.
-func (p Probe) serveUDP() (l net.PacketConn, err error) {
-	err = InNetns(p.To, func() (err error) { l, err = net.ListenPacket("udp", p.target()); return err })
+func serveUDP(at Listener, addr netip.Addr) (l net.PacketConn, err error) {
+	err = InNetns(at.Netns, func() (err error) { l, err = net.ListenPacket("udp", listenAt(addr, at.Port)); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -130,12 +166,12 @@ func (p Probe) serveUDP() (l net.PacketConn, err error) {
 }
 
 func (p Probe) udp() (came bool, err error) {
-	if p.To != "" {
-		l, err := p.serveUDP()
+	for l, addr := range p.listeners() {
+		server, err := serveUDP(l, addr)
 		if err != nil {
 			return false, err
 		}
-		defer l.Close()
+		defer server.Close()
 	}
 	err = InNetns(p.From, func() error {
 		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: p.Source.AsSlice()}}
@@ -146,6 +182,9 @@ func (p Probe) udp() (came bool, err error) {
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(p.Wait))
 		if _, err := c.Write([]byte("x")); err != nil {
+			if silent(err) {
+				return nil
+			}
 			return err
 		}
 		_, err = c.Read(make([]byte, 1))
@@ -209,7 +248,7 @@ func (p Probe) icmp() (bool, error) {
 		binary.BigEndian.PutUint16(packet[2:], checksum(packet))
 	}
 	if err := send(f, p.Dest, packet); err != nil {
-		return false, err
+		return false, ignoreSilent(err)
 	}
 	return await(f, p.Wait, func(b []byte) bool {
 		if p.Dest.Is4() {
@@ -220,11 +259,20 @@ func (p Probe) icmp() (bool, error) {
 }
 
 func (p Probe) sctp() (bool, error) {
-	to, err := raw(p.To, p.Dest, protoSCTP)
-	if err != nil {
-		return false, err
+	var to []*os.File
+	for l, addr := range p.listeners() {
+		if !addr.IsValid() {
+			if addr = netip.IPv4Unspecified(); p.Dest.Is6() {
+				addr = netip.IPv6Unspecified()
+			}
+		}
+		f, err := raw(l.Netns, addr, protoSCTP)
+		if err != nil {
+			return false, err
+		}
+		defer f.Close()
+		to = append(to, f)
 	}
-	defer to.Close()
 	from, err := raw(p.From, p.Source, protoSCTP)
 	if err != nil {
 		return false, err
@@ -235,14 +283,22 @@ func (p Probe) sctp() (bool, error) {
 	packet = binary.BigEndian.AppendUint16(packet, p.Port)
 	packet = append(packet, make([]byte, 8)...)
 	if err := send(from, p.Dest, packet); err != nil {
-		return false, err
+		return false, ignoreSilent(err)
 	}
-	return await(to, p.Wait, func(b []byte) bool {
+	wanted := func(b []byte) bool {
 		if p.Dest.Is4() {
 			b = b[min(len(b), int(b[0]&15)*4):]
 		}
-		return len(b) >= 12 && binary.BigEndian.Uint16(b[2:]) == p.Port
-	})
+		return len(b) >= 12 && binary.BigEndian.Uint16(b) == 40000
+	}
+	for until := time.Now().Add(p.Wait); time.Now().Before(until); {
+		for _, f := range to {
+			if came, err := await(f, p.Wait/time.Duration(10*len(to)), wanted); came || err != nil {
+				return came, err
+			}
+		}
+	}
+	return false, nil
 }
 
 // await reads packets until one is wanted or the time is over.

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -29,13 +28,18 @@ func TestScenariosReal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	out, err := l.outside()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.noOutside()
 	for _, s := range all {
 		if why := s.Not[3]; why != "" {
 			t.Logf("%s is not for this stage: %s", s.Name, why)
 			continue
 		}
 		t.Run(s.Name, func(t *testing.T) {
-			r := &real{t: t, lab: l, external: map[string]bool{}, attached: map[string]string{}, present: map[string]runtime.Object{}}
+			r := &real{t: t, lab: l, external: map[string]bool{}, attached: map[string]string{}, present: map[string]runtime.Object{}, outside: out}
 			defer r.end()
 			if err := scenario.Run(s, r); err != nil {
 				t.Error(err)
@@ -52,6 +56,8 @@ type real struct {
 	external map[string]bool           // nodes without an agent
 	attached map[string]string         // project/workload -> node
 	present  map[string]runtime.Object // declared now
+	outside  string                    // namespace of what is outside, as a path
+	world
 }
 
 func (r *real) netns(workload string) string {
@@ -87,6 +93,9 @@ func (r *real) Apply(put, del []runtime.Object) error {
 		if w, ok := o.(*v1alpha1.Workload); ok {
 			r.attach(w)
 		}
+	}
+	if err := r.furnish(); err != nil {
+		return err
 	}
 	return r.settle()
 }
@@ -137,6 +146,11 @@ func (r *real) attach(w *v1alpha1.Workload) {
 }
 
 func (r *real) detach(name string) error {
+	for key := range r.made {
+		if strings.HasPrefix(key, name+" ") {
+			delete(r.made, key)
+		}
+	}
 	if node := r.attached[name]; node != "" {
 		delete(r.attached, name)
 		if out, err := r.lab.moire("detach", "--run-dir", r.lab.RunDir, "--node", node, name); err != nil {
@@ -152,17 +166,6 @@ func (r *real) Move(w *v1alpha1.Workload) error {
 		return err
 	}
 	return r.Apply([]runtime.Object{w}, nil)
-}
-
-// Health is not for this stage yet: a scenario that needs it says so.
-func (r *real) Health(string, bool) error { return errors.New("no Workload can be made ill here") }
-
-// Away stops the agent of a node, or starts it again.
-func (r *real) Away(string, bool) error { return errors.New("no node can be away here") }
-
-// Answer is for stages that are told what is resolved.
-func (r *real) Answer(string, []netip.Addr) error {
-	return errors.New("no name can be given addresses here")
 }
 
 // settle waits until the control plane has seen the last change and every
@@ -182,35 +185,6 @@ func (r *real) settle() error {
 		}
 	}
 	return fmt.Errorf("the nodes do not settle: %w\n%s", err, out)
-}
-
-// Check sends real traffic and compares what came through, and what records
-// say of it, with what is expected.
-func (r *real) Check(c *scenario.Check) error {
-	if c.Problem != "" {
-		return nil // compile's own matter: stage 1
-	}
-	a, err := r.explain(c)
-	if err != nil {
-		return err
-	}
-	if a.Error != "" {
-		return c.Compare(scenario.Seen{Verdict: scenario.Unattached})
-	}
-	if a.Destination == nil {
-		to, err := netip.ParseAddr(c.To)
-		if err != nil {
-			return err
-		}
-		a.Destination = &explain.End{Address: to, VNI: a.Source.VNI}
-	}
-	if a.Source.Address.Is6() != a.Destination.Address.Is6() || a.Source.VNI != a.Destination.VNI {
-		return nil // no such packet can be written, or it is for somebody else there
-	}
-	if r.external[a.Source.Node] || r.external[a.Destination.Node] {
-		return nil // nobody is there; datapath shows a Linux vxlan device as the other end
-	}
-	return r.probe(c, a)
 }
 
 // explain asks the control plane who the ends are.
@@ -239,93 +213,9 @@ func (r *real) explain(c *scenario.Check) (explain.Answer, error) {
 	return a, nil
 }
 
-func (r *real) probe(c *scenario.Check, a explain.Answer) error {
-	from, to := a.Source.Project+"/"+a.Source.Workload, a.Destination.Project+"/"+a.Destination.Workload
-	p := Probe{From: r.netns(from), To: r.netns(to), Source: a.Source.Address, Dest: a.Destination.Address, Protocol: protocols[c.Protocol], Port: c.Port}
-	if c.Verdict == scenario.Allow {
-		p.Wait = 3 * time.Second
-	}
-	if a.Destination.Workload == "" {
-		p.To = "" // nobody listens
-	}
-	began := time.Now()
-	time.Sleep(20 * time.Millisecond) // times of records are exact to 4 ms
-	came, err := p.Run()
-	if err != nil {
-		return fmt.Errorf("line %d: %s: %w", c.Line, c.Text, err)
-	}
-	if came != (c.Verdict == scenario.Allow) {
-		return fmt.Errorf("line %d: %s: the packet came through: %v", c.Line, c.Text, came)
-	}
-	for range 30 {
-		if err = r.compare(c, a, began); err == nil {
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	if p.To == "" && p.Dest.Is4() == p.Source.Is4() && r.onLink(p) {
-		return nil // nobody answered the question for its MAC, so nothing was sent
-	}
-	return err
-}
-
-// onLink: the source thinks that the destination is its neighbour.
-func (r *real) onLink(p Probe) bool {
-	neighbour := false
-	InNetns(p.From, func() error {
-		out, err := exec.Command("ip", "route", "get", p.Dest.String()).CombinedOutput()
-		neighbour = err == nil && !strings.Contains(string(out), " via ")
-		return nil
-	})
-	return neighbour
-}
-
-// compare looks for records of the probe that say what is expected.
-func (r *real) compare(c *scenario.Check, a explain.Answer, began time.Time) error {
-	out, err := r.lab.moire("flows", "--since", began.UTC().Format(time.RFC3339Nano), "--from", a.Source.Address.String(), "-o", "json", "--limit", "200")
-	if err != nil {
-		return fmt.Errorf("moire flows: %w\n%s", err, out)
-	}
-	seen := scenario.Seen{Verdict: c.Verdict}
-	for line := range strings.Lines(out) {
-		var x record.Record
-		if json.Unmarshal([]byte(line), &x) != nil || x.Destination.Address != a.Destination.Address || x.Source.VNI != a.Source.VNI ||
-			x.Protocol != c.Protocol || c.Port != 0 && x.Destination.Port != c.Port || x.Time.Before(began) {
-			continue
-		}
-		note(&seen, x)
-	}
-	if err := c.Compare(seen); err != nil {
-		return fmt.Errorf("records: %w\n%s", err, out)
-	}
-	return nil
-}
-
-// note adds what one record says.
-func note(seen *scenario.Seen, x record.Record) {
-	rule := policy.RuleID(x.Rule)
-	if x.Drop != "" {
-		rule = policy.RuleID("closed/" + x.Drop)
-	}
-	if x.Verdict == record.Deny {
-		seen.Rule = rule
-	}
-	switch {
-	case x.Observer == record.AtDestination:
-		seen.Ingress = rule
-	case x.Direction == policy.Egress.String():
-		seen.Egress = rule
-	}
-	if x.Observer == record.AtBoth && x.IngressRule != "" {
-		seen.Ingress = policy.RuleID(x.IngressRule)
-	}
-	if x.ShadowRule != "" {
-		seen.Shadow, seen.ShadowRule = x.ShadowVerdict, policy.RuleID(x.ShadowRule)
-	}
-}
-
 // end removes everything that the scenario made.
 func (r *real) end() {
+	r.recover()
 	for name := range r.attached {
 		if err := r.detach(name); err != nil {
 			r.t.Error(err)

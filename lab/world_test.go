@@ -1,0 +1,336 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"moire.dev/moire/api/v1alpha1"
+)
+
+// world is what stage 3 does to Workloads and nodes beside attaching them.
+type world struct {
+	patience time.Time // until when a Check may try again
+	servers  map[string]net.Listener
+	ill      map[string]bool // project/workload
+	away     map[string]bool // nodes
+	made     map[string]bool // functions that are furnished
+}
+
+// notice is how long nodes and control plane have for a change of the world.
+const notice = 15 * time.Second
+
+// Health stops or starts what answers the health checks of a Workload.
+func (r *real) Health(workload string, well bool) error {
+	if r.attached[workload] == "" {
+		return fmt.Errorf("%s is not attached", workload)
+	}
+	if r.ill == nil {
+		r.ill = map[string]bool{}
+	}
+	r.ill[workload] = !well
+	ignore := "0"
+	if !well {
+		ignore = "1"
+	}
+	err := InNetns(r.netns(workload), func() error {
+		return errors.Join(os.WriteFile("/proc/sys/net/ipv4/icmp_echo_ignore_all", []byte(ignore), 0), os.WriteFile("/proc/sys/net/ipv6/icmp/echo_ignore_all", []byte(ignore), 0))
+	})
+	r.patience = time.Now().Add(notice)
+	return errors.Join(err, r.furnish())
+}
+
+// Away kills the agent of a node, or starts it again.
+func (r *real) Away(node string, away bool) error {
+	if r.away == nil {
+		r.away = map[string]bool{}
+	}
+	for _, n := range r.lab.Nodes {
+		if n.Name != node {
+			continue
+		}
+		r.patience = time.Now().Add(notice)
+		if away {
+			r.away[node] = true
+			return ignoreKilled(n.Agent.Kill())
+		}
+		delete(r.away, node)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return r.lab.StartAgent(ctx, n)
+	}
+	return fmt.Errorf("there is no node %s", node)
+}
+
+func ignoreKilled(err error) error {
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// Answer is for stages that are told what is resolved.
+func (r *real) Answer(string, []netip.Addr) error {
+	return errors.New("no name can be given addresses here")
+}
+
+// recover ends what was done to the world.
+func (r *real) recover() {
+	for key, l := range r.servers {
+		l.Close()
+		delete(r.servers, key)
+	}
+	for node := range r.away {
+		if err := r.Away(node, false); err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
+// checked is one health check of one Workload.
+type checked struct {
+	workload string
+	kind     string
+	port     int32
+}
+
+// furnish starts what health checks look for in each attached Workload that is
+// well, stops the rest, and makes functions of those that are.
+func (r *real) furnish() error {
+	wanted := map[string]checked{}
+	want := func(project string, s *metav1.LabelSelector, h *v1alpha1.HealthCheck) {
+		sel, err := metav1.LabelSelectorAsSelector(s)
+		if h == nil || h.Type == "icmp" || err != nil {
+			return
+		}
+		for name := range r.attached {
+			w, _ := r.present["Workload "+name].(*v1alpha1.Workload)
+			if w != nil && w.Namespace == project && sel.Matches(labels.Set(w.Labels)) && !r.ill[name] {
+				wanted[fmt.Sprintf("%s %d", name, h.Port)] = checked{name, h.Type, h.Port}
+			}
+		}
+	}
+	for _, o := range r.present {
+		switch o := o.(type) {
+		case *v1alpha1.Service:
+			if o.Spec.Selector != nil {
+				want(o.Namespace, o.Spec.Selector, o.Spec.Health)
+			}
+		case *v1alpha1.Link:
+			for i := range o.Spec.Via {
+				want(o.Namespace, &o.Spec.Via[i].Workloads, o.Spec.Via[i].Health)
+			}
+		}
+	}
+	for key, l := range r.servers {
+		if _, still := wanted[key]; !still {
+			l.Close()
+			delete(r.servers, key)
+		}
+	}
+	for key, c := range wanted {
+		if r.servers[key] != nil {
+			continue
+		}
+		l, err := serveHealth(r.netns(c.workload), c.port)
+		if err != nil {
+			return fmt.Errorf("answer the health checks of %s: %w", c.workload, err)
+		}
+		if r.servers == nil {
+			r.servers = map[string]net.Listener{}
+		}
+		r.servers[key] = l
+		r.patience = time.Now().Add(notice)
+	}
+	return r.furnishFunctions()
+}
+
+// serveHealth answers connections and GET until the listener is closed.
+func serveHealth(netns string, port int32) (l net.Listener, err error) {
+	err = InNetns(netns, func() (err error) { l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); return err })
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }), ReadHeaderTimeout: time.Second}
+	go server.Serve(l) // ends with the listener
+	return l, nil
+}
+
+// Addresses of the world outside.
+const (
+	outsideNetns = "moire-t-outside"
+	outsidePort  = "moire-t-out"
+)
+
+var outsideAddrs = []string{"192.0.2.1", "192.0.2.9", "192.0.2.25", "192.0.2.66", "192.0.2.100", "203.0.113.1", "203.0.113.9"}
+
+// outside makes a host on the underlay that is no node, with many addresses, to
+// which the nodes have routes.
+func (l *Lab) outside() (string, error) {
+	path, err := makeNetns(outsideNetns)
+	if err != nil {
+		return "", err
+	}
+	foot := l.address(200)
+	u := underlay{bridge: l.Name}
+	if err := u.plug(outsidePort, path, "up0", netip.PrefixFrom(foot, l.Underlay.Bits())); err != nil {
+		return "", err
+	}
+	lines := "ip link set lo up; ip route replace 198.18.99.0/24 dev up0"
+	for _, a := range outsideAddrs {
+		lines += "; ip addr replace " + a + "/32 dev lo"
+	}
+	if err := InNetns(path, func() error { return sh(lines) }); err != nil {
+		return "", err
+	}
+	for _, n := range l.Nodes {
+		err := InNetns(n.Netns, func() error {
+			return sh(fmt.Sprintf("ip route replace 192.0.2.0/24 via %s; ip route replace 203.0.113.0/24 via %s", foot, foot))
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
+
+func (l *Lab) noOutside() {
+	for _, n := range l.Nodes {
+		InNetns(n.Netns, func() error {
+			return sh("ip route del 192.0.2.0/24 || true; ip route del 203.0.113.0/24 || true")
+		})
+	}
+	removeNetns(outsideNetns)
+}
+
+// furnishFunctions makes real network functions of the attached Workloads that
+// a Link goes through: a firewall that routes, one that hides, or a bridge.
+func (r *real) furnishFunctions() error {
+	for _, o := range r.present {
+		l, ok := o.(*v1alpha1.Link)
+		if !ok {
+			continue
+		}
+		left := l.Spec.Ends[0].Network
+		for i := range l.Spec.Via {
+			f := &l.Spec.Via[i]
+			right := f.Right
+			if right == "" {
+				right = l.Spec.Ends[1].Network
+			}
+			sel, err := metav1.LabelSelectorAsSelector(&f.Workloads)
+			if err != nil {
+				return err
+			}
+			for name := range r.attached {
+				w, _ := r.present["Workload "+name].(*v1alpha1.Workload)
+				if w == nil || !sel.Matches(labels.Set(w.Labels)) {
+					continue
+				}
+				if err := r.furnishFunction(l, f, name, left, right); err != nil {
+					return fmt.Errorf("make a function of %s: %w", name, err)
+				}
+			}
+			left = right
+		}
+	}
+	return nil
+}
+
+func (r *real) furnishFunction(l *v1alpha1.Link, f *v1alpha1.Function, workload, left, right string) error {
+	key := workload + " " + r.attached[workload] + " " + f.Mode
+	if r.made[key] {
+		return nil
+	}
+	prefixes := func(network string) []netip.Prefix {
+		n, _ := r.present["Network "+l.Namespace+"/"+network].(*v1alpha1.Network)
+		var out []netip.Prefix
+		if n != nil {
+			for _, p := range n.Spec.Prefixes {
+				out = append(out, netip.MustParsePrefix(p))
+			}
+		}
+		return out
+	}
+	err := InNetns(r.netns(workload), func() error {
+		li, err := interfaceIn(prefixes(left))
+		if err != nil {
+			return err
+		}
+		ri, err := interfaceIn(prefixes(right))
+		if err != nil {
+			return err
+		}
+		if f.Mode == v1alpha1.FunctionTransparent {
+			return sh(fmt.Sprintf("ip link add br0 type bridge stp_state 0 mcast_snooping 0; ip link set %s master br0; ip link set %s master br0; ip link set br0 up", li, ri))
+		}
+		lines := []string{"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0",
+			fmt.Sprintf("sysctl -qw net.ipv4.conf.%s.rp_filter=0 net.ipv4.conf.%s.rp_filter=0", li, ri)}
+		lines = append(lines, towards(prefixes(l.Spec.Ends[0].Network), prefixes(left), li)...)
+		lines = append(lines, towards(prefixes(l.Spec.Ends[1].Network), prefixes(right), ri)...)
+		rules := "ct state invalid drop; ct state new,established,related accept;"
+		table := "table inet moire_t { chain forward { type filter hook forward priority 0; policy drop; " + rules + " } }"
+		if f.Mode == v1alpha1.FunctionNAT {
+			table += fmt.Sprintf("\ntable inet moire_n { chain post { type nat hook postrouting priority 100; oifname %q masquerade; } }", ri)
+		}
+		file := filepath.Join(r.t.TempDir(), "rules.nft")
+		if err := os.WriteFile(file, []byte(table+"\n"), 0o644); err != nil {
+			return err
+		}
+		return sh(strings.Join(append(lines, "nft -f "+file), "\n"))
+	})
+	if err == nil {
+		if r.made == nil {
+			r.made = map[string]bool{}
+		}
+		r.made[key] = true
+	}
+	return err
+}
+
+// interfaceIn is the interface of this namespace with an address in one of the
+// prefixes.
+func interfaceIn(prefixes []netip.Prefix) (string, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return "", err
+	}
+	for _, i := range all {
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			if err == nil && slices.ContainsFunc(prefixes, func(x netip.Prefix) bool { return x.Contains(p.Addr()) }) {
+				return i.Name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no interface has an address in %v", prefixes)
+}
+
+// towards are the routes to the prefixes of an end of the Link through the
+// interface, by the gateways of its Network.
+func towards(end, network []netip.Prefix, dev string) []string {
+	var out []string
+	for _, p := range end {
+		if slices.Contains(network, p) {
+			continue
+		}
+		for _, n := range network {
+			if n.Addr().Is6() == p.Addr().Is6() {
+				out = append(out, fmt.Sprintf("ip route replace %s via %s dev %s onlink", p, n.Addr().Next(), dev))
+			}
+		}
+	}
+	return out
+}
