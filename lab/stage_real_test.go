@@ -3,9 +3,7 @@ package lab
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,9 +13,7 @@ import (
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/explain"
-	"moire.dev/moire/flow/record"
 	"moire.dev/moire/lab/scenario"
-	"moire.dev/moire/snapshot/policy"
 )
 
 // TestScenariosReal is stage 3: every scenario with a real control plane, real
