@@ -21,7 +21,8 @@ func effective(s *snapshot.Snapshot, own []*attachment) *snapshot.Snapshot {
 	}
 	var gone []snapshot.Addr
 	for addr, e := range s.Endpoints {
-		if e.Node == s.Node && !sameEndpoint(e, here[addr]) {
+		// What a linked Network sees of it goes with the attachment.
+		if e.Node == s.Node && !sameEndpoint(e, here[e.Real()]) {
 			gone = append(gone, addr)
 		}
 	}

@@ -61,3 +61,25 @@ func TestEffective(t *testing.T) {
 		})
 	}
 }
+
+// TestEffectiveLinked: how a linked Network sees an attachment of this node
+// stays as long as the attachment does.
+func TestEffectiveLinked(t *testing.T) {
+	c := &fakeControl{}
+	mac := snapshot.MAC{2, 0, 3, 0, 0, 1}
+	home := snapshot.Addr{VNI: 100, IP: netip.MustParseAddr("10.0.0.65")}
+	own := &attachment{Key: webKey, VNI: 100, Addrs: []netip.Addr{home.IP}, MAC: mac, Account: "default"}
+	there := snapshot.Addr{VNI: 101, IP: netip.MustParseAddr("100.64.0.65")}
+	snap := world(c, func(s *snapshot.Snapshot) {
+		e := snapshot.Endpoint{Addr: home, Project: "shop", Workload: "web", MAC: mac, Identity: webIdentity, Node: "n1"}
+		s.Endpoints[home] = e
+		e.Addr, e.Home = there, home
+		s.Endpoints[there] = e
+	})
+	if _, ok := effective(snap, []*attachment{own}).Endpoints[there]; !ok {
+		t.Error("the linked Network does not see it")
+	}
+	if _, ok := effective(snap, nil).Endpoints[there]; ok {
+		t.Error("the linked Network still sees what is gone")
+	}
+}
