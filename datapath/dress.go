@@ -151,6 +151,9 @@ func routes(c *PlugConfig, addrs []netip.Addr, peer netlink.Link, nl *netlink.Ha
 				return err
 			}
 		}
+		if err := links(c, v4, gw, peer, nl); err != nil {
+			return err
+		}
 		if err := gateway(c, own, gw, src, peer, nl); err != nil {
 			return err
 		}

@@ -68,6 +68,45 @@ func gateway(c *PlugConfig, own netip.Prefix, gw, src netip.Addr, peer netlink.L
 	return sourceRule(src, number, nl)
 }
 
+// linkProtocol marks the routes to linked prefixes, so that those that are no
+// longer linked can go (rtnetlink(7): 77 is nobody's).
+const linkProtocol = 77
+
+// links makes the routes to the linked prefixes of a family those that are
+// wanted. Where somebody else has a route to the very prefix, that stays.
+func links(c *PlugConfig, v4 bool, gw netip.Addr, peer netlink.Link, nl *netlink.Handle) error {
+	want := map[string]bool{}
+	for _, p := range c.Linked {
+		if p.Addr().Is4() != v4 {
+			continue
+		}
+		want[p.Masked().String()] = true
+		if err := route(path{to: p, gw: gw, protocol: linkProtocol}, peer, nl); err != nil {
+			return err
+		}
+	}
+	family := netlink.FAMILY_V6
+	if v4 {
+		family = netlink.FAMILY_V4
+	}
+	filter := &netlink.Route{LinkIndex: peer.Attrs().Index, Protocol: linkProtocol}
+	have, err := whole(func() ([]netlink.Route, error) {
+		return nl.RouteListFiltered(family, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range have {
+		if r.Dst == nil || want[r.Dst.String()] {
+			continue
+		}
+		if err := nl.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("remove route %s: %w", r.Dst, err)
+		}
+	}
+	return nil
+}
+
 // sourceRule makes what has the address as source follow the table: replies
 // leave by where the question came in.
 func sourceRule(src netip.Addr, table int, nl *netlink.Handle) error {
@@ -101,15 +140,17 @@ func sourceRule(src netip.Addr, table int, nl *netlink.Handle) error {
 
 // path is one route of an interface.
 type path struct {
-	to     netip.Prefix
-	gw     netip.Addr // not valid: neighbours
-	metric int // 0: the first choice
-	table  int // 0: main
+	to       netip.Prefix
+	gw       netip.Addr // not valid: neighbours
+	metric   int        // 0: the first choice
+	table    int        // 0: main
+	protocol int        // 0: nothing particular
 }
 
 func route(p path, peer netlink.Link, nl *netlink.Handle) error {
 	r := &netlink.Route{
 		LinkIndex: peer.Attrs().Index, Dst: ipNet(p.to.Masked()), Priority: p.metric, Table: p.table,
+		Protocol: netlink.RouteProtocol(p.protocol),
 	}
 	if p.gw.IsValid() {
 		r.Gw, r.Flags = p.gw.AsSlice(), int(netlink.FLAG_ONLINK)

@@ -201,6 +201,9 @@ func (l *loop) tryAdvance(a *attachment) error {
 			return err
 		}
 	}
+	if a.here() {
+		return l.reroute(a, s)
+	}
 	if a.stage != addressed {
 		return nil
 	}
@@ -305,11 +308,15 @@ func (l *loop) plug(a *attachment, s *snapshot.Snapshot) error {
 	if !ok {
 		return fmt.Errorf("the Network %s is not in the snapshot of this node", inFull(a.Key))
 	}
-	if err := l.wiring.Plug(a.plug(n)); err != nil {
+	linked := l.linked.of(s, a.VNI)
+	if err := l.wiring.Plug(a.plug(n, linked)); err != nil {
 		if a.Tap {
 			return err
 		}
 		return fmt.Errorf("make the interface %s in %s: %w", a.IfName, a.Netns, err)
+	}
+	if err := l.reached(a, linked); err != nil {
+		return err
 	}
 	a.stage, a.why, a.inode, l.dirty = plugged, "waits for its policy", inode, true
 	return nil

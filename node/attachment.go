@@ -54,6 +54,8 @@ type attachment struct {
 	Addrs  []netip.Addr // sorted
 	Static bool         // Addrs are what the Grant says
 	MAC    snapshot.MAC
+	// Linked are the prefixes that it has routes to because of Links.
+	Linked []netip.Prefix
 
 	// Not on disk.
 	stage stage
@@ -82,10 +84,10 @@ func (a *attachment) local() Local {
 }
 
 // plug is the interface as it must be in the Network.
-func (a *attachment) plug(n snapshot.Network) plug {
+func (a *attachment) plug(n snapshot.Network, linked []netip.Prefix) plug {
 	p := plug{
 		Key: a.Key, Host: a.Host, Netns: a.Netns, IfName: a.IfName, MAC: a.MAC, Addrs: a.Addrs,
-		Prefixes: n.Prefixes, MTU: n.MTU, Default: a.Default, DHCP: a.DHCP, Tap: a.Tap, Owner: a.Owner, Group: a.Group,
+		Prefixes: n.Prefixes, Linked: linked, MTU: n.MTU, Default: a.Default, DHCP: a.DHCP, Tap: a.Tap, Owner: a.Owner, Group: a.Group,
 	}
 	if a.Tap {
 		p.IfName = ""

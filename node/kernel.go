@@ -72,7 +72,7 @@ func (k *kernel) inKernel(s State) (out datapath.State, change uint64) {
 func (k *kernel) Plug(p plug) error {
 	return datapath.Plug(datapath.PlugConfig{
 		Node: k.cfg.Name, Key: p.Key, Host: p.Host, Netns: p.Netns, IfName: p.IfName,
-		MAC: p.MAC, Addrs: p.Addrs, Prefixes: p.Prefixes, MTU: k.dp.MTU(p.MTU),
+		MAC: p.MAC, Addrs: p.Addrs, Prefixes: p.Prefixes, Linked: p.Linked, MTU: k.dp.MTU(p.MTU),
 		Default: p.Default, DHCP: p.DHCP, Tap: p.Tap, Owner: p.Owner, Group: p.Group,
 	})
 }

@@ -30,7 +30,7 @@ type plug struct {
 	Host, Netns, IfName string
 	MAC                 snapshot.MAC
 	Addrs               []netip.Addr
-	Prefixes            []netip.Prefix
+	Prefixes, Linked    []netip.Prefix
 	MTU                 int // bytes; 0: what the underlay allows
 	Default             datapath.DefaultRoute
 	DHCP, Tap           bool
@@ -118,6 +118,7 @@ type loop struct {
 	answers  []func() // to be sent at the end of the step
 	plugs    int      // interfaces made in this step
 	backlog  bool     // more of them wait
+	linked   linked   // of the newest snapshot
 
 	// wanted is what the control plane said last and was not refused; good is
 	// what was enforced last. They differ while wanted cannot be enforced.

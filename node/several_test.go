@@ -191,6 +191,23 @@ func TestTwoInterfaces(t *testing.T) {
 	if after := in("route") + in("rule") + in("-6", "route") + in("-6", "rule"); after != before {
 		t.Errorf("a restart changed %s to %s", before, after)
 	}
+	// A Link of the second Network: its prefixes, also translated ones, are
+	// behind that interface, for as long as it is there.
+	linkedRoutes := func() string { return in("route", "get", "10.2.0.9") + in("route", "get", "10.66.0.9") }
+	m.kill()
+	m.writeSnapshot(func(s *snapshot.Snapshot) {
+		withBack(s)
+		for _, ip := range []string{"10.2.0.7", "10.66.0.7"} {
+			a := snapshot.Addr{VNI: 101, IP: netip.MustParseAddr(ip)}
+			s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "bank", Workload: "core", Identity: 9, Node: "n9", Home: snapshot.Addr{VNI: 102, IP: netip.MustParseAddr("10.2.0.7")}}
+		}
+	})
+	m.start()
+	eventually(t, "routes of the Link", func() bool { return strings.Count(linkedRoutes(), "dev eth1") == 2 })
+	m.kill()
+	m.writeSnapshot(withBack)
+	m.start()
+	eventually(t, "no routes of the Link", func() bool { return !strings.Contains(linkedRoutes(), "dev eth1") })
 	if err := m.client().Detach(t.Context(), local.Detach{Project: "shop", Workload: "router", Networks: []string{"front"}}); err != nil {
 		t.Fatal(err)
 	}
