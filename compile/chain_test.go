@@ -188,6 +188,13 @@ func TestChainProblems(t *testing.T) {
 		"overlap inside": {func(w world, l *v1alpha1.LinkSpec) {
 			w.edit("shop", "middle", func(s *v1alpha1.NetworkSpec) { s.Prefixes[0] = "10.1.0.128/25" })
 		}, codeLinkOverlap, "in Network shop/middle"},
+		"bypassed nat": {func(w world, l *v1alpha1.LinkSpec) {
+			l.Via[1].Mode, l.OnFailure = v1alpha1.FunctionNAT, v1alpha1.OnFailureBypass
+			w.edit("shop", "middle", func(s *v1alpha1.NetworkSpec) { s.Prefixes[0] = "10.5.0.0/24" })
+			w.network("shop", "twin", "10.0.0.0/24")
+			w.consent("store", "main", "shop", "")
+			w.link("shop", "a", "shop/twin", "store/main")
+		}, codeLinkOverlap, "in Network store/main"},
 		"itself": {func(w world, l *v1alpha1.LinkSpec) { l.Ends[1] = l.Ends[0]; l.Via = nil }, codeChain, "both ends"},
 		"external": {func(w world, l *v1alpha1.LinkSpec) {
 			w.edit("shop", "middle", func(s *v1alpha1.NetworkSpec) { s.External = true })

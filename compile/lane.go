@@ -173,6 +173,9 @@ func (m *memory) judgeSpace(l *lane, seen map[Key][]occupied) {
 			see(l.path[i], l.path[from], l.end(0).Translate)
 		}
 	}
+	if l.source(last) > 0 && l.link.Spec.OnFailure == v1alpha1.OnFailureBypass {
+		see(l.path[last], l.path[0], nil) // without the chain, nobody translates
+	}
 	for i := range l.link.Spec.Ends {
 		if why := mixed(m.networks[l.path[i*last]], l.end(i).Translate); why != "" {
 			l.fail(codeLinkOverlap, fmt.Sprintf("spec.ends[%d].translate", i), why, "choose another prefix to be seen as")

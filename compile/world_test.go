@@ -132,6 +132,9 @@ func (w world) allocate(c *Compiler) {
 }
 
 func (w world) give(n AddressNeed) {
+	network, by := w.Networks[n.Network].DeepCopy(), n.Kind+" "+n.Key.String()
+	network.Status.Taken = append(slices.DeleteFunc(network.Status.Taken, func(t v1alpha1.Taken) bool { return t.Address == n.Address.String() }), v1alpha1.Taken{Address: n.Address.String(), By: by})
+	w.Networks[n.Network] = network
 	if n.Kind == KindFloatingIP {
 		f := w.FloatingIPs[n.Key].DeepCopy()
 		f.Status.Address = n.Address.String()
