@@ -127,6 +127,9 @@ func (v *view) otherViews(r *record.Record, e *bpf.MoireEvent) {
 		r.Service, r.ServiceAddress = v.services[g.Service], show(g.Addr[1], g.Port[1])
 	}
 	g := &e.Session.Guise[1]
+	if g.Kind == guiseFloating {
+		r.Service, r.ServiceAddress = v.floatingAt(e, r.Destination), told(r.Destination)
+	}
 	if !wears(&e.Session, 1) {
 		return
 	}
@@ -136,4 +139,17 @@ func (v *view) otherViews(r *record.Record, e *bpf.MoireEvent) {
 	if s := show(g.Addr[1], g.Port[1]); s != told(r.Destination) {
 		r.TranslatedDestination = s
 	}
+}
+
+// floatingAt is project/name of the FloatingIP at an end; empty when it is gone.
+func (v *view) floatingAt(e *bpf.MoireEvent, end record.End) string {
+	k := snapshot.ServiceKey{Addr: snapshot.Addr{VNI: snapshot.VNI(e.Key.Vni), IP: end.Address}, Protocol: e.Key.Proto, Port: end.Port}
+	s, ok := v.snapshot.Services[k]
+	if !ok {
+		k.Protocol, k.Port = 0, 0
+		if s, ok = v.snapshot.Services[k]; !ok {
+			return ""
+		}
+	}
+	return s.Project + "/" + s.Name
 }

@@ -50,6 +50,8 @@ type Datapath struct {
 	lastRead time.Time
 	subnets  []*net.IPNet
 	judge    *judgeObjects
+	// lingers: rows are kept for sessions alone, see linger.
+	lingers bool
 	// idleRules had no use at the last sweep.
 	idleRules map[uint32]bool
 	watching  bool

@@ -89,6 +89,9 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 	if err := d.wantPresences(w, s); err != nil {
 		return nil, err
 	}
+	if err := d.linger(w, s.Snapshot); err != nil {
+		return nil, err
+	}
 	w.watches = d.wantWatches(s, w, time.Now())
 	return w, nil
 }

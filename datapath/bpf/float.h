@@ -3,13 +3,24 @@
 // for workloads of others. The caller's node chooses a backend and sends the
 // packet there as it is; the backend's node chooses among its own and exchanges
 // the destination (guise[1]). The source address stays, even when somebody in
-// the backend's network has it too: what comes back finds the alias first.
+// the backend's network has it too: what comes back finds the alias first. A
+// session stays with its backend for as long as that is there, wherever the
+// FloatingIP leads by now.
 #pragma once
 #include "guise.h"
 #include "service.h"
 
 #define FLOAT_FIRST 32768 // ports of the caller, where its own looks the same as another's
 #define FLOAT_LAST 60999
+
+// welcome notes that the caller is seen in the backend's network, where it may
+// look like a neighbour that nobody is: the router answers for it.
+step int welcome(const struct guise *g, u64 now)
+{
+	struct addr_key k = {.vni = g->vni};
+	k.addr = g->addr[0];
+	return bpf_map_update_elem(&visitors, &k, &now, BPF_ANY);
+}
 
 // float_to gives a new session, as p tells it, the guise of its backend: 0, or
 // the reason to drop.
@@ -29,8 +40,7 @@ inline_ int float_to(struct packet *p, struct session *t, const struct service *
 	g->addr[1] = b->addr;
 	g->port[0] = p->sport;
 	g->port[1] = b->port ? b->port : p->dport;
-	g->service = v->id;
-	g->backend = chosen - 1;
+	g->service = 0; // stays when the FloatingIP moves
 	if (!is_still(b, v->id, chosen - 1))
 		return R_FAILED;
 	t->a_first = p->src_is_a;
@@ -41,5 +51,6 @@ inline_ int float_to(struct packet *p, struct session *t, const struct service *
 		g->flags = G_AWAY;
 		return 0;
 	}
+	welcome(g, now);
 	return claim(p, t, 1, FLOAT_FIRST, FLOAT_LAST);
 }

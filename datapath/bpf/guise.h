@@ -159,7 +159,7 @@ inline_ int is_taken(struct packet *p, const struct session_key *k, u64 now)
 // claim finds a source port under which no other session looks the same to that
 // end of t: first the one that is there, then some between first and last (in
 // host order). 0, or the reason to drop.
-step __attribute__((unused)) int claim(struct packet *p, struct session *t, u32 end, u16 first, u16 last)
+step int claim(struct packet *p, struct session *t, u32 end, u16 first, u16 last)
 {
 	struct guise *g = &t->guise[end & 1];
 	u64 now = bpf_ktime_get_coarse_ns();

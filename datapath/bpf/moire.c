@@ -8,6 +8,7 @@
 //   3 conntrack.h  sessions, the fast path
 //   4 session.h    route: where is the destination
 //   4b serve.h     is the destination a Service: which backend (service.h)
+//   4c float.h, chain.h, outside.h  a FloatingIP, a function in front, beyond
 //   5 policy.h     verdict with rule id
 //   6 forward.h    to the interface, or to the node; rate.h: within limits;
 //                  outside.h, leave.h: to what is no network

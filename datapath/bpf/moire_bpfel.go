@@ -520,6 +520,7 @@ const (
 	MoireMapShares        = "shares"
 	MoireMapSightings     = "sightings"
 	MoireMapSlots         = "slots"
+	MoireMapVisitors      = "visitors"
 	MoireMapVteps         = "vteps"
 	MoireMapWatchEnds     = "watch_ends"
 	MoireMapWatchLeft     = "watch_left"
@@ -619,6 +620,7 @@ type MoireMapSpecs struct {
 	Shares       *ebpf.MapSpec `ebpf:"shares"`
 	Sightings    *ebpf.MapSpec `ebpf:"sightings"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Visitors     *ebpf.MapSpec `ebpf:"visitors"`
 	Vteps        *ebpf.MapSpec `ebpf:"vteps"`
 	WatchEnds    *ebpf.MapSpec `ebpf:"watch_ends"`
 	WatchLeft    *ebpf.MapSpec `ebpf:"watch_left"`
@@ -692,6 +694,7 @@ type MoireMaps struct {
 	Shares       *ebpf.Map `ebpf:"shares"`
 	Sightings    *ebpf.Map `ebpf:"sightings"`
 	Slots        *ebpf.Map `ebpf:"slots"`
+	Visitors     *ebpf.Map `ebpf:"visitors"`
 	Vteps        *ebpf.Map `ebpf:"vteps"`
 	WatchEnds    *ebpf.Map `ebpf:"watch_ends"`
 	WatchLeft    *ebpf.Map `ebpf:"watch_left"`
@@ -741,6 +744,7 @@ func (m *MoireMaps) Close() error {
 		m.Shares,
 		m.Sightings,
 		m.Slots,
+		m.Visitors,
 		m.Vteps,
 		m.WatchEnds,
 		m.WatchLeft,

@@ -35,6 +35,15 @@ inline_ int is_router(const union addr *a)
 	       a->w[3] == bpf_htonl(0xfe495245);
 }
 
+// is_visitor: sessions come from that address over a FloatingIP, although nobody
+// here has it.
+step int is_visitor(u32 vni, const union addr *a)
+{
+	struct addr_key k = {.vni = vni};
+	k.addr = *a;
+	return bpf_map_lookup_elem(&visitors, &k) != 0;
+}
+
 // mac_of finds who answers for an address; 0 when nobody does, or when it is
 // the asking interface's own.
 inline_ int mac_of(struct packet *p, const union addr *a, u8 *mac)
@@ -59,7 +68,7 @@ inline_ int mac_of(struct packet *p, const union addr *a, u8 *mac)
 		__builtin_memcpy(k.addr, a->w, 16);
 	}
 	u32 *route = bpf_map_lookup_elem(&routes, &k);
-	if ((!route || *route != ROUTE_GATEWAY) && !at_address(p->vni, a))
+	if ((!route || *route != ROUTE_GATEWAY) && !at_address(p->vni, a) && !is_visitor(p->vni, a))
 		return 0;
 	__builtin_memcpy(mac, router_mac, 6);
 	return 1;

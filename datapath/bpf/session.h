@@ -162,11 +162,22 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 	return SEND_ON;
 }
 
+// from_target: p comes in the name of a FloatingIP from the node that its session
+// goes to, or is an error from there about it.
+inline_ int from_target(const struct packet *p)
+{
+	struct session *s = session_of(&p->key);
+	u32 back = p->kind != K_ERROR;
+
+	return s && s->guise[1].kind == G_FLOATING && side_of(p, s) == back && is_from(p, &s->hop[1]) &&
+	       same(&p->src, s->a_first ? &p->key.b : &p->key.a);
+}
+
 // may_send: the sender has that address. 0, or the reason to drop; src is its row.
 inline_ int may_send(struct packet *p, struct endpoint **src)
 {
 	*src = endpoint_of(p->vni, &p->src);
-	if (!*src && speaks_for(p))
+	if (!*src && (speaks_for(p) || (p->node && from_target(p))))
 		return 0;
 	if (*src && unlikely((*src)->chain) && sender(p, (*src)->chain))
 		return 0;
@@ -198,6 +209,13 @@ inline_ struct session *find(struct packet *p, u32 *side, u64 now)
 	if (a)
 		as_told(p, s, &a->session, *side);
 	return s;
+}
+
+// is_undecided: nobody answered yet to what went to a FloatingIP, which may have
+// moved: where it leads is asked again.
+inline_ int is_undecided(const struct session *s, u32 side)
+{
+	return s->guise[1].kind == G_FLOATING && !side && !(s->flags & S_REPLY);
 }
 
 // can_deliver: the other end is here, or on a node that we send to. 0, or the
@@ -245,8 +263,9 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	}
 	if (!s && p->kind == K_REPLY)
 		return drop(skb, p, R_CT_UNRELATED);
+	u32 anew = !s || is_undecided(s, side);
 	__builtin_memset(t, 0, sizeof(*t));
-	if (s) {
+	if (!anew) {
 		t->guise[0] = s->guise[0];
 		t->guise[1] = s->guise[1];
 		t->hop[0] = s->hop[0];
@@ -254,6 +273,7 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		t->a_first = s->a_first;
 		src = 0;
 	} else {
+		src = s ? 0 : src;
 		side = 0;
 		t->a_first = p->src_is_a;
 	}
@@ -261,7 +281,7 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	t->created = now;
 	p->side = side;
 	r = ground(p, t, src);
-	if (r == R_NO_ROUTE && !s) {
+	if (r == R_NO_ROUTE && anew) {
 		r = serve(now);
 		if (r == R_NO_ROUTE)
 			return NOWHERE;
