@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,9 @@ those of this machine.`,
 }
 
 func (a *app) exec(ctx context.Context, f localFlags, args []string) error {
+	if len(args) > 1 && args[1] == "--" {
+		args = slices.Delete(args, 1, 2)
+	}
 	if len(args) < 2 {
 		return fault.Usagef("write it like: moire exec shop/web -- ip address", "a workload and a command are needed")
 	}

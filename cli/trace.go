@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -107,8 +108,10 @@ func (a *app) probe(ctx context.Context, f traceFlags, out *traced) error {
 	if e.Source == nil || e.Source.Workload == "" {
 		return fault.Usagef("name a workload with --from", "a probe is sent in the name of a workload, and %s is none", f.from)
 	}
-	sent, _, _ := strings.Cut(e.Sent, " ")
-	to := sent
+	to := e.Sent
+	if a, err := netip.ParseAddrPort(to); err == nil {
+		to = a.Addr().String()
+	}
 	if to == "" && e.Destination != nil {
 		to = e.Destination.Address.String()
 	}

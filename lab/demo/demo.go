@@ -35,16 +35,19 @@ type Demo struct {
 // tenants of the demo; each has a file in examples/demo.
 var tenants = []string{"acme", "globex"}
 
-// app is one process of the shop.
+// app is one process of a tenant.
 type app struct {
-	name, node string
-	serve      []string // arguments of `moire demo serve`
+	project, network, name, node string
+	serve                        []string // arguments of `moire demo serve`
 }
 
 var apps = []app{
-	{"db", "n2", []string{"--say", "db of %s"}},
-	{"web", "n1", []string{"--say", "web of %s", "--ask", "http://10.0.0.12:8080/", "--ask", "http://[fd00:77::12]:8080/"}},
-	{"batch", "n1", []string{"--say", "batch of %s"}},
+	{"shop", "front", "db", "n2", []string{"--say", "db of %s"}},
+	{"shop", "front", "web", "n1", []string{"--say", "web of %s", "--ask", "http://10.0.0.12:8080/", "--ask", "http://[fd00:77::12]:8080/"}},
+	{"shop", "front", "batch", "n1", []string{"--say", "batch of %s"}},
+	{"shop", "front", "blue", "n1", []string{"--say", "blue page of %s"}},
+	{"shop", "front", "green", "n2", []string{"--say", "green page of %s"}},
+	{"data", "back", "ledger", "n2", []string{"--say", "ledger of %s"}},
 }
 
 // New starts nothing.
@@ -176,7 +179,7 @@ func (d *Demo) command(ctx context.Context, args ...string) *exec.Cmd {
 // start runs one process of the shop as a Workload.
 func (d *Demo) start(tenant string, a app) error {
 	d.progress(fmt.Sprintf("starting %s of %s on node %s", a.name, tenant, a.node))
-	args := []string{"run", "--node", a.node, "--project", tenant + "-shop", "--network", "front",
+	args := []string{"run", "--node", a.node, "--project", tenant + "-" + a.project, "--network", a.network,
 		"--name", a.name, "--", d.Exe, "demo", "serve", "--listen", "[::]:8080"}
 	for _, s := range a.serve {
 		args = append(args, strings.ReplaceAll(s, "%s", tenant))
@@ -202,7 +205,7 @@ func (d *Demo) await(ctx context.Context) error {
 		for _, a := range apps {
 			var err error
 			for range 100 {
-				if _, err = d.ask(ctx, tenant, a.name, "http://127.0.0.1:8080/"); err == nil || ctx.Err() != nil {
+				if _, err = d.ask(ctx, tenant, a.project, a.name, "http://127.0.0.1:8080/"); err == nil || ctx.Err() != nil {
 					break
 				}
 				time.Sleep(100 * time.Millisecond)
@@ -217,9 +220,8 @@ func (d *Demo) await(ctx context.Context) error {
 }
 
 // ask fetches the URL from inside the namespace of the tenant's process.
-func (d *Demo) ask(ctx context.Context, tenant, name, url string) (string, error) {
-	var answer string
-	netns := filepath.Join(d.lab.RunDir, "netns", tenant+"-shop."+name)
+func (d *Demo) ask(ctx context.Context, tenant, project, name, url string) (string, error) {
+	netns := filepath.Join(d.lab.RunDir, "netns", tenant+"-"+project+"."+name)
 	cmd := exec.CommandContext(ctx, d.Exe, "demo", "fetch", "--limit", "2s", url)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -229,25 +231,40 @@ func (d *Demo) ask(ctx context.Context, tenant, name, url string) (string, error
 	if err := cmd.Wait(); err != nil {
 		return "", fmt.Errorf("%s", strings.TrimSpace(errs.String()))
 	}
-	answer = strings.TrimSpace(out.String())
-	return answer, nil
+	return strings.TrimSpace(out.String()), nil
 }
 
-// prove shows one allowed and one denied flow in IPv4 and IPv6 for each tenant.
+// question is one request that the demo shows.
+type question struct{ project, from, url, what string }
+
+// questions of each tenant: one allowed and one denied flow in IPv4 and IPv6,
+// then a Service, a Link and a FloatingIP.
+var questions = []question{
+	{"shop", "web", "http://10.0.0.12:8080/", ""},
+	{"shop", "web", "http://[fd00:77::12]:8080/", ""},
+	{"shop", "batch", "http://10.0.0.12:8080/", ""},
+	{"shop", "batch", "http://[fd00:77::12]:8080/", ""},
+	{"shop", "web", "http://10.0.0.20/", "a Service in front of blue and green"},
+	{"shop", "web", "http://10.1.0.11:8080/", "over a Link into another Network"},
+	{"data", "ledger", "http://10.1.0.100:8080/", "a floating address, now of blue"},
+}
+
+// prove shows them.
 func (d *Demo) prove(ctx context.Context) {
 	fmt.Fprintln(d.Out, "\nTwo tenants, the same addresses, the same two nodes. Each line below is a real HTTP request:")
 	for _, tenant := range tenants {
 		fmt.Fprintf(d.Out, "\n  tenant %s\n", tenant)
-		for _, from := range []string{"web", "batch"} {
-			for _, url := range []string{"http://10.0.0.12:8080/", "http://[fd00:77::12]:8080/"} {
-				got, err := d.ask(ctx, tenant, from, url)
-				if err != nil {
-					got = "DENIED  " + strings.TrimPrefix(err.Error(), "error: ")
-				} else {
-					got = "ALLOWED " + got
-				}
-				fmt.Fprintf(d.Out, "    %-5s -> %-26s %s\n", from, url, got)
+		for _, q := range questions {
+			got, err := d.ask(ctx, tenant, q.project, q.from, q.url)
+			if err != nil {
+				got = "DENIED  " + strings.TrimPrefix(err.Error(), "error: ")
+			} else {
+				got = "ALLOWED " + got
 			}
+			if q.what != "" {
+				got += "  <- " + q.what
+			}
+			fmt.Fprintf(d.Out, "    %-6s -> %-26s %s\n", q.from, q.url, got)
 		}
 	}
 }
@@ -257,12 +274,33 @@ Try, in another terminal, as root:
 
   bin/moire get workloads -A
   bin/moire status
+
+Who may talk to whom, and why:
   bin/moire explain --from acme-shop/batch --to acme-shop/db --port 8080
   bin/moire explain --from globex-shop/batch --to globex-shop/db --port 8080
   bin/moire flows --verdict deny
+  bin/moire get policy db -n acme-shop -o yaml
+  bin/moire analyze -f examples/demo
+
+Names, a Link into another Network, and one address for two versions of a page:
+  bin/moire exec acme-shop/web -- bin/moire demo fetch http://db:8080/
+  bin/moire exec acme-shop/web -- bin/moire demo fetch http://ledger.acme-data:8080/
+  bin/moire exec acme-shop/web -- bin/moire demo fetch http://page/
+  bin/moire explain --from acme-shop/web --to acme-shop/page --port 80
+
+A floating address moves from blue to green, and back:
+  bin/moire exec acme-data/ledger -- bin/moire demo fetch http://public.acme-shop:8080/
+  bin/moire apply -f examples/demo-swap/acme-green.yaml
+  bin/moire exec acme-data/ledger -- bin/moire demo fetch http://public.acme-shop:8080/
+  bin/moire apply -f examples/demo-swap/acme-blue.yaml
+
+The way of a packet that is denied, as it should be and as it is; and the packet:
+  bin/moire trace --from acme-shop/batch --to acme-shop/db --port 8080 --live
+  (sleep 2; bin/moire exec acme-shop/batch -- bin/moire demo fetch --limit 1s http://db:8080/ || true) & bin/moire capture acme-shop/batch --verdict deny --for 5s
+
+Processes of your own:
   bin/moire run --node n1 --project acme-shop --network front --label app=web -- bin/moire demo fetch http://10.0.0.12:8080/
   bin/moire run --node n1 --project acme-shop --network front --label app=batch -- bin/moire demo fetch 'http://[fd00:77::12]:8080/'
-  bin/moire get policy db -n acme-shop -o yaml
   kubectl --kubeconfig /run/moire/kubeconfig get networks -A
 
 The intent is in examples/demo; change it and 'bin/moire apply -f examples/demo'.
