@@ -64,6 +64,7 @@ type Client struct {
 	outbox    *outbox
 	shipper   *shipper
 	last      *snapshot.Snapshot // of the one session that runs
+	digest    snapshot.Digest    // of last
 }
 
 // NewClient checks the configuration; Run starts.
@@ -77,7 +78,11 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Client{cfg: cfg, log: cfg.Log, outbox: newOutbox(), shipper: newShipper(), last: cfg.Last}, nil
+	c := &Client{cfg: cfg, log: cfg.Log, outbox: newOutbox(), shipper: newShipper(), last: cfg.Last}
+	if c.last != nil {
+		c.digest = c.last.Digest()
+	}
+	return c, nil
 }
 
 // Connected says whether a server hears us now.

@@ -37,21 +37,39 @@ type member struct {
 	ship    slot
 }
 
-// wanted is a published snapshot; its version is computed once, by whoever
-// needs it first.
+// wanted is a published snapshot; its Digest is computed once, by whoever needs
+// it first: from that of the one before, where it is known.
 type wanted struct {
-	snap    *snapshot.Snapshot
-	version atomic.Pointer[snapshot.Version]
+	snap   *snapshot.Snapshot
+	before atomic.Pointer[wanted]
+	once   sync.Once
+	digest atomic.Pointer[snapshot.Digest]
+}
+
+// newWanted follows before, which may be nil.
+func newWanted(snap *snapshot.Snapshot, before *wanted) *wanted {
+	w := &wanted{snap: snap}
+	for before != nil && before.digest.Load() == nil {
+		before = before.before.Load() // nobody looked at that one
+	}
+	w.before.Store(before)
+	return w
 }
 
 // Version is the version of the snapshot.
 func (w *wanted) Version() snapshot.Version {
-	if v := w.version.Load(); v != nil {
-		return *v
-	}
-	v := w.snap.Version()
-	w.version.Store(&v)
-	return v
+	w.once.Do(func() {
+		var d snapshot.Digest
+		if b := w.before.Load(); b != nil && w.snap.Node == b.snap.Node {
+			delta := snapshot.DiffTo(b.snap, w.snap, "")
+			d = b.digest.Load().After(b.snap, &delta)
+		} else {
+			d = w.snap.Digest()
+		}
+		w.digest.Store(&d)
+		w.before.Store(nil)
+	})
+	return w.digest.Load().Version()
 }
 
 func newMember(node string) *member {

@@ -230,10 +230,11 @@ func (s *Server) Publish(node string, snap *snapshot.Snapshot) {
 		m = newMember(node)
 		s.members[node] = m
 	}
-	if w := m.wanted.Load(); w != nil && w.snap == snap {
+	before := m.wanted.Load()
+	if before != nil && before.snap == snap {
 		return
 	}
-	m.wanted.Store(&wanted{snap: snap})
+	m.wanted.Store(newWanted(snap, before))
 	m.poke()
 }
 

@@ -77,7 +77,7 @@ func (c *Client) open(ctx context.Context, client wire.DiscoveryClient) (wire.Di
 	}
 	hello := &wire.Hello{}
 	if c.last != nil {
-		hello.Version = string(c.last.Version())
+		hello.Version = string(c.digest.Version())
 	}
 	c.outbox.begin()
 	if err := stream.Send(&wire.FromNode{Hello: hello}); err == nil {
@@ -130,10 +130,12 @@ func (c *Client) apply(d *snapshot.Delta) (*snapshot.Snapshot, error) {
 	if c.last == nil && !d.Reset {
 		return nil, fmt.Errorf("delta %s: a change, but there is nothing yet that could change", d.Version)
 	}
-	next := c.last.Apply(d)
-	if v := next.Version(); v != d.Version {
+	digest := c.digest.After(c.last, d)
+	if v := digest.Version(); v != d.Version {
 		return nil, fmt.Errorf("delta %s: the result is version %s", d.Version, v)
 	}
+	next := c.last.Apply(d)
+	c.digest = digest
 	return next, nil
 }
 

@@ -177,8 +177,7 @@ func (w *watch) next() {
 	if w.server.cfg.Whole {
 		base = nil
 	}
-	d := snapshot.Diff(base, want.snap)
-	want.version.Store(&d.Version)
+	d := snapshot.DiffTo(base, want.snap, want.Version())
 	if d.Empty() {
 		w.base = want.snap
 		w.acked(want)

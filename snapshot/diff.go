@@ -25,35 +25,45 @@ type Delta struct {
 }
 
 // Diff returns the smallest Delta from old to new. A nil old gives a Reset.
-func Diff(old, new *Snapshot) Delta {
-	d := Delta{Version: new.Version(), Put: Snapshot{Node: new.Node}, Delete: Snapshot{Node: new.Node}}
+func Diff(old, new *Snapshot) Delta { return DiffTo(old, new, new.Version()) }
+
+// DiffTo is Diff for who knows the Version of new.
+func DiffTo(old, new *Snapshot, version Version) Delta {
+	d := Delta{Version: version, Put: Snapshot{Node: new.Node}, Delete: Snapshot{Node: new.Node}}
 	if old == nil {
 		d.Reset, d.Put = true, *new
 		return d
 	}
-	d.Put.Nodes, d.Delete.Nodes = diff(old.Nodes, new.Nodes)
-	d.Put.Networks, d.Delete.Networks = diff(old.Networks, new.Networks)
-	d.Put.Identities, d.Delete.Identities = diff(old.Identities, new.Identities)
-	d.Put.Endpoints, d.Delete.Endpoints = diff(old.Endpoints, new.Endpoints)
-	d.Put.Blocks, d.Delete.Blocks = diff(old.Blocks, new.Blocks)
-	d.Put.Grants, d.Delete.Grants = diff(old.Grants, new.Grants)
-	d.Put.Policies, d.Delete.Policies = diff(old.Policies, new.Policies)
-	d.Put.Chains, d.Delete.Chains = diff(old.Chains, new.Chains)
-	d.Put.Services, d.Delete.Services = diff(old.Services, new.Services)
-	d.Put.Exits, d.Delete.Exits = diff(old.Exits, new.Exits)
-	d.Put.Masquerades, d.Delete.Masquerades = diff(old.Masquerades, new.Masquerades)
-	d.Put.Externals, d.Delete.Externals = diff(old.Externals, new.Externals)
-	d.Put.Names, d.Delete.Names = diff(old.Names, new.Names)
-	d.Put.Checks, d.Delete.Checks = diff(old.Checks, new.Checks)
-	d.Put.Captures, d.Delete.Captures = diff(old.Captures, new.Captures)
+	d.Put.Nodes, d.Delete.Nodes = diff(old.Nodes, new.Nodes, same[Node])
+	d.Put.Networks, d.Delete.Networks = diff(old.Networks, new.Networks, deep[Network])
+	d.Put.Identities, d.Delete.Identities = diff(old.Identities, new.Identities, sameIdentity)
+	d.Put.Endpoints, d.Delete.Endpoints = diff(old.Endpoints, new.Endpoints, same[Endpoint])
+	d.Put.Blocks, d.Delete.Blocks = diff(old.Blocks, new.Blocks, deep[Block])
+	d.Put.Grants, d.Delete.Grants = diff(old.Grants, new.Grants, deep[Grant])
+	d.Put.Policies, d.Delete.Policies = diff(old.Policies, new.Policies, sameSet)
+	d.Put.Chains, d.Delete.Chains = diff(old.Chains, new.Chains, deep[Chain])
+	d.Put.Services, d.Delete.Services = diff(old.Services, new.Services, sameService)
+	d.Put.Exits, d.Delete.Exits = diff(old.Exits, new.Exits, deep[Exit])
+	d.Put.Masquerades, d.Delete.Masquerades = diff(old.Masquerades, new.Masquerades, same[Masquerade])
+	d.Put.Externals, d.Delete.Externals = diff(old.Externals, new.Externals, same[External])
+	d.Put.Names, d.Delete.Names = diff(old.Names, new.Names, deep[DNS])
+	d.Put.Checks, d.Delete.Checks = diff(old.Checks, new.Checks, same[Check])
+	d.Put.Captures, d.Delete.Captures = diff(old.Captures, new.Captures, deep[Capture])
 	d.Put.Firewall, d.Put.AcceptMassDelete = new.Firewall, new.AcceptMassDelete
 	d.Changed = !reflect.DeepEqual(old.Firewall, new.Firewall) || old.AcceptMassDelete != new.AcceptMassDelete
 	return d
 }
 
-func diff[K comparable, V any](old, new map[K]V) (put, del map[K]V) {
+func same[V comparable](a, b V) bool { return a == b }
+
+func deep[V any](a, b V) bool { return reflect.DeepEqual(a, b) }
+
+func diff[K comparable, V any](old, new map[K]V, equal func(a, b V) bool) (put, del map[K]V) {
+	if reflect.ValueOf(old).Pointer() == reflect.ValueOf(new).Pointer() {
+		return nil, nil // the same table; snapshots share what did not change
+	}
 	for k, v := range new {
-		if o, ok := old[k]; !ok || !reflect.DeepEqual(o, v) {
+		if o, ok := old[k]; !ok || !equal(o, v) {
 			if put == nil {
 				put = map[K]V{}
 			}
