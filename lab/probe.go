@@ -36,30 +36,27 @@ type Probe struct {
 	Wait time.Duration
 }
 
-// Listener is a port in a namespace, on every address.
+// Listener is a port in a namespace.
 type Listener struct {
 	Netns string // path
-	Port  uint16
+	// Addr to listen on; not valid: every address.
+	Addr netip.Addr
+	Port uint16
 }
 
-// listeners are the places where something has to listen, with the address
-// to do so; not valid: every address.
-func (p Probe) listeners() map[Listener]netip.Addr {
-	out := map[Listener]netip.Addr{}
-	for _, l := range p.Listen {
-		out[l] = netip.Addr{}
+// listeners are the places where something has to listen.
+func (p Probe) listeners() []Listener {
+	if len(p.Listen) == 0 && p.To != "" {
+		return []Listener{{Netns: p.To, Addr: p.Dest, Port: p.Port}}
 	}
-	if len(out) == 0 && p.To != "" {
-		out[Listener{p.To, p.Port}] = p.Dest
-	}
-	return out
+	return p.Listen
 }
 
-func listenAt(a netip.Addr, port uint16) string {
-	if !a.IsValid() {
-		return net.JoinHostPort("", strconv.Itoa(int(port)))
+func (l Listener) String() string {
+	if !l.Addr.IsValid() {
+		return net.JoinHostPort("", strconv.Itoa(int(l.Port)))
 	}
-	return netip.AddrPortFrom(a, port).String()
+	return netip.AddrPortFrom(l.Addr, l.Port).String()
 }
 
 // Run sends the probe and reports whether it came through. For TCP and UDP a
@@ -88,8 +85,8 @@ func (p Probe) target() string {
 }
 
 func (p Probe) tcp() (came bool, err error) {
-	for l, addr := range p.listeners() {
-		server, err := serveTCP(l, addr)
+	for _, l := range p.listeners() {
+		server, err := serveTCP(l)
 		if err != nil {
 			return false, err
 		}
@@ -114,8 +111,8 @@ func (p Probe) tcp() (came bool, err error) {
 }
 
 // serveTCP answers every connection with a byte until the listener is closed.
-func serveTCP(at Listener, addr netip.Addr) (l net.Listener, err error) {
-	err = InNetns(at.Netns, func() (err error) { l, err = net.Listen("tcp", listenAt(addr, at.Port)); return err })
+func serveTCP(at Listener) (l net.Listener, err error) {
+	err = InNetns(at.Netns, func() (err error) { l, err = net.Listen("tcp", at.String()); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -147,8 +144,8 @@ func ignoreSilent(err error) error {
 }
 
 // serveUDP echoes every datagram until the socket is closed.
-func serveUDP(at Listener, addr netip.Addr) (l net.PacketConn, err error) {
-	err = InNetns(at.Netns, func() (err error) { l, err = net.ListenPacket("udp", listenAt(addr, at.Port)); return err })
+func serveUDP(at Listener) (l net.PacketConn, err error) {
+	err = InNetns(at.Netns, func() (err error) { l, err = net.ListenPacket("udp", at.String()); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -166,8 +163,8 @@ func serveUDP(at Listener, addr netip.Addr) (l net.PacketConn, err error) {
 }
 
 func (p Probe) udp() (came bool, err error) {
-	for l, addr := range p.listeners() {
-		server, err := serveUDP(l, addr)
+	for _, l := range p.listeners() {
+		server, err := serveUDP(l)
 		if err != nil {
 			return false, err
 		}
@@ -260,7 +257,8 @@ func (p Probe) icmp() (bool, error) {
 
 func (p Probe) sctp() (bool, error) {
 	var to []*os.File
-	for l, addr := range p.listeners() {
+	for _, l := range p.listeners() {
+		addr := l.Addr
 		if !addr.IsValid() {
 			if addr = netip.IPv4Unspecified(); p.Dest.Is6() {
 				addr = netip.IPv6Unspecified()

@@ -60,7 +60,7 @@ func sentTo(c *scenario.Check, a explain.Answer) (netip.Addr, bool) {
 }
 
 // arrivals are where the packet may arrive, and at which ports there.
-func (r *real) arrivals(c *scenario.Check, a explain.Answer) []Listener {
+func (r *real) arrivals(c *scenario.Check, a explain.Answer, to netip.Addr) []Listener {
 	ways := a.Ways
 	if len(ways) == 0 {
 		w := explain.Way{Backend: a.Backend}
@@ -72,14 +72,15 @@ func (r *real) arrivals(c *scenario.Check, a explain.Answer) []Listener {
 	var out []Listener
 	for _, w := range ways {
 		l := Listener{Port: c.Port}
+		there := to
 		if ap, err := netip.ParseAddrPort(w.Backend); err == nil {
-			l.Port = ap.Port()
+			there, l.Port = ap.Addr(), ap.Port()
 		}
 		switch {
 		case w.Workload != "":
 			l.Netns = r.netns(w.Workload)
 		case a.Destination != nil && a.Destination.VNI == uint32(snapshot.Outside):
-			l.Netns = r.outside
+			l.Netns, l.Addr = r.outside, there // replies come from it
 		}
 		if l.Netns != "" && !slices.Contains(out, l) {
 			out = append(out, l)
@@ -89,7 +90,7 @@ func (r *real) arrivals(c *scenario.Check, a explain.Answer) []Listener {
 }
 
 func (r *real) probe(c *scenario.Check, a explain.Answer, to netip.Addr) error {
-	p := Probe{From: r.netns(a.Source.Project + "/" + a.Source.Workload), Source: a.Source.Address, Dest: to, Protocol: protocols[c.Protocol], Port: c.Port, Listen: r.arrivals(c, a)}
+	p := Probe{From: r.netns(a.Source.Project + "/" + a.Source.Workload), Source: a.Source.Address, Dest: to, Protocol: protocols[c.Protocol], Port: c.Port, Listen: r.arrivals(c, a, to)}
 	if a.Source.Workload == "" {
 		p.From = r.outside
 	}
