@@ -84,6 +84,11 @@ func (a addresses) service(s *v1alpha1.Service) bool {
 	return true
 }
 
+// outOfDate: the status lists an address that the spec does not want.
+func outOfDate(s *v1alpha1.Service) bool {
+	return slices.ContainsFunc(s.Status.Addresses, func(a v1alpha1.ServiceAddress) bool { return !wants(s, a.Network, a.Address) })
+}
+
 // floating is the same for a FloatingIP.
 func (a addresses) floating(f *v1alpha1.FloatingIP) bool {
 	was := f.Status.Address

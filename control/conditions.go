@@ -164,7 +164,7 @@ func conditions(in *compile.Input, now newest, needs compile.Needs, problems map
 		st := statuses.Services[k]
 		s := saying{condition: of(st.Status), backends: st.Backends}
 		if !waiting[subject{"services", k}] {
-			say(o, "services", "Service", o.Status.Conditions, o.Status.Backends == s.backends && !addresses{}.service(o.DeepCopy()), s)
+			say(o, "services", "Service", o.Status.Conditions, o.Status.Backends == s.backends && !outOfDate(o), s)
 		}
 	}
 	for k, o := range now.floating {
