@@ -114,6 +114,14 @@ func TestSeveralInterfaces(t *testing.T) {
 			}
 			l.must(t, "detach", "--run-dir", l.RunDir, "--node", node, p+"/gate")
 		}
+		args := []string{"attach", "--run-dir", l.RunDir, "--node", "n1", "--tap", "--tap-owner", "nobody", "-p", p, "--network", "front", "--network", "back", "--name", "vm"}
+		if out := l.must(t, args...); strings.Count(out, "tap on this node; MAC 02:") != 2 {
+			t.Errorf("taps: %s", out)
+		}
+		if out, err := exec.Command("ip", "-n", "moire-t-n1", "tuntap").CombinedOutput(); err != nil || strings.Count(string(out), "tap persist user") != 2 {
+			t.Errorf("taps: %v: %s", err, out)
+		}
+		l.must(t, "detach", "--run-dir", l.RunDir, "--node", "n1", p+"/vm")
 		if out, err := l.several(t, "n1", p, "intruder", netns, q+"/closed"); err == nil || !strings.Contains(out, "consent") {
 			t.Errorf("a Network that does not consent: %v: %s", err, out)
 		}
