@@ -42,6 +42,7 @@ func (d *Datapath) Dump(w io.Writer) error {
 		})
 		d.dumpServices(w)
 		d.dumpChains(w)
+		d.dumpOutside(w)
 		d.dumpPolicy(w)
 		return d.dumpSessions(w)
 	})
@@ -136,4 +137,22 @@ func lines[K, V comparable](w io.Writer, rows map[K]V, line func(K, V) string) {
 	if len(out) > 0 {
 		fmt.Fprintln(w, strings.Join(out, "\n"))
 	}
+}
+
+func (d *Datapath) dumpOutside(w io.Writer) {
+	lines(w, d.tables.exits.rows, func(k uint32, v bpf.MoireExit) string {
+		return fmt.Sprintf("exit %d node=%d as=%s,%s given=%d", k, v.Node, ipOf(v.As[0]), ipOf(v.As[1]), v.Given)
+	})
+	lines(w, d.tables.masquerades.rows, func(k bpf.MoireAddrKey, v bpf.MoireMasquerade) string {
+		return fmt.Sprintf("masquerade %d/%s node=%d as=%s", k.Vni, ipOf(k.Addr), v.Node, ipOf(v.As))
+	})
+	lines(w, d.tables.fronts.rows, func(k bpf.MoireAddr, v bpf.MoireFront) string {
+		return fmt.Sprintf("front %s kind=%d node=%d", ipOf(k), v.Kind, v.Node)
+	})
+	lines(w, d.tables.hostPorts.rows, func(k bpf.MoireHostPortKey, _ uint32) string {
+		return fmt.Sprintf("host-port %d proto=%d port=%d bits=%d", k.Vni, k.Proto, uint16(k.Port[0])<<8|uint16(k.Port[1]), k.Bits)
+	})
+	lines(w, d.tables.watches.rows, func(k uint32, v bpf.MoireWatch) string {
+		return fmt.Sprintf("watch %d id=%x flags=%x", k, v.Id, v.Flags)
+	})
 }

@@ -3,11 +3,12 @@ package datapath
 import (
 	"fmt"
 	"math/bits"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/snapshot"
@@ -52,10 +53,6 @@ func (d *Datapath) wantOutside(w *want, s *snapshot.Snapshot, numbers map[string
 		}
 		out.fronts[addrOf(a)] = bpf.MoireFront{Kind: frontExternal, Node: n}
 	}
-	own, err := d.ownAddresses(out.held)
-	if err != nil {
-		return nil, err
-	}
 	for vni, e := range s.Exits {
 		row, ok := d.exitRow(&e, numbers)
 		if !ok {
@@ -79,6 +76,10 @@ func (d *Datapath) wantOutside(w *want, s *snapshot.Snapshot, numbers map[string
 	}
 	if len(out.exits)+len(out.fronts)+len(out.masquerades) == 0 {
 		return out, nil
+	}
+	own, err := d.ownAddresses(out.held)
+	if err != nil {
+		return nil, err
 	}
 	for _, n := range s.Nodes {
 		out.hosts[addrOf(n.Address.Unmap())] = 0
@@ -140,31 +141,19 @@ type ownAddresses struct {
 
 func (d *Datapath) ownAddresses(held map[netip.Addr]bool) (own ownAddresses, err error) {
 	own.source[family(d.cfg.Address)] = d.cfg.Address
-	all, err := net.Interfaces()
+	all, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return own, fmt.Errorf("list interfaces: %w", err)
+		return own, fmt.Errorf("list addresses: %w", err)
 	}
-	for _, i := range all {
-		if strings.HasPrefix(i.Name, hostPrefix) {
+	for _, a := range all {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		if ip = ip.Unmap(); held[ip] {
 			continue
 		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it went away meanwhile
-		}
-		for _, a := range addrs {
-			p, ok := a.(*net.IPNet)
-			if !ok {
-				continue
-			}
-			ip, _ := netip.AddrFromSlice(p.IP)
-			if ip = ip.Unmap(); held[ip] {
-				continue
-			}
-			own.all = append(own.all, ip)
-			if f := family(ip); i.Index == d.uplink.Index && !own.source[f].IsValid() && ip.IsGlobalUnicast() {
-				own.source[f] = ip
-			}
+		own.all = append(own.all, ip)
+		speaks := a.Flags&(unix.IFA_F_DEPRECATED|unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 && ip.IsGlobalUnicast()
+		if f := family(ip); a.LinkIndex == d.uplink.Index && speaks && !own.source[f].IsValid() {
+			own.source[f] = ip
 		}
 	}
 	return own, nil

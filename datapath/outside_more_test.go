@@ -119,6 +119,18 @@ func TestOutsideHosts(t *testing.T) {
 			t.Errorf("the other tenant reaches %s", to)
 		}
 	}
+	// Never what nodes say to each other, whatever is open.
+	w.change = exitsOf(snapshot.Exit{VNI: 100, Hosts: []snapshot.HostPort{{Protocol: policy.UDP, Last: 65535}}})
+	w.apply()
+	inNetns(t, "moire-dp-acme-web", func() error {
+		c, err := net.Dial("udp", "192.168.77.2:4789")
+		if err == nil {
+			c.Write(make([]byte, 60))
+			c.Close()
+		}
+		return err
+	})
+	w.nodes["a"].find("VXLAN of a Workload", func(r record.Record) bool { return r.Drop == "host-closed" && r.Destination.Port == 4789 })
 	w.nodes["a"].find("host-closed", func(r record.Record) bool { return r.Drop == "host-closed" && r.Destination.Port == 8 })
 }
 

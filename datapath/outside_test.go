@@ -162,6 +162,11 @@ func exitsOf(exits ...snapshot.Exit) func(*snapshot.Snapshot) {
 func TestOutside(t *testing.T) {
 	w := outsiders(t)
 	w.change = exitsOf(snapshot.Exit{VNI: 100}, snapshot.Exit{VNI: 200})
+	soon := time.Now().Add(time.Minute)
+	w.captures = map[string]snapshot.Capture{
+		"mine":   {ID: "mine", VNIs: []snapshot.VNI{100}, Workload: "acme/web", B: netip.MustParseAddr("192.168.77.3"), Until: soon, Packets: 500, Length: 60},
+		"theirs": {ID: "theirs", VNIs: []snapshot.VNI{300}, Until: soon, Packets: 500, Length: 60},
+	}
 	w.apply()
 	a := w.nodes["a"]
 	a.record()
@@ -189,6 +194,14 @@ func TestOutside(t *testing.T) {
 		for _, tenant := range []string{"acme", "other"} {
 			sh(t, "ip netns exec moire-dp-%s-web ping -c 2 -i 0.2 -W 1 %s", tenant, to)
 		}
+	}
+	for _, where := range []string{"from-workload", "to-outside", "from-outside", "to-workload"} {
+		if c := a.sights("mine", where, anything); c.VNI != 100 {
+			t.Errorf("%+v", c)
+		}
+	}
+	if a.sightings("theirs") > 0 {
+		t.Error("somebody else saw it")
 	}
 	r := a.find("with a translated source", func(r record.Record) bool {
 		return r.Kind == record.Started && r.Protocol == "tcp" && r.TranslatedSource != ""

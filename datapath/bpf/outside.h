@@ -155,6 +155,8 @@ step int beyond(struct packet *p, struct session *t)
 		return r;
 	if (bpf_map_lookup_elem(&hosts, resp) && !opens(vni, p->key.proto, rport))
 		return R_HOST_CLOSED;
+	if (p->key.proto == PROTO_UDP && rport == VXLAN_PORT) // nobody speaks as a node
+		return R_HOST_CLOSED;
 	t->identity[1] = 0;
 	t->set[1] = 0;
 	__builtin_memset(&t->hop[1], 0, sizeof(t->hop[1]));
