@@ -38,6 +38,9 @@ func Cleanup(runDir, node string) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)
 	}
+	if err := returnLoopback(filepath.Join(runDir, "bpf", node)); err != nil {
+		return fmt.Errorf("clean up node %s: %w", node, err)
+	}
 	if err := removeExternals(); err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)
 	}

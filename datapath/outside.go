@@ -5,8 +5,11 @@ import (
 	"math/bits"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -206,6 +209,9 @@ func portKeys(p snapshot.HostPort) []bpf.MoireHostPortKey {
 
 func (d *Datapath) growOutside(out *wantedOutside) error {
 	t := d.tables
+	if err := d.lendLoopback(out); err != nil {
+		return err
+	}
 	for _, grow := range []func() error{
 		func() error { return t.outlook.grow(out.outlook) },
 		func() error { return t.hosts.grow(out.hosts) },
@@ -219,11 +225,55 @@ func (d *Datapath) growOutside(out *wantedOutside) error {
 		}
 	}
 	d.outside = len(out.outlook) > 0
-	if !d.outside {
-		return nil
+	return nil
+}
+
+const acceptLocal = "/proc/sys/net/ipv4/conf/lo/accept_local"
+
+// lendLoopback: what is for the node itself comes over the loopback from its own
+// address. The table remembers whether that was allowed before.
+func (d *Datapath) lendLoopback(out *wantedOutside) error {
+	row, on := out.outlook[0]
+	old := d.tables.outlook.rows[0]
+	if !on {
+		if old.Lent == 0 {
+			return nil
+		}
+		if err := writeSetting("ipv4", "lo", "accept_local", "0"); err != nil {
+			return err
+		}
+		old.Lent = 0
+		return d.tables.outlook.put(0, old)
 	}
-	// What is for the node itself comes over the loopback from its own address.
+	if b, err := os.ReadFile(acceptLocal); old.Lent != 0 || err == nil && strings.TrimSpace(string(b)) == "0" {
+		row.Lent = 1
+		out.outlook[0] = row
+	}
 	return writeSetting("ipv4", "lo", "accept_local", "1")
+}
+
+// returnLoopback makes accept_local what it was before the node, whose tables
+// are in dir.
+func returnLoopback(dir string) error {
+	pins, err := filepath.Glob(filepath.Join(dir, "layout-*", "outlooks"))
+	if err != nil {
+		return err
+	}
+	for _, pin := range pins {
+		m, err := ebpf.LoadPinnedMap(pin, nil)
+		if err != nil {
+			continue // not ours to read: of an agent of another shape
+		}
+		var row bpf.MoireOutlook
+		err = m.Lookup(uint32(0), &row)
+		m.Close()
+		if err == nil && row.Lent != 0 {
+			if err := writeSetting("ipv4", "lo", "accept_local", "0"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (d *Datapath) shrinkOutside(out *wantedOutside) error {

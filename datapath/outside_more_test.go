@@ -131,6 +131,11 @@ func TestOutsideHosts(t *testing.T) {
 		return err
 	})
 	w.nodes["a"].find("VXLAN of a Workload", func(r record.Record) bool { return r.Drop == "host-closed" && r.Destination.Port == 4789 })
+	w.change = nil
+	w.apply()
+	if v := sh(t, "ip netns exec moire-dp-a cat %s", acceptLocal); v != "0\n" {
+		t.Errorf("accept_local of the loopback stays %s", v)
+	}
 	w.nodes["a"].find("host-closed", func(r record.Record) bool { return r.Drop == "host-closed" && r.Destination.Port == 8 })
 }
 

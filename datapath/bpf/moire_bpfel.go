@@ -240,7 +240,7 @@ type MoireOutlook struct {
 	Last      uint16
 	HostFirst uint16
 	HostLast  uint16
-	_         [4]byte
+	Lent      uint32
 }
 
 type MoirePolicyKey struct {

@@ -21,6 +21,7 @@ struct outlook { // one row
 	u32 mtu;	   // of the uplink
 	u16 first, last;   // ports, in host order, for sessions under our own address
 	u16 host_first, host_last; // what the host takes for its own
+	u32 lent;		   // the agent switched accept_local of the loopback on
 };
 
 struct exit { // of a network
