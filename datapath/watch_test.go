@@ -141,6 +141,7 @@ func TestTrace(t *testing.T) {
 	a.record()
 	b.record()
 	w.decide(12, policy.Ingress, nothing)
+	w.tap("a", "acme", "vm", 100, snapshot.MAC{2, 0, 0, 0, 0, 0x77}, "10.1.0.9")
 	probe := func(id, src, dst string, proto uint8) snapshot.Capture {
 		c := snapshot.Capture{
 			ID: id, Trace: true, VNIs: []snapshot.VNI{100}, Until: time.Now().Add(time.Minute), Packets: 20, Protocol: proto,
@@ -153,6 +154,7 @@ func TestTrace(t *testing.T) {
 		"far":  probe("far", "10.1.0.2", "10.1.0.4", policy.TCP),
 		"far6": probe("far6", "fd10:1::2", "fd10:1::4", policy.UDP),
 		"ping": probe("ping", "fd10:1::2", "fd10:1::4", policy.ICMP),
+		"tap":  probe("tap", "10.1.0.9", "10.1.0.4", policy.UDP),
 		"no":   probe("no", "10.1.0.2", "10.1.0.3", policy.TCP),
 		"none": probe("none", "10.1.0.2", "10.1.0.77", policy.UDP),
 	}
@@ -168,6 +170,10 @@ func TestTrace(t *testing.T) {
 	if s := a.sights("far", "from-workload", anything); s.Text != "tcp 10.1.0.2:45000 -> 10.1.0.4:7" || s.Data != nil {
 		t.Errorf("%+v", s)
 	}
+	if s := a.sights("tap", "to-node", anything); s.Text != "udp 10.1.0.9:45000 -> 10.1.0.4:7" {
+		t.Errorf("%+v", s)
+	}
+	b.sights("tap", "to-workload", anything)
 	if s := a.sights("no", "drop", anything); s.Rule != "isolated/acme/x" {
 		t.Errorf("%+v", s)
 	}
