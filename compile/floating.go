@@ -59,12 +59,12 @@ func compileFloating(facts floatFacts) *floating {
 		f.problems = append(f.problems, about(codeNoNetwork, f.name(), "spec.pool.network", "Network "+poolOf(facts.float).String()+" does not exist", "create it or correct the name"))
 		return f
 	}
-	i := slices.IndexFunc(pool.vips, func(v vip) bool { return v.kind == KindFloatingIP && v.key == f.key })
-	if i < 0 {
+	addrs := pool.vipsOf[vipOwner{KindFloatingIP, f.key}]
+	if len(addrs) == 0 {
 		f.message = "waiting for an address"
 		return f
 	}
-	f.addr = snapshot.Addr{VNI: pool.row.VNI, IP: pool.vips[i].addr}
+	f.addr = snapshot.Addr{VNI: pool.row.VNI, IP: addrs[0]}
 	switch {
 	case pool.facts.network.Spec.External && pool.facts.project.missing == "":
 		f.addr.VNI = snapshot.Outside

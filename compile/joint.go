@@ -70,9 +70,10 @@ type joint struct {
 	checks      []placedCheck
 	loose       []snapshot.Endpoint // of other Networks, sorted by address
 	nodeNames   []string            // named by any of the rows, sorted
-	states      []serviceState
-	problems    []v1alpha1.Problem
-	fates       []policyFate
+	// states are the backends of each Service: whether they get new sessions.
+	states   map[Key]map[string]bool
+	problems []v1alpha1.Problem
+	fates    []policyFate
 }
 
 // standing is what one node gets of a joint.
@@ -99,7 +100,7 @@ func (d *jointDraft) problem(p v1alpha1.Problem) { d.problems = append(d.problem
 
 // compileJoint computes the joint result of one Network. old may be nil.
 func (c *Compiler) compileJoint(f *jointFacts, old *joint) *joint {
-	d := &jointDraft{c: c, joint: &joint{facts: f, hosts: map[string]*standing{}}}
+	d := &jointDraft{c: c, joint: &joint{facts: f, hosts: map[string]*standing{}, states: map[Key]map[string]bool{}}}
 	base := f.base
 	for node, h := range base.hosts {
 		d.hosts[node] = &standing{base: h, member: base.live && h.member}

@@ -28,7 +28,7 @@ type result struct {
 	problems      []v1alpha1.Problem
 	used          []policy.Identity // by Workloads of the Network, sorted
 	space         space
-	vips          []vip // in force, sorted by address
+	vipsOf        map[vipOwner][]netip.Addr // in force, sorted
 	addresses     []AddressNeed
 	// byWorkload finds endpoints; made when first asked for.
 	byWorkload map[Key][]int
@@ -74,6 +74,7 @@ type draft struct {
 	// ones that they wait for.
 	given  map[netip.Addr]vip
 	taken  map[netip.Addr]string // owners by status.taken
+	needed map[netip.Addr]bool   // by d.addresses
 	kept   []netip.Addr
 	judged []judged
 	// named are the addresses that declared Workloads name.
@@ -102,8 +103,8 @@ type judged struct {
 
 // compileNetwork computes the result of one Network.
 func (c *Compiler) compileNetwork(f *facts) *result {
-	d := &draft{c: c, f: f, result: &result{facts: f, hosts: map[string]*hosting{}},
-		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]Key{}, who: map[policy.Identity]bool{}, given: map[netip.Addr]vip{}, taken: map[netip.Addr]string{}}
+	d := &draft{c: c, f: f, result: &result{facts: f, hosts: map[string]*hosting{}, vipsOf: map[vipOwner][]netip.Addr{}},
+		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]Key{}, who: map[policy.Identity]bool{}, given: map[netip.Addr]vip{}, taken: map[netip.Addr]string{}, needed: map[netip.Addr]bool{}}
 	if f.network != nil {
 		d.space = spaceOf(&f.network.Spec)
 		d.vni = snapshot.VNI(f.network.Status.VNI)

@@ -30,13 +30,6 @@ type places struct {
 	zones      map[string]string // of nodes
 }
 
-// serviceState is what one Network knows of a Service.
-type serviceState struct {
-	key Key
-	// backends by name: whether it gets new sessions.
-	backends map[string]bool
-}
-
 // services makes the rows of the Services of the Network and of linked ones.
 func (d *jointDraft) services() {
 	base := d.facts.base
@@ -69,13 +62,7 @@ func (d *jointDraft) services() {
 
 // addressesOf are those that the Service has in the Network.
 func addressesOf(r *result, s *v1alpha1.Service) []netip.Addr {
-	var out []netip.Addr
-	for _, v := range r.vips {
-		if v.kind == KindService && v.key == (Key{s.Namespace, s.Name}) {
-			out = append(out, v.addr)
-		}
-	}
-	return out
+	return r.vipsOf[vipOwner{KindService, Key{s.Namespace, s.Name}}]
 }
 
 func (d *jointDraft) places() *places {
@@ -110,11 +97,11 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 	all := d.backends(p, s, of)
 	if of == d.facts.base {
 		d.serviceProblems(s, all)
-		state := serviceState{key: Key{s.Namespace, s.Name}, backends: map[string]bool{}}
+		state := make(map[string]bool, len(all))
 		for _, b := range all {
-			state.backends[b.name] = state.backends[b.name] || !b.leaves && !b.out
+			state[b.name] = state[b.name] || !b.leaves && !b.out
 		}
-		d.states = append(d.states, state)
+		d.states[Key{s.Namespace, s.Name}] = state
 	}
 	for _, addr := range vips {
 		addr = seenAs(ts, addr)

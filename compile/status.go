@@ -87,10 +87,8 @@ func (r *result) addressesFor(kind string, k Key) []string {
 			v4 = append(v4, text)
 		}
 	}
-	for _, v := range r.vips {
-		if v.kind == kind && v.key == k {
-			note(v.addr.Is6(), v.addr.String())
-		}
+	for _, a := range r.vipsOf[vipOwner{kind, k}] {
+		note(a.Is6(), a.String())
 	}
 	for _, n := range r.addresses {
 		if n.Kind == kind && n.Key == k {
@@ -116,12 +114,8 @@ func (m *memory) serviceStatus(k Key, o *v1alpha1.Service) ServiceStatus {
 		for _, a := range r.addressesFor(KindService, k) {
 			s.Addresses = append(s.Addresses, v1alpha1.ServiceAddress{Network: n.Network, Address: a})
 		}
-		for _, state := range j.states {
-			if state.key == k {
-				for name, well := range state.backends {
-					backends[name] = backends[name] || well
-				}
-			}
+		for name, well := range j.states[k] {
+			backends[name] = backends[name] || well
 		}
 	}
 	well := 0

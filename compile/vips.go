@@ -23,6 +23,12 @@ type vip struct {
 
 func (v vip) String() string { return v.kind + " " + v.key.String() }
 
+// vipOwner is who may have an address of each family.
+type vipOwner struct {
+	kind string
+	key  Key
+}
+
 // wish is what one Service or FloatingIP wants of the Network.
 type wish struct {
 	kind, field string
@@ -142,6 +148,7 @@ func (d *draft) givenVIPs() {
 				continue
 			}
 			d.given[a] = vip{w.kind, w.key, a}
+			d.vipsOf[vipOwner{w.kind, w.key}] = append(d.vipsOf[vipOwner{w.kind, w.key}], a)
 			d.kept = append(d.kept, a)
 			if owner := d.owner(a); owner != (Key{}) {
 				d.problem(about(codeInUse, workloadName(owner), "", fmt.Sprintf("%s is the address of %s", a, d.given[a]), "choose another address"))
@@ -152,8 +159,8 @@ func (d *draft) givenVIPs() {
 
 // familyOf is the address of the family that the wish has; invalid: none.
 func (d *draft) familyOf(w wish, v6 bool) netip.Addr {
-	for a, v := range d.given {
-		if v.kind == w.kind && v.key == w.key && a.Is6() == v6 {
+	for _, a := range d.vipsOf[vipOwner{w.kind, w.key}] {
+		if a.Is6() == v6 {
 			return a
 		}
 	}
@@ -198,10 +205,9 @@ func (d *draft) wishedVIPs() {
 			d.wishAny(w, pool, v6)
 		}
 	}
-	for a, v := range d.given {
-		d.vips = append(d.vips, vip{v.kind, v.key, a})
+	for _, addrs := range d.vipsOf {
+		slices.SortFunc(addrs, netip.Addr.Compare)
 	}
-	slices.SortFunc(d.vips, func(a, b vip) int { return a.addr.Compare(b.addr) })
 }
 
 // wishNamed asks for an address that spec names.
@@ -221,7 +227,7 @@ func (d *draft) wishNamed(w wish, a netip.Addr, i int) {
 		by = workloadName(owner)
 	} else if c, is := d.claims[a]; is {
 		by = "Workload " + c.workload + " on node " + c.node
-	} else if slices.ContainsFunc(d.addresses, func(n AddressNeed) bool { return n.Address == a }) {
+	} else if d.needed[a] {
 		by = "another Service or FloatingIP that comes first"
 	} else if d.taken[a] != w.owner() {
 		by = d.taken[a]
@@ -236,6 +242,11 @@ func (d *draft) wishNamed(w wish, a netip.Addr, i int) {
 			"wait for the node, or list the address in spec.services or spec.static of the Network before it is needed"))
 		return
 	}
+	d.need(w, a)
+}
+
+func (d *draft) need(w wish, a netip.Addr) {
+	d.needed[a] = true
 	d.addresses = append(d.addresses, AddressNeed{Kind: w.kind, Key: w.key, Network: d.f.key, Address: a})
 }
 
@@ -264,7 +275,7 @@ func (d *draft) wishAny(w wish, free *ranges, v6 bool) {
 	}
 	*free = free.minus(single([]netip.Addr{a}))
 	d.kept = append(d.kept, a)
-	d.addresses = append(d.addresses, AddressNeed{Kind: w.kind, Key: w.key, Network: d.f.key, Address: a})
+	d.need(w, a)
 }
 
 // firstPrefix is the first of the family that the Network declares.
