@@ -2,12 +2,14 @@ package datapath_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"slices"
 	"testing"
 
+	"moire.dev/moire/datapath"
 	"moire.dev/moire/datapath/proving"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
@@ -112,6 +114,7 @@ func randomWorld(r *rand.Rand) differential {
 	for i, p := range peers {
 		add("there", fmt.Sprint("peer", i), netip.MustParseAddr(p), policy.Identity(r.IntN(7)))
 	}
+	d.link(r, s, add)
 	for dir, set := range d.sets {
 		s.Policies[snapshot.PolicyKey{VNI: vni, Identity: 100, Direction: dir}] = set
 	}
@@ -119,9 +122,54 @@ func randomWorld(r *rand.Rand) differential {
 	return d
 }
 
+const linkedVNI = 4243
+
+// strangers are in a linked Network, where they have other addresses than the
+// ones that they are seen under.
+var strangers = map[string]string{"10.0.0.7": "172.16.0.7", "10.1.0.7": "10.200.0.1", "fd00::7": "fdee::7"}
+
+// link joins a Network whose Workloads me sees, and they me, translated.
+func (d *differential) link(r *rand.Rand, s *snapshot.Snapshot, add func(string, string, netip.Addr, policy.Identity)) {
+	s.Networks[linkedVNI] = snapshot.Network{VNI: linkedVNI, Project: "q", Name: "m", Prefixes: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("10.200.0.0/24"), netip.MustParsePrefix("fdee::/16")}}
+	see := func(vni snapshot.VNI, as netip.Addr, home snapshot.Addr, like snapshot.Endpoint) {
+		like.Addr, like.Home = snapshot.Addr{VNI: vni, IP: as}, home
+		s.Endpoints[like.Addr] = like
+	}
+	for as, at := range strangers {
+		home := snapshot.Addr{VNI: linkedVNI, IP: netip.MustParseAddr(at)}
+		e := snapshot.Endpoint{Addr: home, Project: "q", Workload: "stranger", Node: "there", Identity: policy.Identity(r.IntN(7)), MAC: snapshot.MAC{2, 0, 0, 0, 9, 1}}
+		s.Endpoints[home] = e
+		see(vni, netip.MustParseAddr(as), home, e)
+	}
+	for at, as := range map[netip.Addr]string{me4: "172.31.0.1", me6: "fdee::1"} {
+		home := snapshot.Addr{VNI: vni, IP: at}
+		see(linkedVNI, netip.MustParseAddr(as), home, s.Endpoints[home])
+	}
+}
+
+// askLinked asks about a packet to or from a stranger, as its sender sends it;
+// what is translated on the way has checksums that are right.
+func (d *differential) askLinked(n *proving.Node, dir policy.Direction, p proving.Packet, peer netip.Addr) (datapath.Judgement, error) {
+	if dir == policy.Egress {
+		return n.Ask(vni, p)
+	}
+	p.Src = netip.MustParseAddr(strangers[peer.String()])
+	p.Dst = netip.MustParseAddr(map[bool]string{true: "172.31.0.1", false: "fdee::1"}[peer.Is4()])
+	j, err := n.Ask(linkedVNI, p)
+	if err != nil || !j.Allow {
+		return j, err
+	}
+	seen, err := proving.Read(j.Packet)
+	if err == nil && (seen.Src != peer || seen.Dst != map[bool]netip.Addr{true: me4, false: me6}[peer.Is4()] ||
+		(p.Protocol != policy.SCTP && p.Protocol != 47 && !seen.ChecksumOK)) {
+		err = fmt.Errorf("%+v arrives as %+v", p, seen)
+	}
+	return j, err
+}
+
 // disagreement asks the kernel and the decision code about one random packet.
 func (d *differential) disagreement(r *rand.Rand, n *proving.Node, port uint16) (string, error) {
-	peer := netip.MustParseAddr(one(r, peers))
+	peer := netip.MustParseAddr(one(r, append(slices.Sorted(maps.Keys(strangers)), peers...)))
 	me := me4
 	if peer.Is6() {
 		me = me6
@@ -145,7 +193,13 @@ func (d *differential) disagreement(r *rand.Rand, n *proving.Node, port uint16) 
 		q.Port = 0
 	}
 	want := set.Decide(q)
-	got, err := n.Ask(vni, p)
+	ask := n.Ask
+	if strangers[peer.String()] != "" {
+		ask = func(_ snapshot.VNI, p proving.Packet) (datapath.Judgement, error) {
+			return d.askLinked(n, dir, p, peer)
+		}
+	}
+	got, err := ask(vni, p)
 	if err != nil {
 		return "", err
 	}

@@ -117,7 +117,7 @@ func (p Packet) transport() []byte {
 	if at >= 0 {
 		sum := uint32(0)
 		if p.protocol() != policy.ICMP {
-			sum = pseudo(p.Src, p.Dst, p.protocol(), len(h))
+			sum = PseudoSum(p.Src, p.Dst, p.protocol(), len(h))
 		}
 		binary.BigEndian.PutUint16(h[at:], Checksum(sum, h))
 	}
@@ -138,8 +138,8 @@ func (p Packet) icmpType() uint8 {
 	return 128
 }
 
-// pseudo is the sum of the pseudo header.
-func pseudo(src, dst netip.Addr, proto uint8, length int) uint32 {
+// PseudoSum is the sum of the pseudo header.
+func PseudoSum(src, dst netip.Addr, proto uint8, length int) uint32 {
 	sum := uint32(proto) + uint32(length)
 	for _, b := range [][]byte{src.AsSlice(), dst.AsSlice()} {
 		for i := 0; i+1 < len(b); i += 2 {

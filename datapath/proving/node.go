@@ -137,14 +137,42 @@ func stateOf(s *snapshot.Snapshot) datapath.State {
 		}
 		renamed.Endpoints[a] = e
 	}
+	renamed.Chains = make(map[snapshot.ChainKey]snapshot.Chain, len(s.Chains))
+	for k, c := range s.Chains {
+		c.Hops = slices.Clone(c.Hops)
+		for i := range c.Hops {
+			c.Hops[i].Node = renamedNode(s, c.Hops[i].Node)
+		}
+		renamed.Chains[k] = c
+	}
+	renamed.Services = make(map[snapshot.ServiceKey]snapshot.Service, len(s.Services))
+	for k, v := range s.Services {
+		v.Backends, v.Leaving = renamedBackends(s, v.Backends), renamedBackends(s, v.Leaving)
+		renamed.Services[k] = v
+	}
 	return datapath.State{Snapshot: &renamed, Locals: localsOf(&renamed)}
+}
+
+func renamedNode(s *snapshot.Snapshot, node string) string {
+	if node == s.Node {
+		return "proving"
+	}
+	return node
+}
+
+func renamedBackends(s *snapshot.Snapshot, backends []snapshot.Backend) []snapshot.Backend {
+	out := slices.Clone(backends)
+	for i := range out {
+		out[i].Node = renamedNode(s, out[i].Node)
+	}
+	return out
 }
 
 // localsOf gives every Workload of the node one interface per Network.
 func localsOf(s *snapshot.Snapshot) []datapath.Local {
 	byKey := map[snapshot.AttachmentKey]*datapath.Local{}
 	for _, e := range s.Endpoints {
-		if e.Node != s.Node {
+		if e.Node != s.Node || e.Home.IP.IsValid() {
 			continue
 		}
 		k := snapshot.AttachmentKey{Project: e.Project, Workload: e.Workload, Network: s.Networks[e.Addr.VNI].Name}

@@ -17,8 +17,8 @@ type Seen struct {
 	// SrcPort and DstPort of TCP, UDP and SCTP; type<<8|code and id of ICMP;
 	// operation of ARP.
 	SrcPort, DstPort uint16
-	// ChecksumOK: the IPv4 header's and ICMP's checksums are right. UDP and
-	// TCP are not checked.
+	// ChecksumOK: the checksums of the IPv4 header and of ICMP, UDP (or it has
+	// none) and TCP are right.
 	ChecksumOK bool
 	// Payload after the first 8 bytes of the transport header; of ARP, the
 	// sender's MAC.
@@ -73,7 +73,15 @@ func read4(s Seen, b []byte) (Seen, error) {
 	s.Dst, _ = netip.AddrFromSlice(b[16:20])
 	s.Protocol = b[9]
 	s.ChecksumOK = Checksum(0, b[:head]) == 0
-	return readTransport(s, b[head:s.Length], 0)
+	sum := uint32(0)
+	if s.Protocol != 1 {
+		sum = PseudoSum(s.Src, s.Dst, s.Protocol, s.Length-head)
+	}
+	s, err := readTransport(s, b[head:s.Length], sum)
+	if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 { // a part: its checksum cannot be known
+		s.ChecksumOK = Checksum(0, b[:head]) == 0
+	}
+	return s, err
 }
 
 func read6(s Seen, b []byte) (Seen, error) {
@@ -89,7 +97,7 @@ func read6(s Seen, b []byte) (Seen, error) {
 	s.Dst, _ = netip.AddrFromSlice(b[24:40])
 	s.Protocol = b[6]
 	s.ChecksumOK = true
-	return readTransport(s, b[40:s.Length], pseudo(s.Src, s.Dst, s.Protocol, body))
+	return readTransport(s, b[40:s.Length], PseudoSum(s.Src, s.Dst, s.Protocol, body))
 }
 
 func readTransport(s Seen, b []byte, sum uint32) (Seen, error) {
@@ -100,6 +108,9 @@ func readTransport(s Seen, b []byte, sum uint32) (Seen, error) {
 	if s.Protocol == 1 || s.Protocol == icmp6 {
 		s.ChecksumOK = s.ChecksumOK && Checksum(sum, b) == 0
 		s.DstPort = binary.BigEndian.Uint16(b[4:])
+	}
+	if s.Protocol == 6 || s.Protocol == 17 && binary.BigEndian.Uint16(b[6:]) != 0 {
+		s.ChecksumOK = s.ChecksumOK && Checksum(sum, b) == 0
 	}
 	s.Payload = b[8:]
 	return s, nil
