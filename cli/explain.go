@@ -26,6 +26,7 @@ type explainFlags struct {
 	port      int
 	protocol  string
 	network   string
+	name      string
 	ipv6      bool
 	files     []string
 	recursive bool
@@ -40,19 +41,24 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Say what happens to a packet, and which rule decides",
 		Long: `Say what happens to a packet: allow or deny, every step, and the rule or the
 default that decides, with the object that it comes from. The same code decides
-in the kernel's tables. With -f the intent of files is asked instead of a server.
+in the kernel's tables. Where a hash chooses, among the backends of a Service or
+the instances of a function, all ways are told, and what depends on the choice.
+With -f the intent of files is asked instead of a server.
 Exit code 0 whatever the answer; with --exit-code 1 for deny.
 
 For the fields of a kind see: kubectl explain network.spec`,
 		Example: `  moire explain --from shop/web --to shop/db --port 5432
   moire explain --from shop/web --to 10.0.0.12 --port 53 --proto udp -o json
+  moire explain --from shop/web --to "service shop/api" --port 80
+  moire explain --from shop/web --to api.example.com --port 443
   moire explain -f intent/ --from shop/web --to shop/db --port 5432`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.explain(c.Context(), f) },
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.from, "from", "", "source: PROJECT/WORKLOAD, WORKLOAD of the project, or an address")
-	fl.StringVar(&f.to, "to", "", "destination, written like --from")
+	fl.StringVar(&f.to, "to", "", "destination, written like --from; also a Service or FloatingIP, or a DNS name")
+	fl.StringVar(&f.name, "name", "", "DNS name for which the source was told the address --to")
 	fl.IntVar(&f.port, "port", 0, "destination port; icmp has none")
 	fl.StringVar(&f.protocol, "proto", "tcp", "tcp, udp, sctp or icmp")
 	fl.StringVar(&f.network, "network", "", "network, where both ends share several or an address is in several")
@@ -66,7 +72,7 @@ For the fields of a kind see: kubectl explain network.spec`,
 
 // question checks the flags.
 func (f *explainFlags) question(project string) (explain.Query, error) {
-	q := explain.Query{From: f.from, To: f.to, Project: project, Network: f.network, Protocol: strings.ToLower(f.protocol), IPv6: f.ipv6}
+	q := explain.Query{From: f.from, To: f.to, Project: project, Network: f.network, Name: f.name, Protocol: strings.ToLower(f.protocol), IPv6: f.ipv6}
 	const example = "write it like: moire explain --from shop/web --to shop/db --port 5432"
 	switch {
 	case f.from == "":
@@ -93,9 +99,13 @@ func checkEnd(flag, value, project string) error {
 	if _, err := netip.ParseAddr(value); err == nil {
 		return nil
 	}
+	value = bare(value)
 	owner, workload, found := strings.Cut(value, "/")
 	if !found {
 		owner, workload = project, value
+	}
+	if !found && flag == "--to" && strings.Contains(value, ".") && checkNames([]string{strings.TrimSuffix(value, ".")}) == nil {
+		return nil // a DNS name
 	}
 	if owner == "" {
 		return fault.Usagef("write "+flag+" PROJECT/"+value+", or give the project with -p", "%s %s: of which project?", flag, value)
@@ -104,6 +114,16 @@ func checkEnd(flag, value, project string) error {
 		return fault.Usagef("write PROJECT/WORKLOAD or an address", "%s %q is neither a workload nor an address", flag, value)
 	}
 	return nil
+}
+
+// bare is an end without the word for its kind.
+func bare(end string) string {
+	for _, kind := range []string{"workload ", "service ", "svc ", "floatingip ", "fip "} {
+		if rest, ok := strings.CutPrefix(end, kind); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return end
 }
 
 func (a *app) explain(ctx context.Context, f explainFlags) error {
@@ -158,7 +178,7 @@ func (a *app) explainServer(ctx context.Context, f explainFlags) (explain.Answer
 	}
 	project := client.Namespace
 	for _, end := range []string{f.from, f.to} {
-		if owner, _, found := strings.Cut(end, "/"); found {
+		if owner, _, found := strings.Cut(bare(end), "/"); found {
 			project = owner
 			break
 		}
@@ -172,6 +192,9 @@ func (a *app) explainServer(ctx context.Context, f explainFlags) (explain.Answer
 	}
 	if query.Network != "" {
 		v.Set("network", query.Network)
+	}
+	if query.Name != "" {
+		v.Set("name", query.Name)
 	}
 	if query.IPv6 {
 		v.Set("ipv6", "true")

@@ -50,7 +50,7 @@ func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // query reads the parameters.
 func query(r *http.Request, project string) (explain.Query, error) {
 	v := r.URL.Query()
-	q := explain.Query{From: v.Get("from"), To: v.Get("to"), Project: project, Network: v.Get("network"), Protocol: v.Get("protocol")}
+	q := explain.Query{From: v.Get("from"), To: v.Get("to"), Project: project, Network: v.Get("network"), Name: v.Get("name"), Protocol: v.Get("protocol")}
 	if q.Protocol == "" {
 		q.Protocol = v.Get("proto")
 	}

@@ -2,8 +2,11 @@ package explain_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"moire.dev/moire/explain"
@@ -234,5 +237,49 @@ func TestEverything(t *testing.T) {
 			a.Text(&b)
 			golden(t, filepath.Join("testdata", "words", name+".txt"), b.Bytes())
 		})
+	}
+}
+
+// TestUnseenIsNotTold: who may see only one project is never told a name, a
+// node, an identity or a rule of another, whatever is asked.
+func TestUnseenIsNotTold(t *testing.T) {
+	w := whole()
+	w.all(func(s *snapshot.Snapshot) {
+		for v, n := range s.Networks {
+			if n.Project == "bank" {
+				n.Domain = "bank-domain"
+				s.Networks[v] = n
+			}
+		}
+	})
+	sees := func(project string) bool { return project == "shop" }
+	n := 0
+	for a := range w["n1"].Endpoints {
+		for _, from := range []string{"shop/web", "shop/blue", "shop/cron", "shop/caller", "shop/fw"} {
+			for _, network := range []string{"", "front", "middle", "plain", "pool"} {
+				got := explain.Packet(explain.Query{From: from, To: a.IP.String(), Network: network, Port: 5432, Sees: sees}, w)
+				b, err := json.Marshal(got)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var text bytes.Buffer
+				got.Text(&text)
+				if strings.Contains(string(b)+text.String(), "bank") {
+					t.Errorf("%s -> %s in %q tells %s", from, a.IP, network, b)
+				}
+				if got.Error == "" {
+					n++
+				}
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d answers", n)
+	}
+	for _, to := range []string{"bank/db", "bank/none", "service bank/db", "db.bank.cloud.example"} {
+		a, b := explain.Packet(explain.Query{From: "shop/web", To: to, Port: 1, Sees: sees}, w), explain.Packet(explain.Query{From: "shop/web", To: strings.ReplaceAll(to, "db", "xx"), Port: 1, Sees: sees}, w)
+		if x, y := strings.ReplaceAll(fmt.Sprint(a), "db", "xx"), fmt.Sprint(b); x != y && !strings.Contains(to, ".") {
+			t.Errorf("%s is told apart from what is not there:\n%s\n%s", to, x, y)
+		}
 	}
 }

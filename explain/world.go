@@ -90,12 +90,15 @@ func (w *world) node(name string) snapshot.Node {
 	return snapshot.Node{Name: name}
 }
 
-// names lists the Networks of interfaces.
+// names lists the Networks of interfaces, as far as who asks may know them.
 func (w *world) names(es []snapshot.Endpoint) string {
 	var out []string
 	for _, e := range es {
-		n, _ := w.network(e.Addr.VNI)
-		out = append(out, n.Project+"/"+n.Name)
+		if n, _ := w.network(e.Addr.VNI); w.sees(n.Project) {
+			out = append(out, n.Project+"/"+n.Name)
+		} else {
+			out = append(out, "of another project")
+		}
 	}
 	return strings.Join(slices.Compact(out), ", ")
 }
