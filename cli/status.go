@@ -105,6 +105,9 @@ type statusOf struct {
 	RecordsLost int64      `json:"recordsLost"`
 	Workloads   int32      `json:"workloads"`
 	LastError   string     `json:"lastError,omitempty"`
+	Held        string     `json:"held,omitempty"`
+	Repairs     int64      `json:"repairs,omitempty"`
+	LastRepair  string     `json:"lastRepair,omitempty"`
 	Agent       string     `json:"agent,omitempty"`
 	Kernel      string     `json:"kernel,omitempty"`
 }
@@ -116,7 +119,7 @@ func statusLines(nodes []v1alpha1.Node) []statusOf {
 			Node: n.Name, Address: n.Spec.Address, State: n.Status.State,
 			Wanted: n.Status.Wanted, Acked: n.Status.Acked, Applied: n.Status.Applied,
 			RecordsLost: n.Status.RecordsLost, Workloads: n.Status.Workloads, LastError: n.Status.LastError,
-			Agent: n.Status.Agent, Kernel: n.Status.Kernel,
+			Held: n.Status.Held, Repairs: n.Status.Repairs, LastRepair: n.Status.LastRepair, Agent: n.Status.Agent, Kernel: n.Status.Kernel,
 		}
 		if s.State == "" && n.Spec.External {
 			s.State = v1alpha1.NodeExternal
@@ -172,6 +175,8 @@ func (a *app) judge(nodes []v1alpha1.Node) error {
 			a.say("%s is applying %s; look again in a moment with `moire status -w`", s.Node, short(s.Wanted))
 		case v1alpha1.NodeFailing:
 			a.say("%s cannot apply %s: %s", s.Node, short(s.Wanted), s.LastError)
+		case v1alpha1.NodeHeld:
+			a.say("%s waits for consent: %s", s.Node, s.Held)
 		case v1alpha1.NodeStale:
 			a.say("%s is away and goes on with what it has; look at its agent there with `moire check`", s.Node)
 		default:

@@ -316,7 +316,7 @@ func nodeStatus(n *v1alpha1.Node, w nodeWorld, st discovery.NodeState) v1alpha1.
 	switch {
 	case !w.connected():
 		s.State = v1alpha1.NodeStale
-	case s.LastError != "":
+	case s.LastError != "" && s.LastError != s.Held: // what is held is refused, too
 		s.State = v1alpha1.NodeFailing
 	case s.Held != "":
 		s.State = v1alpha1.NodeHeld
