@@ -47,7 +47,7 @@ type occupied struct {
 	owner  string
 }
 
-// lanes judges all Links. Of two that cannot be together, the first by project
+// judgeLanes judges all Links. Of two that cannot be together, the first by project
 // and name stays.
 func (m *memory) judgeLanes() map[Key]*lane {
 	out := make(map[Key]*lane, len(m.links))

@@ -55,7 +55,7 @@ func servers(texts []string) []netip.AddrPort {
 	return out
 }
 
-// unreadable says which servers of the Network's name service are none.
+// nameProblems says which servers of the Network's name service are none.
 func (d *draft) nameProblems() {
 	dns := d.f.network.Spec.DNS
 	if dns == nil {

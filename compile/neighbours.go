@@ -6,6 +6,7 @@ import (
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
 )
 
 // learnReach learns what connects Networks: Links, Services, FloatingIPs, which
@@ -46,17 +47,15 @@ func (m *memory) learnReach(in *Input) {
 	if !maps.EqualFunc(in.Resolved, m.resolved, slices.Equal) {
 		old := m.resolved
 		m.resolved = maps.Clone(in.Resolved)
-		for _, of := range []map[string]map[Key]bool{m.external} {
-			for name, services := range of {
-				was, had := old[name]
-				is, has := m.resolved[name]
-				if had == has && slices.Equal(was, is) {
-					continue
-				}
-				for k := range services {
-					m.touch(k.Project)
-					m.touchUsers(k)
-				}
+		for name, services := range m.external {
+			was, had := old[name]
+			is, has := m.resolved[name]
+			if had == has && slices.Equal(was, is) {
+				continue
+			}
+			for k := range services {
+				m.touch(k.Project)
+				m.touchUsers(k)
 			}
 		}
 	}
@@ -95,7 +94,7 @@ func serviceNames(p *v1alpha1.Policy) []Key {
 				continue
 			}
 			k := Key{peer.Project, peer.Service}
-			if k.Project == "" && tierOf(p) == 1 {
+			if k.Project == "" && tierOf(p) == policy.Project {
 				k.Project = p.Namespace
 			}
 			if k.Project == "*" {

@@ -257,7 +257,13 @@ func TestServiceLinked(t *testing.T) {
 	w.attach("n3", "shop", "api", "store/main", 2, "10.1.0.33")
 	w.consent("store", "main", "shop", "", "attach")
 	w.service("shop", "api", v1alpha1.ServiceSpec{Selector: app("api"), Networks: []v1alpha1.ServiceNetwork{{Network: "main", Addresses: []string{"10.0.0.60"}}}})
+	w.edit("store", "main", func(s *v1alpha1.NetworkSpec) { s.Outside = &v1alpha1.Outside{} })
+	w.service("store", "mail", v1alpha1.ServiceSpec{ExternalName: "mail.example.com"})
 	snaps, ps := w.settled()
+	want(t, "what is outside of the linked Network", rows(snaps["n1"], "mail"))
+	if got := rows(snaps["n2"], "mail"); len(got) != 2 {
+		t.Errorf("mail at home: %v", got)
+	}
 	if len(codes(ps)) != 0 && !slices.Equal(codes(ps), []string{codeTwoNodes}) {
 		t.Errorf("problems %v", ps)
 	}

@@ -95,6 +95,9 @@ func (d *jointDraft) places() *places {
 // it is seen as when that is another Network.
 func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []netip.Addr, ts []translation) {
 	all := d.backends(p, s, of)
+	if of != d.facts.base && s.Spec.Selector == nil && len(all) == 0 {
+		return // what is outside of the other Network is not reached from here
+	}
 	if of == d.facts.base {
 		d.serviceProblems(s, all)
 		state := make(map[string]bool, len(all))
