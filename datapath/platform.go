@@ -21,7 +21,8 @@ const (
 )
 
 // wantPresences adds the interfaces and endpoints of the node itself. Sessions
-// to and from them are not judged by Policies; they never leave the node.
+// to and from them are not judged by Policies; they never leave the node, but
+// for those of its feet.
 func (d *Datapath) wantPresences(w *want, s State) error {
 	health, err := d.rules.number(ruleHealth)
 	if err != nil {
@@ -60,7 +61,7 @@ func (d *Datapath) wantPresences(w *want, s State) error {
 			})
 		}
 	}
-	return nil
+	return d.wantFeet(w, s)
 }
 
 // isPlatform: the rule is not of any Policy, and its name is kept.

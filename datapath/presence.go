@@ -48,9 +48,10 @@ func PresenceDevice(vni snapshot.VNI) string { return fmt.Sprintf("n%d", uint32(
 type Presence struct {
 	node, file string
 
-	mu    sync.Mutex
-	home  *namespace // of the node
-	there *namespace // nil: not made yet
+	mu     sync.Mutex
+	home   *namespace // of the node
+	there  *namespace // nil: not made yet
+	number uint16     // of the node
 }
 
 // NewPresence is the presence of the node whose namespace this is; it makes
@@ -93,13 +94,17 @@ func (p *Presence) Do(f func() error) error {
 	return there.do(f)
 }
 
-// Grow makes what is missing or wrong, and takes nothing away: mtu has the
-// Networks, with the MTU of each in bytes. What is right stays untouched. It
-// returns the index of each interface inside: sockets must be made anew when
-// that is another than before.
-func (p *Presence) Grow(mtu map[snapshot.VNI]int) (map[snapshot.VNI]int, error) {
+// Grow makes what is missing or wrong, and takes nothing away. An interface is
+// usable after the Grow that follows Datapath.Grow, which sets the node's end
+// up: before, its own end stays down, for one that waits for its carrier loses
+// the first packets. mtu has the
+// Networks, with the MTU of each in bytes; number is the node's. What is right
+// stays untouched. It returns the index of each interface inside: sockets must
+// be made anew when that is another than before.
+func (p *Presence) Grow(mtu map[snapshot.VNI]int, number uint16) (map[snapshot.VNI]int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.number = number
 	if len(mtu) == 0 {
 		return nil, nil
 	}
@@ -156,7 +161,8 @@ func (p *Presence) grow(nl *netlink.Handle, mtu map[snapshot.VNI]int) (map[snaps
 		if l == nil {
 			return nil, fmt.Errorf("in network %d: the interface went away at once", vni)
 		}
-		if err := w.dress(vni, l); err != nil {
+		host := hosts[PresentIn(p.node, vni).Host]
+		if err := w.dress(vni, l, host != nil && host.Attrs().Flags&net.FlagUp != 0); err != nil {
 			return nil, fmt.Errorf("in network %d: %w", vni, err)
 		}
 		out[vni] = l.Attrs().Index

@@ -45,7 +45,13 @@ func TestPresenceRepair(t *testing.T) {
 	p := present(t)
 	grow := func() map[snapshot.VNI]int {
 		t.Helper()
-		got, err := p.Grow(presentIn)
+		if _, err := p.Grow(presentIn, 0x0102); err != nil {
+			t.Fatal(err)
+		}
+		for vni := range presentIn { // as Datapath does
+			sh(t, "ip -n moire-dp-present link set %s up", PresentIn("a", vni).Host)
+		}
+		got, err := p.Grow(presentIn, 0x0102)
 		if err != nil || len(got) != len(presentIn) {
 			t.Fatal(got, err)
 		}
@@ -53,11 +59,12 @@ func TestPresenceRepair(t *testing.T) {
 	}
 	first := grow()
 	look := func() string {
-		return inside(t, `ip -d addr | grep -v valid_lft | sed "s/NO-CARRIER,//;s/state [A-Z]*//"; ip route | sort; ip -6 route | sort; ip neigh | sort; ip -6 neigh | sort; cat /proc/sys/net/ipv4/conf/all/rp_filter`) +
-			sh(t, "ip -n moire-dp-present -d link")
+		const carrier = `sed "s/NO-CARRIER,//;s/,LOWER_UP//;s/state [A-Z]*//;s/ linkdown//"` // comes when it comes
+		return inside(t, `ip -d addr | grep -v valid_lft | `+carrier+`; ip route | sort | `+carrier+`; ip -6 route | sort | `+carrier+
+			`; ip neigh | sort; ip -6 neigh | sort; cat /proc/sys/net/ipv4/conf/all/rp_filter`) + sh(t, "ip -n moire-dp-present -d link | "+carrier)
 	}
 	want := look()
-	for _, part := range []string{"169.254.169.253/32", "169.254.169.254/32", "fd00:4d4f:4952:45::53/128", "default via 169.254.169.1 dev n100", "default via fe80::1 dev n16777214",
+	for _, part := range []string{"169.254.169.253/32", "169.254.169.254/32", "169.254.1.2/32", "fd00:4d4f:4952:45:1::102/128", "fd00:4d4f:4952:45::53/128", "default via 169.254.169.1 dev n100", "default via fe80::1 dev n16777214",
 		"n16777214", "moire-presence:a:100", "02:4d:4f:49:52:45"} {
 		if !strings.Contains(want, part) {
 			t.Errorf("no %s in\n%s", part, want)
@@ -117,8 +124,13 @@ func TestPresenceRepair(t *testing.T) {
 // addresses on the node's side: each is answered, and hears only its own.
 func TestPresenceApart(t *testing.T) {
 	p := present(t)
-	if _, err := p.Grow(presentIn); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if _, err := p.Grow(presentIn, 0x0102); err != nil {
+			t.Fatal(err)
+		}
+		for vni := range presentIn {
+			sh(t, "ip -n moire-dp-present link set %s up", PresentIn("a", vni).Host)
+		}
 	}
 	for vni := range presentIn {
 		// In place of the programs: the other end is a Workload, of the same

@@ -94,10 +94,14 @@ func gatewayFor(v4 bool) netip.Addr {
 	return presenceGateways[1]
 }
 
-// dress gives the interface inside what it lacks.
-func (w *wardrobe) dress(vni snapshot.VNI, l netlink.Link) error {
+// dress gives the interface inside what it lacks. It is set up when the node's
+// end is.
+func (w *wardrobe) dress(vni snapshot.VNI, l netlink.Link, hostUp bool) error {
 	i := l.Attrs().Index
 	if l.Attrs().Flags&net.FlagUp == 0 {
+		if !hostUp {
+			return nil
+		}
 		// No address of its own making: nothing would answer for it.
 		err := w.p.there.do(func() error {
 			return errors.Join(writeSetting("ipv6", l.Attrs().Name, "addr_gen_mode", "1"), writeSetting("ipv6", l.Attrs().Name, "accept_dad", "0"),
@@ -113,8 +117,9 @@ func (w *wardrobe) dress(vni snapshot.VNI, l netlink.Link) error {
 		delete(w.routes, i)
 		delete(w.neighs, i)
 	}
-	for _, a := range presenceAddrs {
-		if w.addrs[i][a] || a.Is6() && !w.v6 {
+	v4, v6 := FeetOf(w.p.number)
+	for _, a := range append([]netip.Addr{v4, v6}, presenceAddrs...) {
+		if !a.IsValid() || w.addrs[i][a] || a.Is6() && !w.v6 {
 			continue
 		}
 		addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen())), Scope: unix.RT_SCOPE_UNIVERSE}

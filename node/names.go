@@ -70,6 +70,7 @@ func (n *names) Grow(s State) error {
 	n.server.Use(dns.NewZones(s.Snapshot, n.server.Zones()))
 	n.metadata.use(s.Snapshot)
 	n.learned.leave(s)
+	n.presence.repair() // now that the kernel side has the node's ends up
 	return n.sit()
 }
 

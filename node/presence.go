@@ -29,6 +29,7 @@ type presence struct {
 
 	mu      sync.Mutex
 	wanted  map[snapshot.VNI]int // -> MTU
+	number  uint16               // of the node
 	devices map[snapshot.VNI]int // -> index of the interface inside
 	err     error                // of the last Grow
 }
@@ -61,14 +62,14 @@ func (p *presence) Grow(s State) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wanted = want
+	p.wanted, p.number = want, s.Snapshot.Nodes[p.node].Number
 	p.grow()
 	return nil
 }
 
 // grow makes what is wanted; the caller has the lock.
 func (p *presence) grow() (changed bool) {
-	devices, err := p.there.Grow(p.wanted)
+	devices, err := p.there.Grow(p.wanted, p.number)
 	if err != nil && (p.err == nil || p.err.Error() != err.Error()) {
 		p.log.Error("the node cannot be present in its Networks; names and metadata are not answered there", "error", err)
 	}
@@ -139,11 +140,17 @@ func bound(vni snapshot.VNI) func(network, address string, c syscall.RawConn) er
 // holds a thread.
 const maxInside = 64
 
-// dial connects from inside a Network: to a Workload of this node.
+// dial connects from inside a Network, to a Workload of any node.
 func (p *presence) dial(ctx context.Context, vni snapshot.VNI, network string, to netip.AddrPort) (net.Conn, error) {
-	from := snapshot.NameServer6
+	p.mu.Lock()
+	v4, from := datapath.FeetOf(p.number)
+	p.mu.Unlock()
+	own := snapshot.NameServer6
 	if to.Addr().Unmap().Is4() {
-		from = snapshot.NameServer4
+		from, own = v4, snapshot.NameServer4
+	}
+	if !from.IsValid() {
+		from = own // reaches what is on this node
 	}
 	d := net.Dialer{Control: bound(vni)}
 	if network == "udp" {

@@ -224,11 +224,13 @@ inline_ int can_deliver(const struct packet *p, const struct session *t, u32 sid
 {
 	const struct hop *to = &t->hop[(1 - side) & 1];
 
+	u32 stays = t->judged & (J_SERVED_0 | J_SERVED_1) && !((t->hop[0].how | t->hop[1].how) & HOW_FOOT);
+
 	if (to->how & HOW_OUTSIDE)
 		return 0;
 	if (to->ifindex)
-		return t->judged & (J_SERVED_0 | J_SERVED_1) && p->node ? R_NO_ROUTE : 0;
-	if (p->node || t->judged & (J_SERVED_0 | J_SERVED_1)) // never from node to node
+		return stays && p->node ? R_NO_ROUTE : 0;
+	if (p->node || stays) // never from node to node
 		return R_NO_ROUTE;
 	return to->node ? 0 : R_NOT_ATTACHED;
 }

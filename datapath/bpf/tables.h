@@ -61,6 +61,7 @@ struct guise_key { // who is seen, and from which network
 #define HOW_PLATFORM 4 // the node's own: not judged; egress and ingress are numbers of rules
 #define HOW_FUNCTION 8 // of a hop: a network function, not the end itself
 #define HOW_OUTSIDE 16 // of a hop: no network, the outside
+#define HOW_FOOT 64 // of the node's own: an address that is no other node's, so its sessions may go there
 #define HOW_TRANSPARENT 32 // a function that keeps the MAC addresses of the ends
 
 #define ROUTE_SUBNET 1

@@ -1,0 +1,103 @@
+package datapath
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+func TestFeetOf(t *testing.T) {
+	for number, want := range map[uint16]string{0: "invalid IP invalid IP", 1: "169.254.0.1 fd00:4d4f:4952:45:1::1", 0x1234: "169.254.18.52 fd00:4d4f:4952:45:1::1234", 0xa9fd: "invalid IP fd00:4d4f:4952:45:1::a9fd"} {
+		v4, v6 := FeetOf(number)
+		if got := v4.String() + " " + v6.String(); got != want {
+			t.Errorf("%x: %s", number, got)
+		}
+	}
+}
+
+// TestFeet: a node asks Workloads of another node, and its own, from an address
+// of its own, whatever their Policies say; two nodes have two; nobody else can
+// use it, and nobody reaches the services of another node.
+func TestFeet(t *testing.T) {
+	w := newWorld(t)
+	w.underlay("192.168.77.", "fd77::")
+	w.node("a", "moire-dp-a", "192.168.77.1")
+	w.node("b", "moire-dp-b", "192.168.77.2")
+	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
+	w.workload("a", "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")
+	w.workload("b", "acme", "far", 100, 13, "10.1.0.4", "fd10:1::4")
+	w.policies[snapshot.PolicyKey{VNI: 100, Identity: 13, Direction: policy.Ingress}] = nothing
+	ps := map[string]*Presence{}
+	for name, n := range w.nodes {
+		var p *Presence
+		inNetns(t, n.ns, func() (err error) { p, err = NewPresence(n.runDir, name); return err })
+		t.Cleanup(func() { p.Close() })
+		if _, err := p.Grow(map[snapshot.VNI]int{100: 1450}, w.number(name)); err != nil {
+			t.Fatal(err)
+		}
+		ps[name] = p
+	}
+	for name, n := range w.nodes {
+		s := State{Snapshot: w.snapshot(name), Locals: n.locals, Presence: []Present{PresentIn(name, 100)}}
+		for other, x := range s.Snapshot.Nodes {
+			x.Number = w.number(other)
+			s.Snapshot.Nodes[other] = x
+		}
+		if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, p := range ps {
+		if _, err := p.Grow(map[snapshot.VNI]int{100: 1450}, w.number(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(w.dump)
+	for target, ns := range map[string]string{"10.1.0.4": "far", "fd10:1::4": "far", "10.1.0.2": "web"} {
+		echoServer(t, "moire-dp-acme-"+ns, target)
+	}
+	for name, p := range ps {
+		v4, v6 := FeetOf(w.number(name))
+		for _, target := range []string{"10.1.0.4", "fd10:1::4", "10.1.0.2"} {
+			for _, network := range []string{"udp", "tcp"} {
+				from := v4
+				if strings.Contains(target, ":") {
+					from = v6
+				}
+				c, err := footDial(p, network, from, target)
+				if err != nil {
+					t.Errorf("%s: %s %s from %s: %v", name, network, target, from, err)
+					continue
+				}
+				if !echoed(c, 2*time.Second) {
+					t.Errorf("%s: %s %s from %s: no answer", name, network, target, from)
+				}
+				c.Close()
+			}
+		}
+	}
+	// A Workload that takes the address is nobody.
+	v4, _ := FeetOf(w.number("b"))
+	sh(t, "ip -n moire-dp-acme-web addr add %s/32 dev net0", v4)
+	if out, err := shell("ip netns exec moire-dp-acme-web ping -c 1 -W 1 -I %s 10.1.0.4", v4); err == nil {
+		t.Errorf("a Workload uses the address of a node: %s", out)
+	}
+}
+
+// number of a node in this world.
+func (w *world) number(name string) uint16 { return uint16(name[0]-'a') + 7 }
+
+func footDial(p *Presence, network string, from netip.Addr, to string) (c net.Conn, err error) {
+	d := net.Dialer{Control: bindTo(100), Timeout: 2 * time.Second, LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+	if network == "tcp" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
+	err = p.Do(func() (err error) { c, err = d.Dial(network, net.JoinHostPort(to, "7")); return err })
+	return c, err
+}
