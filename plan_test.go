@@ -58,7 +58,7 @@ var rooms = map[string][]string{
 	"node/local":       {},
 	"node/run":         {"node/local"},
 	// upstairs and downstairs
-	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "identity", "ipam", "store"},
+	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "store"},
 	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local"},
 	// lab and doors
 	"lab/scenario": {"api/load", "api/v1alpha1", "compile", "explain"},

@@ -51,6 +51,12 @@ type Config struct {
 	// AwayAfter is how long a node may be without a stream before backends,
 	// gateways and functions on it are left. Default: DefaultAwayAfter.
 	AwayAfter time.Duration
+	// IPFIX is the collector that gets every record, udp://host:port or
+	// tcp://host:port. Default: nobody.
+	IPFIX string
+	// Metrics is host:port where Prometheus metrics are served, for everybody
+	// who reaches it. Default: nowhere.
+	Metrics string
 	// Log. Default: slog.Default().
 	Log *slog.Logger
 }

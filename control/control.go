@@ -16,6 +16,7 @@ import (
 
 	"moire.dev/moire/discovery"
 	"moire.dev/moire/flow"
+	"moire.dev/moire/flow/ipfix"
 	"moire.dev/moire/identity"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/store"
@@ -41,6 +42,8 @@ type Control struct {
 	discovery atomic.Pointer[discovery.Server]
 	clients   atomic.Pointer[clients]
 	leading   atomic.Bool
+	ipfix     *ipfix.Exporter // nil: nobody collects
+	received  atomic.Uint64   // records
 
 	// Made at the start of Run, before anybody reads them.
 	ca     *identity.CA
@@ -55,6 +58,11 @@ func New(cfg Config) (*Control, error) {
 		return nil, err
 	}
 	c := &Control{cfg: cfg, log: cfg.Log, ready: make(chan struct{}), archive: flow.NewArchive(0, 0)}
+	if cfg.IPFIX != "" {
+		if c.ipfix, err = ipfix.New(ipfix.Config{Collector: cfg.IPFIX, Log: cfg.Log}); err != nil {
+			return nil, fmt.Errorf("control: %w", err)
+		}
+	}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.publisher = newPublisher(c.publish)
 	c.loop = newLoop(cfg.Log, time.Now, c.publisher.publish)
@@ -233,6 +241,12 @@ func (c *Control) work(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { c.loop.intent.run(ctx); return nil })
 	g.Go(func() error { return server.Run(ctx) })
+	if c.cfg.Metrics != "" {
+		g.Go(func() error { return newMetrics(c).run(ctx, c.cfg.Metrics, c.log) })
+	}
+	if c.ipfix != nil {
+		g.Go(func() error { return c.ipfix.Run(ctx) })
+	}
 	g.Go(func() error {
 		if err := c.whole(ctx); err != nil {
 			return err

@@ -85,6 +85,10 @@ func (s sink) Acked(node string, v snapshot.Version, applied bool, errText strin
 // Records keeps what happened.
 func (s sink) Records(node string, rs []record.Record, lost uint64) {
 	s.c.archive.Add(node, rs, lost)
+	s.c.received.Add(uint64(len(rs)))
+	if s.c.ipfix != nil {
+		s.c.ipfix.Add(rs)
+	}
 	s.c.world.recordsLost(node, lost)
 }
 

@@ -96,6 +96,8 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.`,
 	f.StringVar(&cfg.RunDir, "run-dir", control.DefaultRunDir, "directory for kubeconfig and join.json")
 	f.StringSliceVar(&cfg.NameServers, "name-servers", nil, "host:port of who resolves the external names of Services (default: those of /etc/resolv.conf)")
 	f.DurationVar(&cfg.AwayAfter, "away-after", control.DefaultAwayAfter, "how long a node may be silent before new sessions avoid what is on it")
+	f.StringVar(&cfg.IPFIX, "ipfix", "", "collector of records by IPFIX: udp://host:port or tcp://host:port (default: none)")
+	f.StringVar(&cfg.Metrics, "metrics", "", "host:port to serve Prometheus metrics at, such as 127.0.0.1:9465 (default: nowhere)")
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
 	cmd.AddCommand(tokenCommand(&cfg), hashCommand(&cfg))
 	return cmd
