@@ -331,6 +331,15 @@ func newNamespace() (n *namespace, err error) {
 	return n, err
 }
 
+// namespaces tries whether one can be made.
+func namespaces() error {
+	n, err := newNamespace()
+	if err != nil {
+		return err
+	}
+	return n.close()
+}
+
 // settle makes the namespace accept what comes, from whatever address, and
 // take no address or route of anybody else's choice.
 func (p *Presence) settle() error {

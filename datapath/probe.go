@@ -48,6 +48,7 @@ func Probe() []Check {
 	add("encapsulation by programs", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkbAdjustRoom), newerKernel)
 	add("BPF links on interfaces (tcx)", tcx(), newerKernel)
 	add("BPF file system", fileSystem("bpf"), "build the kernel with CONFIG_BPF_SYSCALL; it brings the bpf file system")
+	add("network namespaces", namespaces(), "build the kernel with CONFIG_NET_NS")
 	add("veth pairs", veth(), "load the module: modprobe veth")
 	return out
 }
