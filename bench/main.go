@@ -42,11 +42,18 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	rounds := flags.Int("rounds", 5, "interleaved rounds; the table shows medians")
 	bin := flags.String("bin", "bin", "where the binaries are")
+	of := flags.String("of", "packets", "what to measure: packets, services")
 	alone := flags.Bool("peers", false, "measure the peers alone, without Moiré")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	return compare(ctx, *rounds, *bin, *alone)
+	switch *of {
+	case "packets":
+		return compare(ctx, *rounds, *bin, *alone)
+	case "services":
+		return services(ctx, *rounds)
+	}
+	return fmt.Errorf("-of %s: packets or services", *of)
 }
 
 func compare(ctx context.Context, rounds int, bin string, alone bool) (err error) {

@@ -17,7 +17,8 @@ import (
 type path struct {
 	name           string
 	client, server string // namespaces
-	addr           string // of the server
+	addr           string // of the server, or of a Service
+	router         string // namespace between them, if any
 }
 
 const prefix = "moire-b"
@@ -82,11 +83,11 @@ done
 for n in a b; do ip netns exec NS-x$n sh -c 'echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables'; track NS-y$n; done
 `))
 	return []path{
-		{"raw veth", prefix + "-vc", prefix + "-vs", "10.1.0.2"},
-		{"one node: Linux bridge", prefix + "-lc", prefix + "-ls", "10.1.0.2"},
-		{"one node: Linux bridge + conntrack", prefix + "-cc", prefix + "-cs", "10.1.0.2"},
-		{"two nodes: bridge + VXLAN", prefix + "-xc", prefix + "-xs", "10.1.0.2"},
-		{"two nodes: bridge + VXLAN + conntrack", prefix + "-yc", prefix + "-ys", "10.1.0.2"},
+		{name: "raw veth", client: prefix + "-vc", server: prefix + "-vs", addr: "10.1.0.2"},
+		{name: "one node: Linux bridge", client: prefix + "-lc", server: prefix + "-ls", addr: "10.1.0.2"},
+		{name: "one node: Linux bridge + conntrack", client: prefix + "-cc", server: prefix + "-cs", addr: "10.1.0.2"},
+		{name: "two nodes: bridge + VXLAN", client: prefix + "-xc", server: prefix + "-xs", addr: "10.1.0.2"},
+		{name: "two nodes: bridge + VXLAN + conntrack", client: prefix + "-yc", server: prefix + "-ys", addr: "10.1.0.2"},
 	}, err
 }
 
@@ -172,9 +173,9 @@ func ours(ctx context.Context, bin string) (*lab.Lab, []path, error) {
 		}
 		switch w.name {
 		case "ms1":
-			paths = append(paths, path{"one node: Moiré", prefix + "-mc", ns, addr})
+			paths = append(paths, path{name: "one node: Moiré", client: prefix + "-mc", server: ns, addr: addr})
 		case "ms2":
-			paths = append(paths, path{"two nodes: Moiré", prefix + "-mc", ns, addr})
+			paths = append(paths, path{name: "two nodes: Moiré", client: prefix + "-mc", server: ns, addr: addr})
 		}
 	}
 	return l, paths, nil

@@ -114,8 +114,7 @@ func newServices(m *bpf.MoireMaps, node string, writes *tally) (*serviceBook, er
 // grow makes the tables offer every Service: backends, then a new choice table,
 // then the row of the Service.
 func (b *serviceBook) grow(s *snapshot.Snapshot) error {
-	for k := range s.Services {
-		v := s.Services[k]
+	for k, v := range s.Services {
 		if o := b.offers[k]; o != nil && o.is(&v) {
 			continue
 		}
@@ -176,10 +175,14 @@ func (b *serviceBook) offer(v *snapshot.Service) error {
 	if err := b.rows.put(o.key, o.row); err != nil {
 		return err
 	}
-	if before := b.offers[v.ServiceKey]; before != nil {
+	before := b.offers[v.ServiceKey]
+	if before != nil {
 		b.replaced = append(b.replaced, before)
 	}
-	b.offers[v.ServiceKey], b.stale = o, true
+	if before == nil || before.row.Id != o.row.Id || before.of.Name != v.Name || before.of.Project != v.Project {
+		b.stale = true
+	}
+	b.offers[v.ServiceKey] = o
 	return nil
 }
 
