@@ -59,7 +59,10 @@ ip -n %s link add up0 type veth peer name up1; ip -n %s addr add 198.18.80.1/24 
 			s.Services[v.ServiceKey] = v
 		}
 	case "Policies":
-		s.Policies[snapshot.PolicyKey{VNI: benchVNI, Identity: 11, Direction: policy.Egress}] = manyRules(n)
+		for i := range n { // each selects a Workload of its own; the last one the client
+			s.Policies[snapshot.PolicyKey{VNI: benchVNI, Identity: policy.Identity(1000 + i), Direction: policy.Egress}] = setOf(i)
+		}
+		s.Policies[snapshot.PolicyKey{VNI: benchVNI, Identity: 11, Direction: policy.Egress}] = setOf(n)
 	case "Networks":
 		for i := range n {
 			vni := snapshot.VNI(1000 + i)
@@ -125,13 +128,13 @@ func serviceOf(i int, backends ...string) snapshot.Service {
 	return v
 }
 
-// manyRules deny one port of n peers each, and allow the server.
-func manyRules(n int) policy.Set {
+// setOf is what the i-th Policy makes: some rules, and one that allows the server.
+func setOf(i int) policy.Set {
 	s := policy.Set{Isolated: "isolated/bench/p/egress", Default: policy.DefaultRule{ID: "default/bench/net/open", Allow: true}}
-	for i := range n {
+	for j := range 4 {
 		s.Rules = append(s.Rules, policy.Rule{
-			ID: policy.RuleID(fmt.Sprintf("policy/bench/p%d/egress/0", i)), Tier: policy.Project, Action: policy.Deny,
-			Peers: []policy.Peer{{Identities: []policy.Identity{policy.Identity(1000 + i)}}}, Ports: []policy.PortRange{{Protocol: policy.TCP, First: servicePort, Last: servicePort}},
+			ID: policy.RuleID(fmt.Sprintf("policy/bench/p%d/egress/%d", i, j)), Tier: policy.Project, Action: policy.Deny,
+			Peers: []policy.Peer{{Identities: []policy.Identity{policy.Identity(100 + j)}}}, Ports: []policy.PortRange{{Protocol: policy.TCP, First: servicePort, Last: servicePort}},
 		})
 	}
 	s.Rules = append(s.Rules, policy.Rule{ID: "policy/bench/server/egress/0", Tier: policy.Project, Action: policy.Allow, Peers: []policy.Peer{{Identities: []policy.Identity{12}}}})
