@@ -161,14 +161,14 @@ func TestAway(t *testing.T) {
 	now := time.Unix(1000, 0)
 	external := nodeObject("n4")
 	external.Spec.External = true
-	exist := map[string]*v1alpha1.Node{"n1": nodeObject("n1"), "n2": nodeObject("n2"), "n3": nodeObject("n3"), "n4": external, "n5": nodeObject("n5")}
+	exist := map[string]*v1alpha1.Node{"n1": nodeObject("n1"), "n2": nodeObject("n2"), "n3": nodeObject("n3"), "n4": external, "n5": nodeObject("n5"), "n6": nodeObject("n6")}
 	nodes := map[string]nodeWorld{"n1": {here: true}, "n2": {seen: now.Add(-time.Second)}, "n3": {seen: now.Add(-2 * time.Second)}, "n5": {away: true, seen: now.Add(-time.Hour)}}
-	away, next := awayNodes(exist, nodes, nil, now, 2*time.Second)
+	away, next := awayNodes(exist, nodes, map[string]bool{"n6": true}, nil, now, 2*time.Second)
 	if len(away) != 1 || !away["n3"] || !next.Equal(now.Add(time.Second)) {
 		t.Errorf("got %v, next %s", away, next)
 	}
 	delete(nodes, "n1")
-	if away, _ = awayNodes(exist, nodes, nil, now, 2*time.Second); !away["n1"] {
+	if away, _ = awayNodes(exist, nodes, nil, nil, now, 2*time.Second); !away["n1"] {
 		t.Error("a node that was never seen is not away")
 	}
 }

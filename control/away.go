@@ -13,15 +13,16 @@ const DefaultAwayAfter = 2 * time.Second
 
 // awayNodes are the nodes that have not been heard of for that long, and the
 // moment at which the next one may join them (zero: none). A node that was
-// never seen is away. last is returned when it says the same.
-func awayNodes(exist map[string]*v1alpha1.Node, nodes map[string]nodeWorld, last map[string]bool, now time.Time, after time.Duration) (away map[string]bool, next time.Time) {
+// never seen is away; one that we wait for after a start is not yet. last is
+// returned when it says the same.
+func awayNodes(exist map[string]*v1alpha1.Node, nodes map[string]nodeWorld, waitFor, last map[string]bool, now time.Time, after time.Duration) (away map[string]bool, next time.Time) {
 	away = map[string]bool{}
 	for name, o := range exist {
 		if o.Spec.External {
 			continue // nobody hears of it, ever
 		}
 		n := nodes[name]
-		if n.connected() {
+		if n.connected() || waitFor[name] {
 			continue
 		}
 		due := n.seen.Add(after)

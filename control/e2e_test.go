@@ -51,7 +51,7 @@ func (c userClient) DoRaw(ctx context.Context, path string) ([]byte, error) {
 func TestEndToEnd(t *testing.T) {
 	dir := t.TempDir()
 	z := &zone{}
-	cfg := Config{Dir: filepath.Join(dir, "control"), RunDir: filepath.Join(dir, "run"), DiscoveryListen: freePort(t), NameServers: []string{nameServer(t, z)}, AwayAfter: 500 * time.Millisecond}
+	cfg := Config{Dir: filepath.Join(dir, "control"), RunDir: filepath.Join(dir, "run"), DiscoveryListen: freePort(t), NameServers: []string{nameServer(t, z)}}
 	z.set("mail.example.com. A", "mail.example.com. 60 IN A 198.51.100.25")
 	c := start(t, cfg)
 	for file, mode := range map[string]os.FileMode{"join.json": 0o600, "kubeconfig": 0o600} {

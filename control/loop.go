@@ -159,7 +159,7 @@ func (l *loop) pass() {
 	next.nodes = nodes
 	next.in.NodeNumbers, next.in.Identities = alloc.nodes, alloc.identities
 	next.in.Reports = reports(nodes, next.in.Nodes)
-	next.in.Away, l.awayAt = awayNodes(next.in.Nodes, nodes, old.in.Away, l.now(), l.awayAfter)
+	next.in.Away, l.awayAt = awayNodes(next.in.Nodes, nodes, l.waitFor, old.in.Away, l.now(), l.awayAfter)
 	awayChanged := !maps.Equal(next.in.Away, old.in.Away)
 	resolved := l.keeper.resolved()
 	next.in.Resolved = resolved.addresses()

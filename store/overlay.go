@@ -17,6 +17,9 @@ import (
 // node that reports a hundred workloads is one step, not a hundred.
 const worldPause = 10 * time.Millisecond
 
+// worldShare times as long as it took to show the world, nothing is shown.
+const worldShare = 4
+
 // worldWait is how long a request waits for the world after a start.
 const worldWait = 10 * time.Second
 
@@ -78,6 +81,7 @@ func (o *overlay) setWorld(w World) {
 func (o *overlay) run(ctx context.Context) error {
 	defer close(o.stopping)
 	for {
+		begin := time.Now()
 		var changed <-chan struct{}
 		world := o.world.Load()
 		if world != nil && *world != nil {
@@ -97,6 +101,8 @@ func (o *overlay) run(ctx context.Context) error {
 		if changed != nil {
 			o.know()
 		}
+		// A large world under churn must not cost more than a part of a core.
+		pause := max(worldPause, worldShare*time.Since(begin))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -107,7 +113,7 @@ func (o *overlay) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(worldPause):
+		case <-time.After(pause):
 		}
 	}
 }
