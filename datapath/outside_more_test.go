@@ -91,6 +91,23 @@ func TestOutsideGateway(t *testing.T) {
 	}
 }
 
+// TestOutsideIPv6Underlay: nodes that talk by IPv6 leave by both families, each
+// by itself and by a gateway.
+func TestOutsideIPv6Underlay(t *testing.T) {
+	w := outsidersOn(t, "fd77::")
+	w.change = exitsOf(snapshot.Exit{VNI: 100, Gateway: "b", Addresses: []netip.Addr{netip.MustParseAddr("192.168.77.50"), netip.MustParseAddr("fd77::50")}}, snapshot.Exit{VNI: 200})
+	w.apply()
+	for _, network := range []string{"tcp", "udp"} {
+		for to, want := range map[string][2]string{"192.168.77.3": {"192.168.77.50", "192.168.77.1"}, "fd77::3": {"fd77::50", "fd77::1"}} {
+			for i, tenant := range []string{"acme", "other"} {
+				if who, _ := asked(t, "moire-dp-"+tenant+"-web", network, to, 7); who.Addr().String() != want[i] {
+					t.Errorf("%s %s to %s came as %s, not %s", tenant, network, to, who, want[i])
+				}
+			}
+		}
+	}
+}
+
 // TestOutsideHosts: of the nodes themselves only what is open can be reached,
 // also at their other addresses.
 func TestOutsideHosts(t *testing.T) {

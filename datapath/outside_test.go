@@ -123,13 +123,15 @@ func whoAmI(c net.Conn, wait time.Duration) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// town has web on node a and far on node b, in two tenants with the same
+// outsiders has web on node a and far on node b, in two tenants with the same
 // addresses, and out outside; Networks leave as exits say.
-func outsiders(t *testing.T, more ...string) *world {
+func outsiders(t *testing.T, more ...string) *world { return outsidersOn(t, "192.168.77.", more...) }
+
+func outsidersOn(t *testing.T, underlay string, more ...string) *world {
 	w := newWorld(t)
 	w.street(append([]string{"a", "b", "out"}, more...)...)
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w.node("a", "moire-dp-a", underlay+"1")
+	w.node("b", "moire-dp-b", underlay+"2")
 	for i, tenant := range []string{"acme", "other"} {
 		vni, id := snapshot.VNI(100*(i+1)), policy.Identity(10*(i+1))
 		w.network(vni, tenant, "10.1.0.0/24", "fd10:1::/64")
