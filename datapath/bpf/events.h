@@ -117,9 +117,11 @@ inline_ void judgement(struct __sk_buff *skb, u32 reason, const struct session *
 }
 
 // drop for another reason than a rule.
-step int drop(struct __sk_buff *skb, struct packet *p, u32 reason)
+alone int drop(struct __sk_buff *skb, struct packet *p, u32 reason)
 {
 	struct session *s = scratch_session();
+	if (!p)
+		return ACT_DROP;
 	if (s) {
 		__builtin_memset(s, 0, sizeof(*s));
 		s->created = bpf_ktime_get_coarse_ns();

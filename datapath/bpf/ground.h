@@ -85,8 +85,13 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 // ground fills both ends of t, for p as it is told: 0, or the reason to drop.
 // src is the row of end 0, when it is known. t->hop says which functions the
 // session had, p->side where p goes.
-step int ground(struct packet *p, struct session *t, const struct endpoint *src)
+alone int ground(const struct endpoint *src)
 {
+	struct work *w = the_work();
+	if (!w)
+		return R_FAILED;
+	struct packet *p = &w->packet;
+	struct session *t = &w->event.session;
 	int r;
 
 	if (t->guise[1].kind == G_LINK) // as the tables say now

@@ -69,8 +69,10 @@ inline_ int served(struct session *s)
 
 // judge decides about the session in s, whose ends are filled in: egress of the
 // originator and ingress of the responder, as far as they are here.
-step int judge(struct session *s, const struct session_key *key)
+alone int judge(struct session *s, const struct session_key *key)
 {
+	if (!s || !key)
+		return 0;
 	const union addr *orig = s->a_first ? &key->a : &key->b;
 	const union addr *resp = s->a_first ? &key->b : &key->a;
 	u16 port = s->a_first ? key->bport : key->aport;

@@ -64,7 +64,7 @@ inline_ int related(struct __sk_buff *skb, struct packet *p, u32 epoch)
 		return drop(skb, p, R_CT_UNRELATED);
 	p->side = from;
 	__builtin_memcpy(t, s, sizeof(*t));
-	if (s->epoch != epoch && (ground(p, t, 0) || (!unchanged(s, t) && !judge(t, &p->key))))
+	if (s->epoch != epoch && (ground(0) || (!unchanged(s, t) && !judge(t, &p->key))))
 		return drop(skb, p, R_CT_UNRELATED);
 	if (!is_from(p, &t->hop[from & 1]))
 		return drop(skb, p, R_CT_UNRELATED);
@@ -236,8 +236,9 @@ inline_ int can_deliver(const struct packet *p, const struct session *t, u32 sid
 }
 
 // slow is the whole path. p->ifindex or p->node says where the packet is from.
-step int slow(struct __sk_buff *skb, struct packet *p)
+alone int slow(struct __sk_buff *skb)
 {
+	struct work *w = the_work();
 	struct settings *c = the_control();
 	struct session *s, *t = scratch_session();
 	struct endpoint *src;
@@ -245,8 +246,9 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	u32 side = 0;
 	int r;
 
-	if (!c || !t)
+	if (!c || !t || !w)
 		return ACT_DROP;
+	struct packet *p = &w->packet;
 	u32 epoch = c->epoch; // before the tables: what changes later is seen later
 	barrier();
 	if (is_multicast(p))
@@ -282,7 +284,7 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 	t->epoch = epoch;
 	t->created = now;
 	p->side = side;
-	r = ground(p, t, src);
+	r = ground(src);
 	if (r == R_NO_ROUTE && anew) {
 		r = serve(now);
 		if (r == R_NO_ROUTE)
@@ -290,7 +292,7 @@ step int slow(struct __sk_buff *skb, struct packet *p)
 		if (r == R_NO_BACKEND)
 			return REFUSE;
 		if (!r)
-			r = ground(p, t, src);
+			r = ground(src);
 	}
 	if (!r)
 		r = can_deliver(p, t, side);
@@ -377,7 +379,7 @@ inline_ int through(struct __sk_buff *skb, struct packet *p)
 	if (unlikely(!s || s->flags & S_ODD)) {
 		s = odd(skb, p, s, s ? side_of(p, s) : 0);
 		if (!s) {
-			int r = slow(skb, p);
+			int r = slow(skb);
 			if (r == NOWHERE)
 				return no_endpoint(skb, p);
 			if (r == REFUSE)
