@@ -204,7 +204,9 @@ func (n *notes) note(x record.Record) {
 	}
 	switch {
 	case x.Observer == record.AtDestination:
-		seen.Ingress = rule
+		if rule != "" { // a function judges nothing
+			seen.Ingress = rule
+		}
 	case x.Direction == policy.Egress.String() && n.near(x):
 		seen.Egress = rule
 	}

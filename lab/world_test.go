@@ -279,13 +279,13 @@ func (r *real) furnishFunction(l *v1alpha1.Link, f *v1alpha1.Function, workload,
 			fmt.Sprintf("sysctl -qw net.ipv4.conf.%s.rp_filter=0 net.ipv4.conf.%s.rp_filter=0", li, ri)}
 		lines = append(lines, towards(prefixes(l.Spec.Ends[0].Network), prefixes(left), li)...)
 		lines = append(lines, towards(prefixes(l.Spec.Ends[1].Network), prefixes(right), ri)...)
-		rules := "ct state invalid drop; ct state new,established,related accept;"
-		table := "table inet moire_t { chain forward { type filter hook forward priority 0; policy drop; " + rules + " } }"
+		// Stateful: what it has not seen begin does not pass.
+		table := "table inet moire_t {\nchain forward {\ntype filter hook forward priority 0; policy drop;\nct state invalid drop\nct state new,established,related accept\n}\n}\n"
 		if f.Mode == v1alpha1.FunctionNAT {
-			table += fmt.Sprintf("\ntable inet moire_n { chain post { type nat hook postrouting priority 100; oifname %q masquerade; } }", ri)
+			table += fmt.Sprintf("table inet moire_n {\nchain post {\ntype nat hook postrouting priority 100;\noifname %q masquerade\n}\n}\n", ri)
 		}
 		file := filepath.Join(r.t.TempDir(), "rules.nft")
-		if err := os.WriteFile(file, []byte(table+"\n"), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(table), 0o644); err != nil {
 			return err
 		}
 		return sh(strings.Join(append(lines, "nft -f "+file), "\n"))
@@ -319,16 +319,18 @@ func interfaceIn(prefixes []netip.Prefix) (string, error) {
 }
 
 // towards are the routes to the prefixes of an end of the Link through the
-// interface, by the gateways of its Network.
+// interface, by the gateways of its Network. They come before those that every
+// interface of a linked Network has.
 func towards(end, network []netip.Prefix, dev string) []string {
 	var out []string
 	for _, p := range end {
-		if slices.Contains(network, p) {
-			continue
-		}
 		for _, n := range network {
 			if n.Addr().Is6() == p.Addr().Is6() {
-				out = append(out, fmt.Sprintf("ip route replace %s via %s dev %s onlink", p, n.Addr().Next(), dev))
+				first := 0
+				if p.Addr().Is6() {
+					first = 1
+				}
+				out = append(out, fmt.Sprintf("ip route replace %s via %s dev %s onlink metric %d", p, n.Addr().Next(), dev, first))
 			}
 		}
 	}
