@@ -152,6 +152,10 @@ func TestServiceChanges(t *testing.T) {
 			}
 		})
 	}
+	drained := func() { // all that began before are over
+		draining.Lock()
+		defer draining.Unlock()
+	}
 	set := func(third ...string) {
 		for _, proto := range []uint8{policy.TCP, policy.UDP} {
 			w.service("api", 100, proto, "10.1.0.100:80", append([]string{"10.1.0.3:8080", "10.1.0.4:8080"}, third...)...)
@@ -170,8 +174,7 @@ func TestServiceChanges(t *testing.T) {
 		set("10.1.0.5:8080")
 		time.Sleep(20 * time.Millisecond)
 		set("leaving", "10.1.0.5:8080")
-		draining.Lock() // all that began before are over
-		draining.Unlock()
+		drained()
 		set()
 	}
 	cancel()

@@ -306,7 +306,6 @@ func TestDrain(t *testing.T) {
 	}
 	set("leaving", "10.1.0.3:8080")
 	set("10.1.0.4:8080")
-	began = time.Now()
 	port := uint16(c.LocalAddr().(*net.UDPAddr).Port)
 	sweep := func(seen func(record.Record)) {
 		if err := w.nodes["a"].sweep(bootTime(), false, seen); err != nil {
