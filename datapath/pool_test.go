@@ -169,7 +169,7 @@ func dialer(t *testing.T, ns, to string) func() (net.Conn, error) {
 	t.Cleanup(func() { n.close() })
 	return func() (c net.Conn, err error) {
 		n.do(func() error {
-			c, err = (&net.Dialer{Timeout: 3 * time.Second}).Dial("tcp", to)
+			c, err = (&net.Dialer{Timeout: 10 * time.Second}).Dial("tcp", to)
 			return nil
 		})
 		return c, err

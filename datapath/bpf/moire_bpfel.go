@@ -441,8 +441,9 @@ type MoireWork struct {
 		Icmp     uint8
 		Later    uint8
 		Side     uint8
+		Unknown  uint8
 		Outside  uint8
-		_        [7]byte
+		_        [6]byte
 	}
 	Event  MoireEvent
 	Denied MoireDeniedKey

@@ -190,9 +190,11 @@ inline_ int may_send(struct packet *p, struct endpoint **src)
 // which case p becomes what is told. 0 when there is none, or it is over.
 inline_ struct session *find(struct packet *p, u32 *side, u64 now)
 {
-	struct session *s = session_of(&p->key);
+	struct session *s = p->unknown ? 0 : session_of(&p->key);
 	struct alias *a = 0;
 
+	if (p->unknown)
+		return 0;
 	if (s) {
 		*side = side_of(p, s) & 1;
 		if (wears(s, *side)) // that end sees it in another way: this is not of it
@@ -327,6 +329,8 @@ inline_ struct session *fast(struct packet *p, u64 now)
 	if (unlikely(p->kind != K_FLOW && p->kind != K_REPLY))
 		return 0;
 	s = session_of(&p->key);
+	if (!s)
+		p->unknown = 1;
 	if (!s || !c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s, side_of(p, s)))
 		return 0;
 	if (!is_from(p, side_of(p, s) ? &s->hop[1] : &s->hop[0]))
@@ -346,6 +350,7 @@ inline_ struct session *fast_odd(struct packet *p, u64 now, u32 *side)
 	s = by_alias(p, &p->src, &a);
 	if (!s)
 		return 0;
+	p->unknown = 0;
 	*side = a->end & 1;
 	if (!c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s, *side) ||
 	    !is_from(p, &s->hop[*side]))
