@@ -41,6 +41,10 @@ func TestGrantErrors(t *testing.T) {
 		"external":        {func(w world) { w.Nodes["n1"].Spec.External = true }, ""},
 		"outside":         {func(w world) { w.workload("shop", "web", "n1", "main", "10.9.9.9") }, "10.9.9.9 is in no prefix"},
 		"gateway":         {func(w world) { w.workload("shop", "web", "n1", "main", "10.0.0.1") }, "is the gateway"},
+		"the nodes' own": {func(w world) {
+			w.edit("shop", "main", func(s *v1alpha1.NetworkSpec) { s.Prefixes = append(s.Prefixes, "169.254.169.0/24") })
+			w.workload("shop", "web", "n1", "main", "169.254.169.253")
+		}, "169.254.169.253 is an address of the nodes themselves"},
 		"taken": {func(w world) {
 			w.block("n2", "shop", "main", "10.0.0.0/28")
 			w.attach("n2", "shop", "old", "main", 5, "10.0.0.9")

@@ -130,7 +130,7 @@ func (m *memory) addFloats(k Key, f *facts) {
 		return
 	}
 	if f.network.Spec.External {
-		f.taken = m.taken
+		f.taken, f.elder = m.taken, m.elder[k]
 	}
 	for _, o := range m.pools[k] {
 		c := poolClaim{FloatingIP: o}

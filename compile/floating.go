@@ -33,7 +33,8 @@ type floating struct {
 	services    []snapshot.Service
 	targets     []target
 	masquerades []snapshot.Masquerade
-	holder      string // node that has the address on the underlay
+	holder      string   // node that has the address on the underlay
+	names       []string // absolute, sorted
 	problems    []v1alpha1.Problem
 	message     string
 	ready       bool
@@ -73,8 +74,25 @@ func compileFloating(facts floatFacts) *floating {
 		return f
 	}
 	f.ready, f.message = true, f.addr.IP.String()
+	f.ownNames(pool)
 	f.rows()
 	return f
+}
+
+// ownNames are the names that spec asks for. What Workloads and Services of
+// others are called in the pool's Network is not for a guest to say, and neither
+// is anything else in its zone but what is below the guest's own project.
+func (f *floating) ownNames(pool *result) {
+	for i, n := range f.facts.float.Spec.Names {
+		name, zone := absolute(n), "."+absolute(zoneOf(&pool.facts.network.Spec))
+		if pool.facts.key.Project != f.key.Project && !f.external() && strings.HasSuffix("."+name, zone) && !strings.HasSuffix("."+name, "."+f.key.Project+zone) {
+			f.problems = append(f.problems, about(codeForeignName, f.name(), fmt.Sprintf("spec.names[%d]", i),
+				fmt.Sprintf("%s is in the zone of Network %s of another project", n, pool.facts.key), "choose a name outside of that zone, or below "+f.key.Project+strings.TrimSuffix(zone, ".")))
+			continue
+		}
+		f.names = append(f.names, name)
+	}
+	slices.Sort(f.names)
 }
 
 // poolOf is the Network that the FloatingIP takes its address from.
@@ -150,10 +168,7 @@ func (f *floating) rows() {
 
 func (f *floating) service(alive []target, protocol uint8, port, to uint16, portName string) {
 	s := snapshot.Service{ServiceKey: snapshot.ServiceKey{Addr: f.addr, Protocol: protocol, Port: port}, Project: f.key.Project, Name: f.key.Name, Floating: true, PortName: portName}
-	for _, n := range f.facts.float.Spec.Names {
-		s.Names = append(s.Names, absolute(n))
-	}
-	slices.Sort(s.Names)
+	s.Names = f.names
 	for _, t := range alive {
 		b := snapshot.Backend{Addr: t.Addr, Port: to, Weight: t.weight, Node: t.Node}
 		if t.weight == 0 {

@@ -79,7 +79,7 @@ func (m *memory) gateways(f *jointFacts) []string {
 	}
 	named := slices.Clone(n.Spec.Outside.Gateways)
 	for _, a := range egressOf(n) {
-		e := m.egress[a]
+		e := m.egressFor(n.Namespace, a)
 		f.egress = append(f.egress, e)
 		named = append(named, e.gateways...)
 	}

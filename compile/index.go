@@ -105,8 +105,9 @@ type facts struct {
 	services    []*v1alpha1.Service  // that list the Network, sorted by name
 	floats      []poolClaim          // FloatingIPs of this pool, sorted by key
 	// taken are addresses of the underlay that are somebody's, for an external
-	// pool; sorted.
+	// pool; sorted. elder are those that an older external Network gives away.
 	taken []netip.Addr
+	elder ranges
 }
 
 // poolClaim is a FloatingIP with the reason why the pool refuses it.
@@ -118,7 +119,7 @@ type poolClaim struct {
 func (f *facts) equal(o *facts) bool {
 	return o != nil && f.network == o.network && f.twin == o.twin && f.project == o.project &&
 		slices.Equal(f.guests, o.guests) && slices.Equal(f.workloads, o.workloads) && slices.EqualFunc(f.attachments, o.attachments, located.equal) &&
-		slices.EqualFunc(f.hosts, o.hosts, host.equal) && slices.Equal(f.services, o.services) && slices.Equal(f.floats, o.floats) && slices.Equal(f.taken, o.taken)
+		slices.EqualFunc(f.hosts, o.hosts, host.equal) && slices.Equal(f.services, o.services) && slices.Equal(f.floats, o.floats) && slices.Equal(f.taken, o.taken) && slices.Equal(f.elder, o.elder)
 }
 
 func (f *facts) host(name string) host {

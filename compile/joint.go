@@ -44,7 +44,7 @@ func (f *jointFacts) equal(o *jointFacts) bool {
 		slices.EqualFunc(f.behind, o.behind, func(a, b behind) bool {
 			return a.key == b.key && a.service == b.service && a.project == b.project && slices.Equal(a.resolved, b.resolved)
 		}) &&
-		slices.EqualFunc(f.egress, o.egress, func(a, b egress) bool { return a.owner == b.owner && slices.Equal(a.gateways, b.gateways) })
+		slices.EqualFunc(f.egress, o.egress, egress.equal)
 }
 
 // who finds an identity of any project that is met here.

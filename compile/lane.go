@@ -181,6 +181,10 @@ func (m *memory) judgeSpace(l *lane, seen map[Key][]occupied) {
 			l.fail(codeLinkOverlap, fmt.Sprintf("spec.ends[%d].translate", i), why, "choose another prefix to be seen as")
 			return
 		}
+		if _, as := splitSight(m.networks[l.path[i*last]], l.end(i).Translate); len(as.and(nobodys())) > 0 {
+			l.fail(codeLinkOverlap, fmt.Sprintf("spec.ends[%d].translate", i), fmt.Sprintf("%s belongs to the nodes themselves, or to nobody", as.and(nobodys())[0]), "choose another prefix to be seen as")
+			return
+		}
 	}
 	for _, s := range all {
 		own := occupied{sightOf(m.networks[s.at], nil), "Network " + s.at.String()}

@@ -51,6 +51,8 @@ type memory struct {
 	egress   map[netip.Addr]egress
 	// underlay addresses of nodes; taken, those and the egress addresses.
 	underlay, taken []netip.Addr
+	sources         []pool         // the external Networks, the oldest first
+	elder           map[Key]ranges // what of an external Network is an older one's
 
 	// What followed from the last Input.
 	results   map[Key]*result
@@ -213,13 +215,15 @@ func (m *memory) places(in *Input) {
 	for name, n := range in.Nodes {
 		hosts[name] = host{name: name, zone: n.Spec.Zone, exists: true, external: n.Spec.External, numbered: in.NodeNumbers[name] != 0}
 	}
-	m.underlay = m.underlay[:0:0]
+	before := m.underlay
+	m.underlay = nil
 	for _, n := range nodeRows(in) {
 		if n.Address.IsValid() {
 			m.underlay = append(m.underlay, n.Address)
 		}
 	}
 	slices.SortFunc(m.underlay, netip.Addr.Compare)
+	m.relink = m.relink || !slices.Equal(before, m.underlay)
 	if !maps.EqualFunc(hosts, m.hosts, host.equal) {
 		m.hosts, m.all = hosts, true
 	}

@@ -20,7 +20,7 @@ func namesOf(key Key, vni snapshot.VNI, spec *v1alpha1.NetworkSpec) snapshot.DNS
 	if dns == nil {
 		dns = &v1alpha1.DNS{}
 	}
-	zone := strings.ToLower(strings.TrimSuffix(cmp.Or(dns.Zone, DefaultZone), "."))
+	zone := zoneOf(spec)
 	own := key.Project + "." + zone
 	out := snapshot.DNS{VNI: vni, Zone: zone, TTL: time.Duration(cmp.Or(dns.TTLSeconds, 5)) * time.Second, Order: cmp.Or(dns.Order, "random"),
 		Search: append([]string{own, zone}, dns.Search...), NoForward: dns.NoForward, Metadata: spec.Metadata}
@@ -39,6 +39,15 @@ func namesOf(key Key, vni snapshot.VNI, spec *v1alpha1.NetworkSpec) snapshot.DNS
 	}
 	out.Forward = servers(dns.Forward)
 	return out
+}
+
+// zoneOf is the zone of the names, in lower case without a full stop at the end.
+func zoneOf(spec *v1alpha1.NetworkSpec) string {
+	zone := DefaultZone
+	if spec.DNS != nil {
+		zone = cmp.Or(spec.DNS.Zone, DefaultZone)
+	}
+	return strings.ToLower(strings.TrimSuffix(zone, "."))
 }
 
 // servers reads addresses with or without a port; 53 otherwise. Validation has

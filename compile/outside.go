@@ -2,7 +2,6 @@ package compile
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -32,6 +31,9 @@ func (d *jointDraft) exit() {
 	for i, addr := range egressOf(base.facts.network) {
 		own := d.facts.egress[i]
 		switch {
+		case own.refused != "":
+			d.problem(about(codeEgressTaken, name, "spec.outside.addresses", fmt.Sprintf("%s %s", addr, own.refused), "choose another address"))
+			continue
 		case own.owner == base.facts.key:
 		case own.owner.Project != base.facts.key.Project:
 			d.problem(about(codeEgressTaken, name, "spec.outside.addresses", fmt.Sprintf("%s is the egress address of another project", addr), "choose another address"))
@@ -64,40 +66,6 @@ func (d *jointDraft) exit() {
 		d.externals[i].Node = e.Gateway
 	}
 	d.joint.exit = e
-}
-
-// egress says who is the first by name to name an egress address.
-type egress struct {
-	owner    Key
-	gateways []string
-}
-
-// judgeEgress finds the owner of every egress address, and all addresses of
-// the underlay that no FloatingIP may have.
-func (m *memory) judgeEgress() {
-	m.egress = map[netip.Addr]egress{}
-	for _, k := range sortedKeys(m.networks) {
-		n := m.networks[k]
-		for _, a := range egressOf(n) {
-			if _, taken := m.egress[a]; !taken {
-				m.egress[a] = egress{k, n.Spec.Outside.Gateways}
-			}
-		}
-	}
-	taken := slices.Clone(m.underlay)
-	for a := range m.egress {
-		taken = append(taken, a)
-	}
-	slices.SortFunc(taken, netip.Addr.Compare)
-	if taken = slices.Compact(taken); slices.Equal(taken, m.taken) {
-		return
-	}
-	m.taken = taken
-	for k, n := range m.networks {
-		if n.Spec.External {
-			m.touch(k.Project)
-		}
-	}
 }
 
 // floatingRows are the masquerades and external addresses of the FloatingIPs

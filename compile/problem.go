@@ -47,6 +47,7 @@ const (
 	codeNoService       = "MOI2036"
 	codeLockOut         = "MOI2037"
 	codeNoExit          = "MOI2038"
+	codeForeignName     = "MOI2040"
 	codeNobodySelected  = "MOI3001"
 	codeNeverMatches    = "MOI3002"
 	codeShadowed        = "MOI3003"

@@ -179,7 +179,11 @@ func TestServiceAddresses(t *testing.T) {
 		"named":             {func(w world) { w.Services[Key{"shop", "web"}].Spec.Networks = named("10.0.0.100") }, "10.0.0.100", ""},
 		"named, outside":    {func(w world) { w.Services[Key{"shop", "web"}].Spec.Networks = named("10.9.0.1") }, "", codeOutside},
 		"named, gateway":    {func(w world) { w.Services[Key{"shop", "web"}].Spec.Networks = named("10.0.0.1") }, "", codeSpecial},
-		"named, in use":     {func(w world) { w.Services[Key{"shop", "web"}].Spec.Networks = named("10.0.0.2") }, "", codeVIPTaken},
+		"named, the nodes' own": {func(w world) {
+			w.edit("shop", "main", func(s *v1alpha1.NetworkSpec) { s.Prefixes = append(s.Prefixes, "fd00:4d4f:4952:45::/64") })
+			w.Services[Key{"shop", "web"}].Spec.Networks = named("fd00:4d4f:4952:45::53")
+		}, "", codeSpecial},
+		"named, in use": {func(w world) { w.Services[Key{"shop", "web"}].Spec.Networks = named("10.0.0.2") }, "", codeVIPTaken},
 		"named, declared": {func(w world) {
 			w.workload("shop", "x", "n1", "main", "10.0.0.9")
 			w.Services[Key{"shop", "web"}].Spec.Networks = named("10.0.0.9")

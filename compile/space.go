@@ -109,7 +109,7 @@ type space struct {
 	prefixes []netip.Prefix // sorted
 	inside   ranges         // all addresses of the prefixes
 	reserved ranges
-	special  ranges // gateways, network and broadcast addresses
+	special  ranges // gateways, network and broadcast addresses, nobodys
 	gateways []netip.Addr
 	// services and floating are the ranges set apart for addresses of Services
 	// and FloatingIPs; static, for Workloads that name their address.
@@ -137,6 +137,9 @@ func spaceOf(spec *v1alpha1.NetworkSpec) space {
 		for _, a := range reserved {
 			special = append(special, v1alpha1.Range{First: a, Last: a})
 		}
+	}
+	if !spec.External {
+		special = append(special, union(inside).and(nobodys())...)
 	}
 	slices.SortFunc(s.prefixes, netip.Prefix.Compare)
 	allocation, ok1 := parseRanges(spec.Allocation)
@@ -197,6 +200,18 @@ func specials(p netip.Prefix) []netip.Addr {
 		out = append(out, v1alpha1.RangeOf(p).Last)
 	}
 	return out
+}
+
+// nobodys are the addresses that no Workload, Service or FloatingIP may have, in
+// no Network: those of the nodes themselves (names, metadata, their feet) and
+// those that are none of an interface: this host, loopback, link-local,
+// multicast and reserved ones.
+func nobodys() ranges {
+	var out []v1alpha1.Range
+	for _, text := range []string{"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8", "fd00:4d4f:4952:45::/64"} {
+		out = append(out, v1alpha1.RangeOf(netip.MustParsePrefix(text)))
+	}
+	return union(out)
 }
 
 // single is the ranges of single addresses.

@@ -313,7 +313,7 @@ func (d *draft) freeVIPs(kind string) ranges {
 	for a := range d.taken {
 		taken = append(taken, v1alpha1.Range{First: a, Last: a})
 	}
-	return out.minus(s.special).minus(s.reserved).minus(union(taken)).minus(d.unconfirmed())
+	return out.minus(s.special).minus(s.reserved).minus(union(taken)).minus(d.f.elder).minus(d.unconfirmed())
 }
 
 // unconfirmed are the addresses of blocks that their nodes have not confirmed
@@ -354,6 +354,9 @@ func (d *draft) misplacedVIP(kind string, a netip.Addr) (code, why, fix string) 
 	}
 	if _, taken := slices.BinarySearchFunc(d.f.taken, a, netip.Addr.Compare); taken {
 		return codeVIPTaken, "is an address of a node or the egress address of a Network", "choose another address"
+	}
+	if d.f.elder.contains(a) {
+		return codeVIPTaken, "is given away by an external Network that was there first", "choose another address"
 	}
 	return "", "", ""
 }
