@@ -72,16 +72,20 @@ func gateway(c *PlugConfig, own netip.Prefix, gw, src netip.Addr, peer netlink.L
 // longer linked can go (rtnetlink(7): 77 is nobody's).
 const linkProtocol = 77
 
+// linkMetric and the number of the interface is their metric: behind those of
+// interfaces that are in the prefix themselves, and behind what people write.
+const linkMetric = 1 << 14
+
 // links makes the routes to the linked prefixes of a family those that are
-// wanted. Where somebody else has a route to the very prefix, that stays.
+// wanted. Where somebody else has a route to the very prefix, that is used.
 func links(c *PlugConfig, v4 bool, gw netip.Addr, peer netlink.Link, nl *netlink.Handle) error {
-	want := map[string]bool{}
+	want, metric := map[string]bool{}, linkMetric+peer.Attrs().Index
 	for _, p := range c.Linked {
 		if p.Addr().Is4() != v4 {
 			continue
 		}
 		want[p.Masked().String()] = true
-		if err := route(path{to: p, gw: gw, protocol: linkProtocol}, peer, nl); err != nil {
+		if err := route(path{to: p, gw: gw, metric: metric, protocol: linkProtocol}, peer, nl); err != nil {
 			return err
 		}
 	}
@@ -97,7 +101,7 @@ func links(c *PlugConfig, v4 bool, gw netip.Addr, peer netlink.Link, nl *netlink
 		return fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range have {
-		if r.Dst == nil || want[r.Dst.String()] {
+		if r.Dst == nil || want[r.Dst.String()] && r.Priority == metric {
 			continue
 		}
 		if err := nl.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -40,7 +40,8 @@ type PlugConfig struct {
 	// Prefixes of the Network: they give each address its length, and the
 	// gateways.
 	Prefixes []netip.Prefix
-	// Linked prefixes are reached by the gateway, too, whatever is the default.
+	// Linked prefixes are reached by the gateway, too, whatever is the default,
+	// unless another interface of the namespace is in them.
 	Linked []netip.Prefix
 	// MTU in bytes, as Datapath.MTU says. 0: 1430.
 	MTU int

@@ -112,7 +112,9 @@ func (p Probe) tcp() (came bool, err error) {
 
 // serveTCP answers every connection with a byte until the listener is closed.
 func serveTCP(at Listener) (l net.Listener, err error) {
-	err = InNetns(at.Netns, func() (err error) { l, err = net.Listen("tcp", at.String()); return err })
+	err = InNetns(at.Netns, func() error {
+		return free(func() (err error) { l, err = net.Listen("tcp", at.String()); return err })
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +129,16 @@ func serveTCP(at Listener) (l net.Listener, err error) {
 		}
 	}()
 	return l, nil
+}
+
+// free listens where somebody listened a moment ago: a program that is being
+// started has all our sockets for the moment between its fork and its exec.
+func free(listen func() error) error {
+	err := listen()
+	for until := time.Now().Add(2 * time.Second); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(until); err = listen() {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return err
 }
 
 // silent: nothing came back, or word that there is no way.
@@ -145,7 +157,9 @@ func ignoreSilent(err error) error {
 
 // serveUDP echoes every datagram until the socket is closed.
 func serveUDP(at Listener) (l net.PacketConn, err error) {
-	err = InNetns(at.Netns, func() (err error) { l, err = net.ListenPacket("udp", at.String()); return err })
+	err = InNetns(at.Netns, func() error {
+		return free(func() (err error) { l, err = net.ListenPacket("udp", at.String()); return err })
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,9 @@ func (r *real) furnish() error {
 
 // serveHealth answers connections and GET until the listener is closed.
 func serveHealth(netns string, port int32) (l net.Listener, err error) {
-	err = InNetns(netns, func() (err error) { l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); return err })
+	err = InNetns(netns, func() error {
+		return free(func() (err error) { l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); return err })
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -277,8 +279,7 @@ func (r *real) furnishFunction(l *v1alpha1.Link, f *v1alpha1.Function, workload,
 		}
 		lines := []string{"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0",
 			fmt.Sprintf("sysctl -qw net.ipv4.conf.%s.rp_filter=0 net.ipv4.conf.%s.rp_filter=0", li, ri)}
-		lines = append(lines, towards(prefixes(l.Spec.Ends[0].Network), prefixes(left), li)...)
-		lines = append(lines, towards(prefixes(l.Spec.Ends[1].Network), prefixes(right), ri)...)
+		// Routes to both ends are there: it has them from the node.
 		// Stateful: what it has not seen begin does not pass.
 		table := "table inet moire_t {\nchain forward {\ntype filter hook forward priority 0; policy drop;\nct state invalid drop\nct state new,established,related accept\n}\n}\n"
 		if f.Mode == v1alpha1.FunctionNAT {
@@ -316,23 +317,4 @@ func interfaceIn(prefixes []netip.Prefix) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no interface has an address in %v", prefixes)
-}
-
-// towards are the routes to the prefixes of an end of the Link through the
-// interface, by the gateways of its Network. They come before those that every
-// interface of a linked Network has.
-func towards(end, network []netip.Prefix, dev string) []string {
-	var out []string
-	for _, p := range end {
-		for _, n := range network {
-			if n.Addr().Is6() == p.Addr().Is6() {
-				first := 0
-				if p.Addr().Is6() {
-					first = 1
-				}
-				out = append(out, fmt.Sprintf("ip route replace %s via %s dev %s onlink metric %d", p, n.Addr().Next(), dev, first))
-			}
-		}
-	}
-	return out
 }

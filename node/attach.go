@@ -308,14 +308,14 @@ func (l *loop) plug(a *attachment, s *snapshot.Snapshot) error {
 	if !ok {
 		return fmt.Errorf("the Network %s is not in the snapshot of this node", inFull(a.Key))
 	}
-	linked := l.linked.of(s, a.VNI)
+	linked, hop := l.linked.of(s, a)
 	if err := l.wiring.Plug(a.plug(n, linked)); err != nil {
 		if a.Tap {
 			return err
 		}
 		return fmt.Errorf("make the interface %s in %s: %w", a.IfName, a.Netns, err)
 	}
-	if err := l.reached(a, linked); err != nil {
+	if err := l.reached(a, linked, hop); err != nil {
 		return err
 	}
 	a.stage, a.why, a.inode, l.dirty = plugged, "waits for its policy", inode, true

@@ -54,8 +54,10 @@ type attachment struct {
 	Addrs  []netip.Addr // sorted
 	Static bool         // Addrs are what the Grant says
 	MAC    snapshot.MAC
-	// Linked are the prefixes that it has routes to because of Links.
+	// Linked are the prefixes that it has routes to because of Links, without
+	// those behind the Chains that it is a Hop of.
 	Linked []netip.Prefix
+	HopOf  []snapshot.ChainKey
 
 	// Not on disk.
 	stage stage

@@ -192,18 +192,41 @@ func TestTwoInterfaces(t *testing.T) {
 		t.Errorf("a restart changed %s to %s", before, after)
 	}
 	// A Link of the second Network: its prefixes, also translated ones, are
-	// behind that interface, for as long as it is there.
+	// behind that interface, for as long as it is there. What an interface is in
+	// is behind that one, and what is behind a function that this Workload is,
+	// is not on the side from which it comes.
 	linkedRoutes := func() string { return in("route", "get", "10.2.0.9") + in("route", "get", "10.66.0.9") }
 	m.kill()
+	chain := snapshot.ChainKey{VNI: 101, Link: "shop/l", Reverse: true}
 	m.writeSnapshot(func(s *snapshot.Snapshot) {
 		withBack(s)
-		for _, ip := range []string{"10.2.0.7", "10.66.0.7"} {
-			a := snapshot.Addr{VNI: 101, IP: netip.MustParseAddr(ip)}
-			s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "bank", Workload: "core", Identity: 9, Node: "n9", Home: snapshot.Addr{VNI: 102, IP: netip.MustParseAddr("10.2.0.7")}}
+		s.Chains = map[snapshot.ChainKey]snapshot.Chain{chain: {ChainKey: chain, Hops: []snapshot.Hop{{Project: "shop", Workload: "router", Node: "n1",
+			Addr: snapshot.Addr{VNI: 101, IP: got.Interfaces[1].Addresses[0]}}}}}
+		row := func(vni snapshot.VNI, ip string, home snapshot.VNI, at string, c snapshot.ChainKey) {
+			a := snapshot.Addr{VNI: vni, IP: netip.MustParseAddr(ip)}
+			s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "bank", Workload: "core", Identity: 9, Node: "n9", Home: snapshot.Addr{VNI: home, IP: netip.MustParseAddr(at)}, Chain: c}
+		}
+		row(101, "10.2.0.7", 102, "10.2.0.7", snapshot.ChainKey{})
+		row(101, "10.66.0.7", 102, "10.2.0.7", snapshot.ChainKey{})
+		row(101, "10.77.0.7", 102, "10.2.0.7", chain)
+		for _, n := range s.Networks {
+			for _, p := range n.Prefixes {
+				far := p.Addr().Next().Next().Next().Next()
+				if n.VNI == 101 {
+					row(100, far.String(), 101, far.String(), snapshot.ChainKey{})
+				} else if n.Name == "front" {
+					row(101, far.String(), n.VNI, far.String(), snapshot.ChainKey{})
+				}
+			}
 		}
 	})
 	m.start()
 	eventually(t, "routes of the Link", func() bool { return strings.Count(linkedRoutes(), "dev eth1") == 2 })
+	for to, dev := range map[string]string{"10.77.0.9": "eth0", "10.0.0.9": "eth0", "fd00::9": "eth0", "10.1.0.9": "eth1", "fd01::9": "eth1"} {
+		if out := in("route", "get", to); !strings.Contains(out, "dev "+dev) {
+			t.Errorf("not by %s: %s", dev, out)
+		}
+	}
 	m.kill()
 	m.writeSnapshot(withBack)
 	m.start()
