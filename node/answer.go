@@ -64,7 +64,7 @@ func (l *loop) succeed(r *request) {
 		}
 	}
 	if first := l.attached[r.keys[0]]; !first.Tap {
-		if err := l.cfg.writeResolv(first, out.Interfaces); err != nil {
+		if err := l.cfg.writeResolv(first, l.resolvers(first)); err != nil {
 			out.Warnings = append(out.Warnings, fmt.Sprintf("the namespace gets no resolv.conf: %v; write it by hand: %q", err, local.ResolvConf(out.Interfaces)))
 		}
 	}

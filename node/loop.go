@@ -115,10 +115,11 @@ type loop struct {
 	since    time.Time
 	attached map[snapshot.AttachmentKey]*attachment
 	waiting  []*request
-	answers  []func() // to be sent at the end of the step
-	plugs    int      // interfaces made in this step
-	backlog  bool     // more of them wait
-	linked   linked   // of the newest snapshot
+	answers  []func()           // to be sent at the end of the step
+	plugs    int                // interfaces made in this step
+	backlog  bool               // more of them wait
+	linked   linked             // of the newest snapshot
+	named    *snapshot.Snapshot // that resolv.conf files follow
 
 	// wanted is what the control plane said last and was not refused; good is
 	// what was enforced last. They differ while wanted cannot be enforced.
@@ -277,6 +278,7 @@ func (l *loop) step() {
 		l.settle(a)
 	}
 	l.answerAll()
+	l.renewResolv()
 	l.report() // what enforcing has shown
 	l.show()
 	l.sendAnswers()

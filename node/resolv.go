@@ -1,12 +1,15 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"moire.dev/moire/node/local"
@@ -66,6 +69,44 @@ func (c *Config) writeResolv(a *attachment, interfaces []local.Interface) error 
 		return err
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// renewResolv makes the files follow a change of the search domains.
+func (l *loop) renewResolv() {
+	if l.wanted == nil || l.named == l.wanted {
+		return
+	}
+	old := l.named
+	l.named = l.wanted
+	if old != nil && maps.EqualFunc(old.Names, l.wanted.Names, func(a, b snapshot.DNS) bool { return slices.Equal(a.Search, b.Search) }) {
+		return
+	}
+	done := map[string]bool{}
+	for _, a := range l.present() {
+		if !a.Answered || a.Tap || done[a.Netns] {
+			continue
+		}
+		done[a.Netns] = true
+		if err := l.cfg.writeResolv(a, l.resolvers(a)); err != nil {
+			l.log.Warn("a resolv.conf does not follow", "netns", a.Netns, "error", err)
+		}
+	}
+}
+
+// resolvers are the interfaces of the Workload in that namespace, with where
+// names are answered, in the order of their names.
+func (l *loop) resolvers(a *attachment) []local.Interface {
+	var out []local.Interface
+	for _, o := range l.present() {
+		if o.Key.Project == a.Key.Project && o.Key.Workload == a.Key.Workload && o.Netns == a.Netns {
+			n := l.newest().Networks[o.VNI]
+			out = append(out, withResolver(o.inside(n, l.wiring.MTU(n.MTU)), l.newest()))
+		}
+	}
+	slices.SortStableFunc(out, func(a, b local.Interface) int {
+		return cmp.Or(cmp.Compare(len(a.IfName), len(b.IfName)), cmp.Compare(a.IfName, b.IfName))
+	})
+	return out
 }
 
 // removeResolv takes away what writeResolv made.

@@ -76,3 +76,37 @@ func TestResolvConf(t *testing.T) {
 		}
 	}
 }
+
+// TestResolvConfFollows: a namespace whose Network gets other search domains is
+// told, also by an agent that was not there when they changed.
+func TestResolvConfFollows(t *testing.T) {
+	b := newBench(t)
+	b.attachedWeb(web())
+	etc := t.TempDir()
+	searching := func(domains ...string) *snapshot.Snapshot {
+		b.cfg.EtcNetns, b.attached[webKey].Netns = etc, "/run/netns/blue"
+		return world(b.control, func(s *snapshot.Snapshot) {
+			s.Names = map[snapshot.VNI]snapshot.DNS{100: {VNI: 100, Search: domains}}
+		})
+	}
+	path := filepath.Join(etc, "blue", "resolv.conf")
+	for _, c := range []struct {
+		domain  string
+		restart bool
+	}{{"one.example", false}, {"two.example", false}, {"three.example", true}} {
+		if c.restart {
+			b.restart()
+		}
+		b.gives(searching(c.domain))
+		if got, err := os.ReadFile(path); err != nil || string(got) != resolvMark(webKey)+"nameserver 169.254.169.253\nsearch "+c.domain+"\n" {
+			t.Errorf("%s: %q, %v", c.domain, got, err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("mine\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.gives(searching("four.example"))
+	if got, _ := os.ReadFile(path); string(got) != "mine\n" {
+		t.Errorf("somebody else's became %q", got)
+	}
+}

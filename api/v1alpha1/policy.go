@@ -191,8 +191,9 @@ type Peer struct {
 	Service string `json:"service,omitempty"`
 	// Name (egress): a DNS name outside, such as api.example.com or
 	// *.example.com (any number of labels). It matches the addresses that the
-	// Network's own name service told this Workload for such a name, as long as
-	// the answer is valid or a session lives, and no other way.
+	// Network's own name service told a Workload of this identity on the same node
+	// for such a name, as long as the answer is valid or a session lives, and no
+	// other way.
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^(\*\.)?([A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?\.?$`
 	// +optional
