@@ -52,7 +52,6 @@ type hosting struct {
 	member bool
 	grants []snapshot.Grant
 	blocks []snapshot.Block
-	sets   []setRow
 	who    []policy.Identity // of the Workloads there
 }
 

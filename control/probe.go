@@ -83,7 +83,7 @@ func interfaceOf(f *facts, project, workload, network string, ipv6 bool) (snapsh
 			}
 		}
 	}
-	return snapshot.Addr{}, "", fmt.Errorf("Workload %s/%s is not attached with such an address; `moire get workloads` tells", project, workload)
+	return snapshot.Addr{}, "", fmt.Errorf("the Workload %s/%s is not attached with such an address; `moire get workloads` tells", project, workload)
 }
 
 // seenFrom finds the address by which a Workload is reached from a Network.

@@ -63,7 +63,7 @@ type Server struct {
 
 // stats count since the start.
 type stats struct {
-	queries, forwarded, failed, dropped, refused atomic.Uint64
+	queries, forwarded, failed, dropped atomic.Uint64
 }
 
 // Stats is what the Server did since it was made.

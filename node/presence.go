@@ -26,6 +26,8 @@ type presence struct {
 	there *datapath.Presence
 	mtu   func(want int) int
 	log   *slog.Logger
+	// dialling has room for maxInside.
+	dialling chan struct{}
 
 	mu      sync.Mutex
 	wanted  map[snapshot.VNI]int // -> MTU
@@ -39,7 +41,7 @@ func openPresence(cfg Config, mtu func(int) int, log *slog.Logger) (*presence, e
 	if err != nil {
 		return nil, err
 	}
-	return &presence{node: cfg.Name, there: there, mtu: mtu, log: log}, nil
+	return &presence{node: cfg.Name, there: there, mtu: mtu, log: log, dialling: make(chan struct{}, maxInside)}, nil
 }
 
 func (p *presence) Name() string { return "presence" }
@@ -136,8 +138,7 @@ func bound(vni snapshot.VNI) func(network, address string, c syscall.RawConn) er
 	}
 }
 
-// maxInside is how many connections are being made from inside at once: each
-// holds a thread.
+// maxInside is how many connections are being made from inside at once.
 const maxInside = 64
 
 // dial connects from inside a Network, to a Workload of any node.
@@ -157,6 +158,12 @@ func (p *presence) dial(ctx context.Context, vni snapshot.VNI, network string, t
 		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	} else {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
+	select { // a connection that is being made holds a thread
+	case p.dialling <- struct{}{}:
+		defer func() { <-p.dialling }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%d connections are being made from inside Networks already: %w", maxInside, ctx.Err())
 	}
 	var c net.Conn
 	err := p.there.Do(func() (err error) {
