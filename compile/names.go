@@ -50,14 +50,16 @@ func zoneOf(spec *v1alpha1.NetworkSpec) string {
 	return strings.ToLower(strings.TrimSuffix(zone, "."))
 }
 
-// servers reads addresses with or without a port; 53 otherwise. Validation has
-// refused what cannot be read.
+// servers reads addresses with or without a port; 53 otherwise. What cannot be
+// read is left out, and what is another host on every node.
 func servers(texts []string) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, text := range texts {
-		if a, err := netip.ParseAddr(text); err == nil {
-			out = append(out, netip.AddrPortFrom(a, 53))
-		} else if p, err := netip.ParseAddrPort(text); err == nil {
+		p, err := netip.ParseAddrPort(text)
+		if a, e := netip.ParseAddr(text); e == nil {
+			p, err = netip.AddrPortFrom(a, 53), nil
+		}
+		if err == nil && !snapshot.StaysInside(p.Addr()) {
 			out = append(out, p)
 		}
 	}
@@ -73,7 +75,7 @@ func (d *draft) nameProblems() {
 	bad := func(field string, texts []string) {
 		for i, text := range texts {
 			if len(servers([]string{text})) == 0 {
-				d.problem(about(v1alpha1.CodeAddress, networkName(d.f.key), fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%q is neither an address nor address:port", text), "write 192.0.2.53 or [2001:db8::53]:5353"))
+				d.problem(about(v1alpha1.CodeAddress, networkName(d.f.key), fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%q is neither an address nor address:port, or it is loopback, link-local or multicast", text), "write 192.0.2.53 or [2001:db8::53]:5353"))
 			}
 		}
 	}

@@ -204,17 +204,6 @@ func (p *path) opens(x snapshot.Exit) bool {
 	})
 }
 
-// staysInside: never leaves, whatever a Network says: this host, loopback,
-// link-local, multicast, reserved.
-func staysInside(a netip.Addr) bool {
-	if a.Is4() {
-		b := a.As4()
-		return b[0] == 0 || b[0] == 127 || b[0] >= 224 || b[0] == 169 && b[1] == 254
-	}
-	b := a.As16()
-	return b[0] == 0 || b[0] == 0xff || b[0] == 0xfe && b[1]&0xc0 == 0x80
-}
-
 // leavesAs is the source outside, not valid where only the node knows its own,
 // and the node that puts it there; false: there is none of the family.
 func (p *path) leavesAs(s *snapshot.Snapshot, x snapshot.Exit) (netip.Addr, string, bool) {

@@ -74,7 +74,7 @@ func (p *path) nowhere(n snapshot.Network) *route {
 	case i >= 0:
 		return p.lost(NoRoute, fmt.Sprintf("nobody has the address %s in Network %s/%s", a, n.Project, n.Name))
 	}
-	if staysInside(a) {
+	if snapshot.StaysInside(a) {
 		return p.lost(NoRoute, fmt.Sprintf("%s is an address that never leaves its link or host", a))
 	}
 	if s := p.snaps[p.src.Node]; s != nil {

@@ -170,8 +170,13 @@ func (m *metadata) connect(ctx context.Context, vni snapshot.VNI, addr string) (
 	}
 	for _, ip := range candidates {
 		ip = ip.Unmap()
+		inside := z.Inside(snapshot.Addr{VNI: vni, IP: ip})
+		if !inside && snapshot.StaysInside(ip) {
+			err = fmt.Errorf("%s is loopback, link-local or multicast, where the node does not ask for a tenant", ip)
+			continue
+		}
 		var c net.Conn
-		if c, err = m.dial(ctx, vni, z.Inside(snapshot.Addr{VNI: vni, IP: ip}), "tcp", netip.AddrPortFrom(ip, uint16(port))); err == nil {
+		if c, err = m.dial(ctx, vni, inside, "tcp", netip.AddrPortFrom(ip, uint16(port))); err == nil {
 			return c, nil
 		}
 	}

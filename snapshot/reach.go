@@ -19,6 +19,19 @@ var (
 	Metadata4   = netip.MustParseAddr("169.254.169.254")
 )
 
+// StaysInside reports that an address means something else on every host or
+// link, or nobody: this host, loopback, link-local, multicast, reserved. Nothing
+// that a tenant writes makes a node ask there: it would ask itself.
+func StaysInside(a netip.Addr) bool {
+	a = a.Unmap()
+	if a.Is4() {
+		b := a.As4()
+		return b[0] == 0 || b[0] == 127 || b[0] >= 224 || b[0] == 169 && b[1] == 254
+	}
+	b := a.As16()
+	return b[0] == 0 || b[0] == 0xff || b[0] == 0xfe && b[1]&0xc0 == 0x80
+}
+
 // ChainKey names the functions in front of the addresses of a linked Network,
 // as Workloads of one Network come to them.
 type ChainKey struct {
