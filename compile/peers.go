@@ -221,6 +221,9 @@ func (d *jointDraft) resolveNetwork(peer *parsedPeer, scope string, in func(*pro
 func (d *jointDraft) missedCIDR(peer *parsedPeer) miss {
 	here := d.facts.base
 	seen := here.facts.network.Spec.Outside != nil || slices.ContainsFunc(d.facts.home, func(f *floating) bool { return f.external() })
+	for _, feet := range []string{"169.254.0.0/16", "fd00:4d4f:4952:45::/64"} { // nodes that ask in the name of a linked Network
+		seen = seen || len(d.facts.links) > 0 && peer.cidr.Overlaps(netip.MustParsePrefix(feet))
+	}
 	for _, n := range d.peersOf() {
 		seen = seen || n.prefixes == nil || slices.ContainsFunc(n.prefixes, peer.cidr.Overlaps)
 	}

@@ -90,6 +90,76 @@ func TestFeet(t *testing.T) {
 	}
 }
 
+// TestFeetOverLink: what a node asks in a linked Network is judged there, like
+// every stranger: who names a name server must not get past others' Policies.
+func TestFeetOverLink(t *testing.T) {
+	w := newWorld(t)
+	w.underlay("192.168.77.", "fd77::")
+	w.node("a", "moire-dp-a", "192.168.77.1")
+	w.node("b", "moire-dp-b", "192.168.77.2")
+	w.network(100, "acme", "10.1.0.0/24")
+	w.network(101, "bolt", "10.2.0.0/24")
+	w.workload("a", "acme", "web", 100, 11, "10.1.0.2")
+	w.workload("a", "bolt", "near", 101, 21, "10.2.0.3")
+	w.workload("b", "bolt", "far", 101, 22, "10.2.0.4")
+	w.seen(101, "10.1.0.2", 100, "10.1.0.2")
+	w.seen(100, "10.2.0.3", 101, "10.2.0.3")
+	w.seen(100, "10.2.0.4", 101, "10.2.0.4")
+	n := w.nodes["a"]
+	var p *Presence
+	inNetns(t, n.ns, func() (err error) { p, err = NewPresence(n.runDir, "a"); return err })
+	t.Cleanup(func() { p.Close() })
+	grow := func() {
+		t.Helper()
+		if _, err := p.Grow(map[snapshot.VNI]int{100: 1450}, w.number("a")); err != nil {
+			t.Fatal(err)
+		}
+		for name, n := range w.nodes {
+			s := State{Snapshot: w.snapshot(name), Locals: n.locals}
+			if name == "a" {
+				s.Presence = []Present{PresentIn(name, 100)}
+			}
+			for other, x := range s.Snapshot.Nodes {
+				x.Number = w.number(other)
+				s.Snapshot.Nodes[other] = x
+			}
+			if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	grow()
+	grow() // the inside end, now that the node's end is up
+	t.Cleanup(w.dump)
+	echoServer(t, "moire-dp-bolt-near", "10.2.0.3")
+	echoServer(t, "moire-dp-bolt-far", "10.2.0.4")
+	from, _ := FeetOf(w.number("a"))
+	try := func(network, to string, limit time.Duration) bool {
+		c, err := footDial(p, network, from, to)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		return echoed(c, limit)
+	}
+	for _, to := range []string{"10.2.0.3", "10.2.0.4"} {
+		for _, network := range []string{"udp", "tcp"} {
+			if !try(network, to, 2*time.Second) {
+				t.Errorf("%s %s: no answer although nobody denies it", network, to)
+			}
+		}
+	}
+	for _, id := range []policy.Identity{21, 22} {
+		w.policies[snapshot.PolicyKey{VNI: 101, Identity: id, Direction: policy.Ingress}] = nothing
+	}
+	grow()
+	for _, to := range []string{"10.2.0.3", "10.2.0.4"} {
+		if try("udp", to, 500*time.Millisecond) {
+			t.Errorf("%s: the node is answered against the Policy of the linked Network", to)
+		}
+	}
+}
+
 // number of a node in this world.
 func (w *world) number(name string) uint16 { return uint16(name[0]-'a') + 7 }
 

@@ -53,12 +53,14 @@ func (d *Datapath) dropAliases(k bpf.MoireSessionKey, s *bpf.MoireSession) error
 			continue
 		}
 		key := aliasKey(&s.Guise[end], k.Proto)
-		var a bpf.MoireAlias
-		if err := d.objects.Aliases.Lookup(&key, &a); err != nil || a.Session != k {
-			continue // gone, or of another session by now
-		}
-		if err := d.objects.Aliases.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove an alias of a session: %w", err)
+		for _, m := range d.aliases() {
+			var a bpf.MoireAlias
+			if err := m.Lookup(&key, &a); err != nil || a.Session != k {
+				continue // gone, or of another session by now
+			}
+			if err := m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return fmt.Errorf("remove an alias of a session: %w", err)
+			}
 		}
 	}
 	return nil
@@ -67,8 +69,20 @@ func (d *Datapath) dropAliases(k bpf.MoireSessionKey, s *bpf.MoireSession) error
 // dropOrphans removes aliases of sessions that the kernel pushed out, or that
 // were opened anew in another guise. living are the sessions that have one.
 func (d *Datapath) dropOrphans(living map[bpf.MoireSessionKey][2]bpf.MoireGuise) error {
+	for _, m := range d.aliases() {
+		if err := d.dropOrphansOf(m, living); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// aliases are the tables of them.
+func (d *Datapath) aliases() []*ebpf.Map { return []*ebpf.Map{d.objects.Aliases, d.objects.Throng} }
+
+func (d *Datapath) dropOrphansOf(m *ebpf.Map, living map[bpf.MoireSessionKey][2]bpf.MoireGuise) error {
 	var gone []bpf.MoireSessionKey
-	err := eachRow(d.objects.Aliases, func(k bpf.MoireSessionKey, a bpf.MoireAlias) {
+	err := eachRow(m, func(k bpf.MoireSessionKey, a bpf.MoireAlias) {
 		guises, ok := living[a.Session]
 		if !ok || aliasKey(&guises[a.End&1], k.Proto) != k {
 			gone = append(gone, k)
@@ -78,10 +92,10 @@ func (d *Datapath) dropOrphans(living map[bpf.MoireSessionKey][2]bpf.MoireGuise)
 		return fmt.Errorf("read aliases of sessions: %w", err)
 	}
 	for _, k := range gone {
-		if d.isLiving(k) { // opened since
+		if d.isLiving(m, k) { // opened since
 			continue
 		}
-		if err := d.objects.Aliases.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := m.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("remove an alias of a session: %w", err)
 		}
 	}
@@ -89,10 +103,10 @@ func (d *Datapath) dropOrphans(living map[bpf.MoireSessionKey][2]bpf.MoireGuise)
 }
 
 // isLiving: the alias leads to a session.
-func (d *Datapath) isLiving(k bpf.MoireSessionKey) bool {
+func (d *Datapath) isLiving(m *ebpf.Map, k bpf.MoireSessionKey) bool {
 	var a bpf.MoireAlias
 	var s bpf.MoireSession
-	if d.objects.Aliases.Lookup(&k, &a) != nil {
+	if m.Lookup(&k, &a) != nil {
 		return false
 	}
 	if d.objects.Sessions.Lookup(&a.Session, &s) != nil && d.objects.Crowd.Lookup(&a.Session, &s) != nil {

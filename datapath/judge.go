@@ -100,6 +100,7 @@ func (d *Datapath) Forget() error {
 		return errors.Join(empty[bpf.MoireSessionKey, bpf.MoireSession](d.judge.Sessions),
 			empty[bpf.MoireSessionKey, bpf.MoireSession](d.judge.Crowd),
 			empty[bpf.MoireSessionKey, bpf.MoireAlias](d.judge.Aliases),
+			empty[bpf.MoireSessionKey, bpf.MoireAlias](d.judge.Throng),
 			empty[bpf.MoireFragmentKey, bpf.MoirePorts](d.judge.Fragments))
 	})
 }
@@ -122,7 +123,9 @@ func (d *Datapath) loadJudge() (*judgeObjects, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Maps["sessions"].MaxEntries, spec.Maps["aliases"].MaxEntries = 4096, 4096
+	for _, name := range []string{"sessions", "aliases", "crowd", "throng"} {
+		spec.Maps[name].MaxEntries = 4096
+	}
 	m := &d.objects.MoireMaps
 	j := &judgeObjects{}
 	err = spec.LoadAndAssign(&j.MoireObjects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{

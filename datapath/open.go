@@ -140,6 +140,7 @@ func (d *Datapath) load() error {
 	}
 	spec.Maps["aliases"].MaxEntries = spec.Maps["sessions"].MaxEntries
 	spec.Maps["crowd"].MaxEntries = max(spec.Maps["sessions"].MaxEntries/sharers, 1)
+	spec.Maps["throng"].MaxEntries = spec.Maps["crowd"].MaxEntries
 	return spec.LoadAndAssign(&d.objects, &options)
 }
 

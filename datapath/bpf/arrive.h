@@ -49,7 +49,7 @@ inline_ int may_be_ours(const struct packet *p)
 inline_ int known_outside(struct packet *p)
 {
 	u64 now = bpf_ktime_get_coarse_ns();
-	struct alias *a = bpf_map_lookup_elem(&aliases, &p->key);
+	struct alias *a = alias_of(&p->key);
 	struct session *s = a ? session_of(&a->session) : 0;
 
 	if (!s || s->expires < now || !matches(p, s, a->end))

@@ -53,6 +53,13 @@ inline_ struct session *session_of(const struct session_key *k)
 	return s ? s : bpf_map_lookup_elem(&crowd, k);
 }
 
+// alias_of finds the row of an alias, wherever it is.
+inline_ struct alias *alias_of(const struct session_key *k)
+{
+	struct alias *a = bpf_map_lookup_elem(&aliases, k);
+	return a ? a : bpf_map_lookup_elem(&throng, k);
+}
+
 // side is 0 when the packet goes from originator to responder.
 inline_ u32 side_of(const struct packet *p, const struct session *s)
 {

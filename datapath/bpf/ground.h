@@ -79,6 +79,8 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 		t->guise[1].flags = e->ifindex ? 0 : G_AWAY;
 	if (!r && e->home.vni && e->ifindex && !e->chain && !g->kind)
 		r = link_guise(p, t, e, orig);
+	if (t->guise[1].kind == G_LINK) // a foot: the node does not serve that network
+		t->judged &= ~J_SERVED_0;
 	return r;
 }
 

@@ -111,7 +111,7 @@ inline_ void as_told(struct packet *p, const struct session *s, const struct ses
 // end that sees it so; src must be that end.
 inline_ struct session *by_alias(struct packet *p, const union addr *src, struct alias **row)
 {
-	struct alias *a = bpf_map_lookup_elem(&aliases, &p->key);
+	struct alias *a = alias_of(&p->key);
 	struct session *s;
 
 	if (!a)
@@ -123,14 +123,22 @@ inline_ struct session *by_alias(struct packet *p, const union addr *src, struct
 	return s;
 }
 
-// put_alias lets packets in the guise of that end find the session s of p.
+// put_alias lets packets in the guise of that end find the session s of p. It is
+// where the session is: who opens more than a share pushes out aliases of others
+// like it only. Without its alias a session could lose its replies to another one.
 inline_ int put_alias(struct packet *p, const struct session *s, u32 end)
 {
 	struct alias *a = &work_of(p)->alias;
 
 	a->session = p->key;
 	a->end = end & 1;
-	return bpf_map_update_elem(&aliases, guise_as_key(p, &s->guise[end & 1]), a, BPF_ANY);
+	struct session_key *k = guise_as_key(p, &s->guise[end & 1]);
+	if (bpf_map_lookup_elem(&sessions, &a->session)) {
+		bpf_map_delete_elem(&throng, k);
+		return bpf_map_update_elem(&aliases, k, a, BPF_ANY);
+	}
+	bpf_map_delete_elem(&aliases, k);
+	return bpf_map_update_elem(&throng, k, a, BPF_ANY);
 }
 
 inline_ void put_aliases(struct packet *p, const struct session *s)
@@ -149,7 +157,7 @@ inline_ int is_taken(struct packet *p, const struct session_key *k, u64 now)
 
 	if (s && s->expires >= now)
 		return 1;
-	a = bpf_map_lookup_elem(&aliases, k);
+	a = alias_of(k);
 	if (!a)
 		return 0;
 	s = session_of(&a->session);

@@ -521,6 +521,7 @@ const (
 	MoireMapShares        = "shares"
 	MoireMapSightings     = "sightings"
 	MoireMapSlots         = "slots"
+	MoireMapThrong        = "throng"
 	MoireMapVisitors      = "visitors"
 	MoireMapVteps         = "vteps"
 	MoireMapWatchEnds     = "watch_ends"
@@ -621,6 +622,7 @@ type MoireMapSpecs struct {
 	Shares       *ebpf.MapSpec `ebpf:"shares"`
 	Sightings    *ebpf.MapSpec `ebpf:"sightings"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Throng       *ebpf.MapSpec `ebpf:"throng"`
 	Visitors     *ebpf.MapSpec `ebpf:"visitors"`
 	Vteps        *ebpf.MapSpec `ebpf:"vteps"`
 	WatchEnds    *ebpf.MapSpec `ebpf:"watch_ends"`
@@ -695,6 +697,7 @@ type MoireMaps struct {
 	Shares       *ebpf.Map `ebpf:"shares"`
 	Sightings    *ebpf.Map `ebpf:"sightings"`
 	Slots        *ebpf.Map `ebpf:"slots"`
+	Throng       *ebpf.Map `ebpf:"throng"`
 	Visitors     *ebpf.Map `ebpf:"visitors"`
 	Vteps        *ebpf.Map `ebpf:"vteps"`
 	WatchEnds    *ebpf.Map `ebpf:"watch_ends"`
@@ -745,6 +748,7 @@ func (m *MoireMaps) Close() error {
 		m.Shares,
 		m.Sightings,
 		m.Slots,
+		m.Throng,
 		m.Visitors,
 		m.Vteps,
 		m.WatchEnds,

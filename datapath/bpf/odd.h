@@ -60,10 +60,32 @@ inline_ int dress(struct __sk_buff *skb, struct packet *p, const struct session 
 
 // keep_alias: rows of aliases may have been pushed out although the session
 // lives: what goes to an end with a guise sees to it that the answer finds home.
-inline_ void keep_alias(struct packet *p, const struct session *s, u32 end)
+// 0: the answer would find another session, which was opened meanwhile.
+inline_ int keep_alias(struct packet *p, const struct session *s, u32 end)
 {
-	if (wears(s, end) && !bpf_map_lookup_elem(&aliases, guise_as_key(p, &s->guise[end & 1])))
-		put_alias(p, s, end);
+	struct alias *a;
+	struct session *other;
+
+	if (!wears(s, end))
+		return 1;
+	a = alias_of(guise_as_key(p, &s->guise[end & 1]));
+	if (likely(a && same_key(&a->session, &p->key)))
+		return 1;
+	other = a ? session_of(&a->session) : 0;
+	if (other && other->expires >= bpf_ktime_get_coarse_ns())
+		return 0;
+	put_alias(p, s, end);
+	return 1;
+}
+
+// give_way ends the session of p, whose answers would go to another one.
+step int give_way(struct __sk_buff *skb, struct packet *p)
+{
+	struct session *s = session_of(&p->key);
+
+	if (s)
+		s->expires = 1; // the sweep takes it away
+	return drop(skb, p, R_NO_PORT);
 }
 
 // prepare does with p, of an odd session, what must be done before it goes to
@@ -78,8 +100,8 @@ step int prepare(struct __sk_buff *skb, struct packet *p, const struct session *
 		by_bridge(p, s, side, to);
 	if (!wears(s, 0) && !wears(s, 1))
 		return 0;
-	if (p->kind != K_ERROR)
-		keep_alias(p, s, 1 - side);
+	if (p->kind != K_ERROR && !keep_alias(p, s, 1 - side))
+		return give_way(skb, p);
 	return dress(skb, p, s, side);
 }
 

@@ -41,7 +41,7 @@ inline_ struct session *about(struct packet *p, u32 *from)
 		*from = 1 - (side_of(p, s) & 1);
 		return wears(s, *from) ? 0 : s;
 	}
-	a = bpf_map_lookup_elem(&aliases, &p->key);
+	a = alias_of(&p->key);
 	if (!a)
 		return 0;
 	*from = a->end & 1;

@@ -255,6 +255,7 @@ TABLE(rules, HASH, u32, struct rule_name, 65536, BPF_F_NO_PREALLOC);
 TABLE(sessions, LRU_HASH, struct session_key, struct session, 131072, 0);
 TABLE(aliases, LRU_HASH, struct session_key, struct alias, 131072, 0);
 TABLE(visitors, LRU_HASH, struct addr_key, u64, 16384, 0); // who came over a FloatingIP; the router answers for them
+TABLE(throng, LRU_HASH, struct session_key, struct alias, 32768, 0); // aliases of the crowd
 TABLE(crowd, LRU_HASH, struct session_key, struct session, 32768, 0); // of who has more than a share
 TABLE(fragments, LRU_HASH, struct fragment_key, struct ports, 8192, 0);
 TABLE(denials, LRU_HASH, struct denied_key, struct denial, 8192, 0);
