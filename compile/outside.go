@@ -27,11 +27,12 @@ func (d *jointDraft) exit() {
 		return
 	}
 	name := networkName(base.facts.key)
-	gateways := o.Gateways
+	gateways, refused := o.Gateways, false
 	for i, addr := range egressOf(base.facts.network) {
 		own := d.facts.egress[i]
 		switch {
 		case own.refused != "":
+			refused = true
 			d.problem(about(codeEgressTaken, name, "spec.outside.addresses", fmt.Sprintf("%s %s", addr, own.refused), "choose another address"))
 			continue
 		case own.owner == base.facts.key:
@@ -56,6 +57,9 @@ func (d *jointDraft) exit() {
 	}
 	if e.Gateway == "" || len(e.Addresses) == 0 {
 		d.externals = nil
+		if refused && len(e.Addresses) == 0 {
+			return // that is told
+		}
 		d.problem(about(codeGateway, name, "spec.outside", "no gateway can hold an egress address, so nothing leaves the Network", "name a Node that exists and an address that is free"))
 		return
 	}

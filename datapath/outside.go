@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math/bits"
 	"net/netip"
 	"os"
@@ -61,6 +62,7 @@ func (d *Datapath) wantOutside(w *want, s *snapshot.Snapshot, numbers map[string
 		if !ok {
 			continue // nobody there to leave by: closed
 		}
+		row.Lot = lotOf(s.Networks[vni].Domain)
 		out.exits[uint32(vni)] = row
 		for _, p := range e.Hosts {
 			for _, k := range portKeys(p) {
@@ -97,6 +99,14 @@ func (d *Datapath) wantOutside(w *want, s *snapshot.Snapshot, numbers map[string
 
 // nobody is the number of a node that there never is.
 const nobody = 1<<32 - 1
+
+// lotOf is the number by which a Domain draws ports of the node's own address;
+// never 0.
+func lotOf(domain string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(domain))
+	return h.Sum32() | 1
+}
 
 // exitRow says by which node a Network leaves and under which addresses.
 func (d *Datapath) exitRow(e *snapshot.Exit, numbers map[string]uint32) (row bpf.MoireExit, ok bool) {

@@ -132,6 +132,8 @@ type MoireExit struct {
 	As    [2]MoireAddr
 	Node  uint32
 	Given uint32
+	Lot   uint32
+	Pad   uint32
 }
 
 type MoireFavourite struct {

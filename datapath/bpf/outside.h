@@ -14,6 +14,7 @@
 #pragma once
 #include "guise.h"
 
+#define DRAWS 32 // of a port for a session that leaves
 #define OUTSIDE 0xffffff // snapshot.Outside
 
 struct outlook { // one row
@@ -28,6 +29,8 @@ struct exit { // of a network
 	union addr as[2]; // IPv4 and IPv6
 	u32 node;	  // that translates; 0: this one
 	u32 given;	  // leaves under these addresses or not at all; 0: the node's own
+	u32 lot;	  // of the tenant: which ports of the node's own address it gets
+	u32 pad;
 };
 
 struct masquerade { // of one endpoint: leaves as its own FloatingIP
@@ -262,6 +265,30 @@ inline_ int host_has(struct __sk_buff *skb, const struct packet *p, const struct
 	return 1;
 }
 
+// drawn: a port of the node's own address is one that the tenant of that lot
+// gets: three out of four, others for others, so that nobody takes every port
+// towards a place where all of them go.
+inline_ int drawn(u32 port, u32 lot)
+{
+	u32 h = (port ^ lot) * 0x9e3779b1;
+
+	h = (h ^ h >> 15) * 0x85ebca77;
+	return (h >> 13 & 3) != 0;
+}
+
+// draw picks a port of the range, one of the lot where there is a lot.
+inline_ u32 draw(u32 first, u32 range, u32 lot)
+{
+	u32 port = 0;
+
+	for (int i = 0; i < 4; i++) {
+		port = first + bpf_get_prandom_u32() % (range ? range : 1);
+		if (!lot || drawn(port, lot))
+			break;
+	}
+	return port;
+}
+
 // masquerade_port finds one for a session that leaves, of scratch_session: that of the
 // workload where it is free, else some. Under our own address only ports are
 // taken that the host does not use. 0, or the reason to drop.
@@ -269,7 +296,7 @@ alone int masquerade_port(struct __sk_buff *skb)
 {
 	struct work *w = the_work();
 	struct outlook *o = the_outlook();
-	u32 first = 1024, range = 65536 - 1024, own, wanted;
+	u32 first = 1024, range = 65536 - 1024, own, wanted, lot = 0;
 	u64 now = bpf_ktime_get_coarse_ns();
 
 	if (!o || !w)
@@ -286,17 +313,22 @@ alone int masquerade_port(struct __sk_buff *skb)
 			return R_UNSUPPORTED; // could be the host's own
 		first = o->first;
 		range = (u32)o->last - o->first + 1;
+		u32 vni = p->key.vni;
+		struct exit *e = bpf_map_lookup_elem(&exits, &vni);
+		lot = e ? e->lot : 0;
 	}
 	wanted = bpf_ntohs(g->port[0]);
 	if (own && (wanted < first || wanted >= first + range))
-		wanted = first + bpf_get_prandom_u32() % (range ? range : 1);
-	for (int i = 0; i < CLAIM_TRIES; i++) {
+		wanted = draw(first, range, lot);
+	for (int i = 0; i < DRAWS; i++) {
 		g->port[0] = bpf_htons(wanted);
-		if (!is_taken(p, guise_as_key(p, g), now) && !(own && host_has(skb, p, g)))
+		if (lot && !drawn(wanted, lot))
+			;
+		else if (!is_taken(p, guise_as_key(p, g), now) && !(own && host_has(skb, p, g)))
 			return 0;
 		if (!ports)
 			return R_NO_PORT;
-		wanted = first + bpf_get_prandom_u32() % (range ? range : 1);
+		wanted = draw(first, range, lot);
 	}
 	return R_NO_PORT;
 }
