@@ -53,7 +53,7 @@ func theLab(t *testing.T) *Lab {
 		if bin == "" {
 			bin, _ = filepath.Abs("../bin")
 		}
-		l, err := New(Config{Name: "moire-t", Nodes: 3, Underlay: netip.MustParsePrefix("198.18.76.0/24"), Bin: bin, RunDir: "/run/moire-test", APIListen: freePort()})
+		l, err := New(Config{Name: "moire-t", Nodes: 3, Underlay: netip.MustParsePrefix("198.18.76.0/24"), Bin: bin, RunDir: "/run/moire-test", APIListen: freePort(), NameServers: []string{controlNames}})
 		if err != nil {
 			shared.err = err
 			return
@@ -185,7 +185,8 @@ func (p pair) start(t *testing.T) (*traffic, *denied) {
 	return work, no
 }
 
-// TestControlPlaneGone kills the control plane for a minute under traffic.
+// TestControlPlaneGone kills the control plane under traffic, for 10 seconds or
+// as long as MOIRE_LONG says.
 func TestControlPlaneGone(t *testing.T) {
 	l := theLab(t)
 	p := l.pair(t, "gone")
@@ -195,9 +196,9 @@ func TestControlPlaneGone(t *testing.T) {
 	if err := l.Control.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	away := time.Minute
-	if testing.Short() {
-		away = 10 * time.Second
+	away := 10 * time.Second
+	if long, err := time.ParseDuration(os.Getenv("MOIRE_LONG")); err == nil {
+		away = long
 	}
 	time.Sleep(away)
 	if err := l.StartControl(context.Background()); err != nil {

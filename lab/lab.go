@@ -36,6 +36,8 @@ type Config struct {
 	// Direct joins exactly two nodes by a veth pair of their own as underlay,
 	// 198.18.78.1 and .2; the bridge then carries only control traffic.
 	Direct bool
+	// NameServers (host:port) that moired asks. Default: those of the machine.
+	NameServers []string
 	// Progress is told what is being done. Default: nobody.
 	Progress func(string)
 }
@@ -185,11 +187,14 @@ func (l *Lab) wire() error {
 func (l *Lab) StartControl(ctx context.Context) error {
 	joined := filepath.Join(l.RunDir, "join.json")
 	os.Remove(joined)
-	p, err := start(l.Dir, "moired", "", filepath.Join(l.Bin, "moired"),
-		"--dir", filepath.Join(l.Dir, "control"), "--run-dir", l.RunDir,
+	args := []string{"--dir", filepath.Join(l.Dir, "control"), "--run-dir", l.RunDir,
 		"--api-listen", l.APIListen,
 		"--discovery-listen", netip.AddrPortFrom(l.address(1), 7444).String(),
-		"--advertise", l.address(1).String())
+		"--advertise", l.address(1).String()}
+	for _, s := range l.NameServers {
+		args = append(args, "--name-servers", s)
+	}
+	p, err := start(l.Dir, "moired", "", filepath.Join(l.Bin, "moired"), args...)
 	if err != nil {
 		return err
 	}

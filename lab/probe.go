@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -131,11 +132,11 @@ func serveTCP(at Listener) (l net.Listener, err error) {
 	return l, nil
 }
 
-// free listens where somebody listened a moment ago: a program that is being
-// started has all our sockets for the moment between its fork and its exec.
+// free listens where another probe still does, or did a moment ago: a program
+// that is being started has our sockets between its fork and its exec.
 func free(listen func() error) error {
 	err := listen()
-	for until := time.Now().Add(2 * time.Second); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(until); err = listen() {
+	for until := time.Now().Add(10 * time.Second); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(until); err = listen() {
 		time.Sleep(5 * time.Millisecond)
 	}
 	return err
@@ -253,7 +254,7 @@ func (p Probe) icmp() (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	id := uint16(os.Getpid())
+	id := uint16(rand.Uint32()) // other probes of this process run, too
 	packet := []byte{request, 0, 0, 0, byte(id >> 8), byte(id), 0, 1, 'm', 'o', 'i', 'r'}
 	if p.Dest.Is4() { // for IPv6 the kernel fills it in
 		binary.BigEndian.PutUint16(packet[2:], checksum(packet))
@@ -291,7 +292,8 @@ func (p Probe) sctp() (bool, error) {
 	}
 	defer from.Close()
 	// A common header without chunks: ports, tag and checksum.
-	packet := binary.BigEndian.AppendUint16(nil, 40000)
+	source := 20000 + rand.N[uint16](20000)
+	packet := binary.BigEndian.AppendUint16(nil, source)
 	packet = binary.BigEndian.AppendUint16(packet, p.Port)
 	packet = append(packet, make([]byte, 8)...)
 	if err := send(from, p.Dest, packet); err != nil {
@@ -301,7 +303,7 @@ func (p Probe) sctp() (bool, error) {
 		if p.Dest.Is4() {
 			b = b[min(len(b), int(b[0]&15)*4):]
 		}
-		return len(b) >= 12 && binary.BigEndian.Uint16(b) == 40000
+		return len(b) >= 12 && binary.BigEndian.Uint16(b) == source
 	}
 	for until := time.Now().Add(p.Wait); time.Now().Before(until); {
 		for _, f := range to {

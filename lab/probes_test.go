@@ -39,7 +39,16 @@ func (r *real) check(c *scenario.Check) error {
 	if a.Error != "" {
 		return c.Compare(scenario.Seen{Verdict: scenario.Unattached})
 	}
+	if (c.To == snapshot.NameServer4.String() || c.To == snapshot.NameServer6.String()) && c.Port == 53 {
+		return r.served(c, a)
+	}
 	to, ok := sentTo(c, a)
+	if isName(c.To) {
+		if to, err = r.resolve(c, a); err != nil {
+			return err
+		}
+		ok, a.Sent = true, to.String()
+	}
 	if !ok || a.Source.Address.Is6() != to.Is6() {
 		return nil // no such packet can be written, or it is for somebody else there
 	}
@@ -94,6 +103,7 @@ func (r *real) probe(c *scenario.Check, a explain.Answer, to netip.Addr) error {
 	if a.Source.Workload == "" {
 		p.From = r.outside
 	}
+	p.Wait = 250 * time.Millisecond // what does not come is recorded, too
 	if c.Verdict == scenario.Allow {
 		p.Wait = 3 * time.Second
 	}

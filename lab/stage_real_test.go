@@ -3,12 +3,16 @@ package lab
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -29,13 +33,18 @@ func TestScenariosReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.noOutside()
+	names, err := serveNames(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer names.close()
 	for _, s := range all {
 		if why := s.Not[3]; why != "" {
 			t.Logf("%s is not for this stage: %s", s.Name, why)
 			continue
 		}
 		t.Run(s.Name, func(t *testing.T) {
-			r := &real{t: t, lab: l, external: map[string]bool{}, attached: map[string]string{}, present: map[string]runtime.Object{}, outside: out}
+			r := &real{t: t, lab: l, external: map[string]bool{}, attached: map[string]string{}, present: map[string]runtime.Object{}, outside: out, names: names}
 			defer r.end()
 			if err := scenario.Run(s, r); err != nil {
 				t.Error(err)
@@ -53,6 +62,7 @@ type real struct {
 	attached map[string]string         // project/workload -> node
 	present  map[string]runtime.Object // declared now
 	outside  string                    // namespace of what is outside, as a path
+	names    *nameServer               // there
 	world
 }
 
@@ -85,10 +95,8 @@ func (r *real) Apply(put, del []runtime.Object) error {
 			r.external[n.Name] = true
 		}
 	}
-	for _, o := range r.present {
-		if w, ok := o.(*v1alpha1.Workload); ok {
-			r.attach(w)
-		}
+	if err := r.attachAll(); err != nil {
+		return err
 	}
 	if err := r.furnish(); err != nil {
 		return err
@@ -118,42 +126,64 @@ func (r *real) write(verb string, objects []runtime.Object) error {
 	return nil
 }
 
-// attach attaches a Workload that is not attached yet. That it may not be is
-// an answer too: unattached.
-func (r *real) attach(w *v1alpha1.Workload) {
-	name, node := w.Namespace+"/"+w.Name, w.Spec.Node
-	if r.external[node] || r.attached[name] == node {
-		return
+// AtOnce: probes wait most of their time.
+func (r *real) AtOnce() int { return 4 }
+
+// attachAll attaches the Workloads that are not attached yet. That one may not
+// be is an answer too: unattached.
+func (r *real) attachAll() error {
+	var all errgroup.Group
+	var mu sync.Mutex
+	for _, o := range r.present {
+		w, ok := o.(*v1alpha1.Workload)
+		if !ok || r.external[w.Spec.Node] || r.attached[w.Namespace+"/"+w.Name] == w.Spec.Node {
+			continue
+		}
+		all.Go(func() error {
+			name := w.Namespace + "/" + w.Name
+			path, err := makeNetns(filepath.Base(r.netns(name)))
+			if err != nil {
+				return err
+			}
+			args := []string{"attach", "--run-dir", r.lab.RunDir, "--node", w.Spec.Node, "--netns", path, "--project", w.Namespace, "--name", w.Name}
+			for _, i := range w.Spec.Interfaces {
+				args = append(args, "--network", i.Network)
+			}
+			out, err := r.lab.moire(args...)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				r.t.Logf("%s is not attached: %s", name, out)
+				return nil
+			}
+			r.attached[name] = w.Spec.Node
+			return nil
+		})
 	}
-	path, err := makeNetns(filepath.Base(r.netns(name)))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	args := []string{"attach", "--run-dir", r.lab.RunDir, "--node", node, "--netns", path, "--project", w.Namespace, "--name", w.Name}
-	for _, i := range w.Spec.Interfaces {
-		args = append(args, "--network", i.Network)
-	}
-	out, err := r.lab.moire(args...)
-	if err != nil {
-		r.t.Logf("%s is not attached: %s", name, out)
-		return
-	}
-	r.attached[name] = node
+	return all.Wait()
 }
 
-func (r *real) detach(name string) error {
-	for key := range r.made {
-		if strings.HasPrefix(key, name+" ") {
-			delete(r.made, key)
+func (r *real) detach(names ...string) error {
+	var all errgroup.Group
+	for _, name := range names {
+		for key := range r.made {
+			if strings.HasPrefix(key, name+" ") {
+				delete(r.made, key)
+			}
 		}
-	}
-	if node := r.attached[name]; node != "" {
+		node := r.attached[name]
 		delete(r.attached, name)
-		if out, err := r.lab.moire("detach", "--run-dir", r.lab.RunDir, "--node", node, name); err != nil {
-			return fmt.Errorf("detach %s: %w\n%s", name, err, out)
-		}
+		all.Go(func() error {
+			if node == "" {
+				return removeNetns(filepath.Base(r.netns(name)))
+			}
+			if out, err := r.lab.moire("detach", "--run-dir", r.lab.RunDir, "--node", node, name); err != nil {
+				return fmt.Errorf("detach %s: %w\n%s", name, err, out)
+			}
+			return removeNetns(filepath.Base(r.netns(name)))
+		})
 	}
-	return removeNetns(filepath.Base(r.netns(name)))
+	return all.Wait()
 }
 
 // Move detaches, declares the new node and attaches there.
@@ -212,10 +242,8 @@ func (r *real) explain(c *scenario.Check) (explain.Answer, error) {
 // end removes everything that the scenario made.
 func (r *real) end() {
 	r.recover()
-	for name := range r.attached {
-		if err := r.detach(name); err != nil {
-			r.t.Error(err)
-		}
+	if err := r.detach(slices.Collect(maps.Keys(r.attached))...); err != nil {
+		r.t.Error(err)
 	}
 	var rest []runtime.Object
 	for _, o := range r.present {

@@ -80,13 +80,16 @@ func ignoreKilled(err error) error {
 	return err
 }
 
-// Answer is for stages that are told what is resolved.
-func (r *real) Answer(string, []netip.Addr) error {
-	return errors.New("no name can be given addresses here")
+// Answer makes the name server outside say that.
+func (r *real) Answer(name string, addrs []netip.Addr) error {
+	r.names.set(name, addrs)
+	r.patience = time.Now().Add(notice)
+	return nil
 }
 
 // recover ends what was done to the world.
 func (r *real) recover() {
+	r.names.forget()
 	for key, l := range r.servers {
 		l.Close()
 		delete(r.servers, key)
@@ -167,53 +170,6 @@ func serveHealth(netns string, port int32) (l net.Listener, err error) {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }), ReadHeaderTimeout: time.Second}
 	go server.Serve(l) // ends with the listener
 	return l, nil
-}
-
-// Addresses of the world outside.
-const (
-	outsideNetns = "moire-t-outside"
-	outsidePort  = "moire-t-out"
-)
-
-var outsideAddrs = []string{"192.0.2.1", "192.0.2.9", "192.0.2.25", "192.0.2.66", "192.0.2.100", "203.0.113.1", "203.0.113.9"}
-
-// outside makes a host on the underlay that is no node, with many addresses, to
-// which the nodes have routes.
-func (l *Lab) outside() (string, error) {
-	path, err := makeNetns(outsideNetns)
-	if err != nil {
-		return "", err
-	}
-	foot := l.address(200)
-	u := underlay{bridge: l.Name}
-	if err := u.plug(outsidePort, path, "up0", netip.PrefixFrom(foot, l.Underlay.Bits())); err != nil {
-		return "", err
-	}
-	lines := "ip link set lo up; ip route replace 198.18.99.0/24 dev up0"
-	for _, a := range outsideAddrs {
-		lines += "; ip addr replace " + a + "/32 dev lo"
-	}
-	if err := InNetns(path, func() error { return sh(lines) }); err != nil {
-		return "", err
-	}
-	for _, n := range l.Nodes {
-		err := InNetns(n.Netns, func() error {
-			return sh(fmt.Sprintf("ip route replace 192.0.2.0/24 via %s; ip route replace 203.0.113.0/24 via %s", foot, foot))
-		})
-		if err != nil {
-			return "", err
-		}
-	}
-	return path, nil
-}
-
-func (l *Lab) noOutside() {
-	for _, n := range l.Nodes {
-		InNetns(n.Netns, func() error {
-			return sh("ip route del 192.0.2.0/24 || true; ip route del 203.0.113.0/24 || true")
-		})
-	}
-	removeNetns(outsideNetns)
 }
 
 // furnishFunctions makes real network functions of the attached Workloads that

@@ -39,7 +39,7 @@ func TestForwardInside(t *testing.T) {
 		}
 	})
 	for project, labels := range map[string]map[string]string{"shop": {"app": "web"}, "bank": nil} {
-		netns := addNetns(t, "moire-node-dns-"+project)
+		netns := addNetns(t, ns(t, "dns-"+project))
 		got, err := x.client().Attach(t.Context(), local.Attach{Project: project, Workload: "dns", Networks: []string{"front"}, Netns: netns, Labels: labels, Persist: true})
 		if err != nil {
 			t.Fatal(err)
@@ -62,8 +62,8 @@ func TestForwardInside(t *testing.T) {
 	if got := in(t, x.shop, "kdig", "@169.254.169.253", "+edns", "+time=6", "www.example.com"); !strings.Contains(got, "SERVFAIL") || !strings.Contains(got, "the node has no servers to ask") {
 		t.Errorf("without servers: %s", got)
 	}
-	sh(t, "ip", "-n", "moire-node-n1", "addr", "add", "198.18.90.99/32", "dev", "lo")
-	sh(t, "ip", "-n", "moire-node-n1", "link", "set", "lo", "up")
+	sh(t, "ip", "-n", ns(t, "n1"), "addr", "add", "198.18.90.99/32", "dev", "lo")
+	sh(t, "ip", "-n", ns(t, "n1"), "link", "set", "lo", "up")
 	dnsmasq(t, x.netns, "--listen-address=198.18.90.99", "--host-record=www.example.com,192.0.2.3")
 	if err := os.WriteFile(x.cfg.ResolvConf, []byte("nameserver 198.18.90.99\n"), 0o644); err != nil {
 		t.Fatal(err)

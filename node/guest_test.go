@@ -119,7 +119,7 @@ func TestGuest(t *testing.T) {
 	m := newMachine(t)
 	m.writeSnapshot(withNames)
 	m.start()
-	w := addNetns(t, "moire-node-w1")
+	w := addNetns(t, ns(t, "w1"))
 	peer := m.attach("web", w)
 	own := m.attachTap("vm", nil)[0]
 

@@ -70,3 +70,29 @@ func TestRoutesOfFunctions(t *testing.T) {
 		}
 	}
 }
+
+// withLinks links back with others, with front, and through a function whose
+// interface in back has the address hop.
+func withLinks(s *snapshot.Snapshot, hop netip.Addr) {
+	withBack(s)
+	chain := snapshot.ChainKey{VNI: 101, Link: "shop/l", Reverse: true}
+	s.Chains = map[snapshot.ChainKey]snapshot.Chain{chain: {ChainKey: chain, Hops: []snapshot.Hop{{Project: "shop", Workload: "router", Node: "n1",
+		Addr: snapshot.Addr{VNI: 101, IP: hop}}}}}
+	row := func(vni snapshot.VNI, ip string, home snapshot.VNI, at string, c snapshot.ChainKey) {
+		a := snapshot.Addr{VNI: vni, IP: netip.MustParseAddr(ip)}
+		s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "bank", Workload: "core", Identity: 9, Node: "n9", Home: snapshot.Addr{VNI: home, IP: netip.MustParseAddr(at)}, Chain: c}
+	}
+	row(101, "10.2.0.7", 102, "10.2.0.7", snapshot.ChainKey{})
+	row(101, "10.66.0.7", 102, "10.2.0.7", snapshot.ChainKey{})
+	row(101, "10.77.0.7", 102, "10.2.0.7", chain)
+	for _, n := range s.Networks {
+		for _, p := range n.Prefixes {
+			far := p.Addr().Next().Next().Next().Next()
+			if n.VNI == 101 {
+				row(100, far.String(), 101, far.String(), snapshot.ChainKey{})
+			} else if n.Name == "front" {
+				row(101, far.String(), n.VNI, far.String(), snapshot.ChainKey{})
+			}
+		}
+	}
+}

@@ -74,6 +74,12 @@ func sh(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// ns is a name for a namespace that no other test uses: they run side by side.
+func ns(t *testing.T, name string) string {
+	test, _, _ := strings.Cut(t.Name(), "/")
+	return "moire-" + strings.ToLower(strings.TrimPrefix(test, "Test")) + "-" + name
+}
+
 func addNetns(t *testing.T, name string) string {
 	t.Helper()
 	exec.Command("ip", "netns", "del", name).Run() // of a test that was killed
@@ -85,6 +91,7 @@ func addNetns(t *testing.T, name string) string {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	needRoot(t)
+	t.Parallel() // each waits most of its time
 	dir, err := os.MkdirTemp("", "moire-node-")
 	if err != nil {
 		t.Fatal(err)
@@ -93,11 +100,11 @@ func newMachine(t *testing.T) *machine {
 		Name: "n1", Address: netip.MustParseAddr("198.18.90.11"), Dir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), Wait: 5 * time.Second, Version: "test",
 		EtcNetns: filepath.Join(dir, "etc"), ResolvConf: filepath.Join(dir, "resolv.conf"),
 	}}
-	m.netns = addNetns(t, "moire-node-n1")
-	sh(t, "ip", "-n", "moire-node-n1", "link", "add", "up0", "type", "veth", "peer", "name", "peer0")
-	sh(t, "ip", "-n", "moire-node-n1", "addr", "add", "198.18.90.11/24", "dev", "up0")
-	sh(t, "ip", "-n", "moire-node-n1", "link", "set", "up0", "up")
-	sh(t, "ip", "-n", "moire-node-n1", "link", "set", "peer0", "up")
+	m.netns = addNetns(t, ns(t, "n1"))
+	sh(t, "ip", "-n", ns(t, "n1"), "link", "add", "up0", "type", "veth", "peer", "name", "peer0")
+	sh(t, "ip", "-n", ns(t, "n1"), "addr", "add", "198.18.90.11/24", "dev", "up0")
+	sh(t, "ip", "-n", ns(t, "n1"), "link", "set", "up0", "up")
+	sh(t, "ip", "-n", ns(t, "n1"), "link", "set", "peer0", "up")
 	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -47,9 +47,9 @@ func TestMetrics(t *testing.T) {
 		k := snapshot.PolicyKey{VNI: 100, Identity: webIdentity, Direction: policy.Egress}
 		s.Policies[k] = policy.Set{Default: policy.DefaultRule{ID: "default/shop/front/deny"}}
 	})
-	sh(t, "ip", "-n", "moire-node-n1", "link", "set", "lo", "up")
+	sh(t, "ip", "-n", ns(t, "n1"), "link", "set", "lo", "up")
 	m.start()
-	w1, w2 := addNetns(t, "moire-node-w1"), addNetns(t, "moire-node-w2")
+	w1, w2 := addNetns(t, ns(t, "w1")), addNetns(t, ns(t, "w2"))
 	m.attach("one", w1)
 	two := m.attach("two", w2)
 	if ping(w1, two.Addresses[0]) == nil {

@@ -78,7 +78,7 @@ func newTenants(t *testing.T, edit func(*snapshot.Snapshot)) *tenants {
 		}
 	})
 	x.start()
-	x.shop, x.bank = addNetns(t, "moire-node-shop"), addNetns(t, "moire-node-bank")
+	x.shop, x.bank = addNetns(t, ns(t, "shop")), addNetns(t, ns(t, "bank"))
 	for _, c := range []struct {
 		project, netns string
 		labels         map[string]string
@@ -176,7 +176,7 @@ func (x *tenants) resolvConf(t *testing.T) {
 	if code != 0 || err != nil || !strings.HasPrefix(string(got), x.addrs[0].String()) {
 		t.Errorf("a command finds %q, code %d, %v", got, code, err)
 	}
-	file := filepath.Join(x.cfg.EtcNetns, "moire-node-shop", "resolv.conf")
+	file := filepath.Join(x.cfg.EtcNetns, ns(t, "shop"), "resolv.conf")
 	if got, err := os.ReadFile(file); err != nil || !strings.HasSuffix(string(got), "nameserver 169.254.169.253\nsearch shop.moire.internal moire.internal\n") {
 		t.Errorf("%s is %q, %v", file, got, err)
 	}

@@ -54,10 +54,10 @@ func fetches(netns, url string) error {
 func (m *machine) reboot() {
 	m.t.Helper()
 	m.kill()
-	for _, line := range strings.Split(sh(m.t, "ip", "-n", "moire-node-n1", "-o", "link"), "\n") {
+	for _, line := range strings.Split(sh(m.t, "ip", "-n", ns(m.t, "n1"), "-o", "link"), "\n") {
 		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], "mo") {
 			name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
-			sh(m.t, "ip", "-n", "moire-node-n1", "link", "del", name)
+			sh(m.t, "ip", "-n", ns(m.t, "n1"), "link", "del", name)
 		}
 	}
 	if err := unix.Unmount(filepath.Join(m.cfg.RunDir, "bpf"), unix.MNT_DETACH); err != nil {
@@ -83,7 +83,7 @@ func TestFromDiskAlone(t *testing.T) {
 	m := newMachine(t)
 	m.writeSnapshot(withNames)
 	m.start()
-	w1, w2 := addNetns(t, "moire-node-w1"), addNetns(t, "moire-node-w2")
+	w1, w2 := addNetns(t, ns(t, "w1")), addNetns(t, ns(t, "w2"))
 	web, client := m.attach("web", w1), m.attach("client", w2)
 	tap := m.attachTap("vm", nil)[0]
 	serve(t, w1, "8080")
@@ -105,8 +105,8 @@ func TestFromDiskAlone(t *testing.T) {
 		t.Fatal("it was no reboot")
 	}
 	m.start()
-	vm := m.guest("moire-node-vm", tap)
-	sh(t, "ip", "-n", "moire-node-vm", "addr", "add", tap.Addresses[0].String()+"/24", "dev", "vm0")
+	vm := m.guest(ns(t, "vm"), tap)
+	sh(t, "ip", "-n", ns(t, "vm"), "addr", "add", tap.Addresses[0].String()+"/24", "dev", "vm0")
 	works := func(what string) {
 		t.Helper()
 		eventually(t, what, func() bool { return ping(w2, web.Addresses[0]) == nil })
@@ -194,7 +194,7 @@ func TestHealth(t *testing.T) {
 	m := newMachine(t)
 	m.writeSnapshot(nil)
 	m.start()
-	w := addNetns(t, "moire-node-w1")
+	w := addNetns(t, ns(t, "w1"))
 	i := m.attach("web", w)
 	stop := serve(t, w, "8080")
 	m.kill()

@@ -25,7 +25,7 @@ import (
 func TestTwoWorkloadsWithoutControlPlane(t *testing.T) {
 	m := newMachine(t)
 	m.start()
-	w1, w2 := addNetns(t, "moire-node-w1"), addNetns(t, "moire-node-w2")
+	w1, w2 := addNetns(t, ns(t, "w1")), addNetns(t, ns(t, "w2"))
 	_, i2 := m.attach("one", w1), m.attach("two", w2)
 	for _, a := range i2.Addresses {
 		if err := ping(w1, a); err != nil {
@@ -43,10 +43,10 @@ func TestTwoWorkloadsWithoutControlPlane(t *testing.T) {
 	t.Run("records", func(t *testing.T) { m.expectRecord(t) })
 	t.Run("command", func(t *testing.T) { m.runCommand(t, i2.Addresses[0]) })
 	t.Run("replaced namespace", func(t *testing.T) {
-		sh(t, "ip", "netns", "del", "moire-node-w2")
-		sh(t, "ip", "netns", "add", "moire-node-w2")
+		sh(t, "ip", "netns", "del", ns(t, "w2"))
+		sh(t, "ip", "netns", "add", ns(t, "w2"))
 		eventually(t, "the interface is there again", func() bool {
-			return exec.Command("ip", "-n", "moire-node-w2", "link", "show", "eth0").Run() == nil && ping(w1, i2.Addresses[0]) == nil
+			return exec.Command("ip", "-n", ns(t, "w2"), "link", "show", "eth0").Run() == nil && ping(w1, i2.Addresses[0]) == nil
 		})
 	})
 	t.Run("deleted interface", func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestTwoWorkloadsWithoutControlPlane(t *testing.T) {
 				host = a.Host
 			}
 		}
-		sh(t, "ip", "-n", "moire-node-n1", "link", "del", host)
+		sh(t, "ip", "-n", ns(t, "n1"), "link", "del", host)
 		eventually(t, "the interface is there again", func() bool { return ping(w1, i2.Addresses[0]) == nil })
 	})
 	t.Run("detached", func(t *testing.T) {
@@ -115,7 +115,7 @@ func (m *machine) runCommand(t *testing.T, to netip.Addr) {
 func TestKillAgentUnderPing(t *testing.T) {
 	m := newMachine(t)
 	m.start()
-	w1, w2 := addNetns(t, "moire-node-w1"), addNetns(t, "moire-node-w2")
+	w1, w2 := addNetns(t, ns(t, "w1")), addNetns(t, ns(t, "w2"))
 	_, i2 := m.attach("one", w1), m.attach("two", w2)
 	var pings []*exec.Cmd
 	var outs []*bytes.Buffer
@@ -152,7 +152,7 @@ func TestKillAgentUnderPing(t *testing.T) {
 func TestCommandKilled(t *testing.T) {
 	m := newMachine(t)
 	m.start()
-	w := addNetns(t, "moire-node-w1")
+	w := addNetns(t, ns(t, "w1"))
 	sleeper := exec.Command("nsenter", "--net="+w, "sleep", "600")
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	}
 	before := links(inNode("ip", "-o", "link"))
 	m.start()
-	w1 := addNetns(t, "moire-node-w1")
+	w1 := addNetns(t, ns(t, "w1"))
 	m.attach("one", w1)
 	m.attachTap("vm", nil)
 	exe, err := os.Executable()
@@ -246,7 +246,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	if after := links(inNode("ip", "-o", "link")); !slices.Equal(before, after) {
 		t.Errorf("links before %v, after %v", before, after)
 	}
-	if in := sh(t, "ip", "-n", "moire-node-w1", "-o", "link"); strings.Contains(in, "eth0") {
+	if in := sh(t, "ip", "-n", ns(t, "w1"), "-o", "link"); strings.Contains(in, "eth0") {
 		t.Errorf("the interface is still in the namespace: %s", in)
 	}
 	if _, err := os.Stat(m.cfg.Dir); err == nil {

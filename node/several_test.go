@@ -142,7 +142,7 @@ func TestTwoInterfaces(t *testing.T) {
 	m := newMachine(t)
 	m.writeSnapshot(withBack)
 	m.start()
-	w1, w2, w3 := addNetns(t, "moire-node-w1"), addNetns(t, "moire-node-w2"), addNetns(t, "moire-node-w3")
+	w1, w2, w3 := addNetns(t, ns(t, "w1")), addNetns(t, ns(t, "w2")), addNetns(t, ns(t, "w3"))
 	a := web()
 	a.Workload, a.Netns, a.Persist, a.Networks = "router", w1, true, []string{"front", "back"}
 	got, err := m.client().Attach(t.Context(), a)
@@ -171,7 +171,7 @@ func TestTwoInterfaces(t *testing.T) {
 		}
 	}
 	in := func(args ...string) string {
-		out, _ := exec.Command("ip", append([]string{"-n", "moire-node-w1"}, args...)...).CombinedOutput()
+		out, _ := exec.Command("ip", append([]string{"-n", ns(t, "w1")}, args...)...).CombinedOutput()
 		return string(out)
 	}
 	for what, want := range map[string]string{
@@ -197,29 +197,7 @@ func TestTwoInterfaces(t *testing.T) {
 	// is not on the side from which it comes.
 	linkedRoutes := func() string { return in("route", "get", "10.2.0.9") + in("route", "get", "10.66.0.9") }
 	m.kill()
-	chain := snapshot.ChainKey{VNI: 101, Link: "shop/l", Reverse: true}
-	m.writeSnapshot(func(s *snapshot.Snapshot) {
-		withBack(s)
-		s.Chains = map[snapshot.ChainKey]snapshot.Chain{chain: {ChainKey: chain, Hops: []snapshot.Hop{{Project: "shop", Workload: "router", Node: "n1",
-			Addr: snapshot.Addr{VNI: 101, IP: got.Interfaces[1].Addresses[0]}}}}}
-		row := func(vni snapshot.VNI, ip string, home snapshot.VNI, at string, c snapshot.ChainKey) {
-			a := snapshot.Addr{VNI: vni, IP: netip.MustParseAddr(ip)}
-			s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "bank", Workload: "core", Identity: 9, Node: "n9", Home: snapshot.Addr{VNI: home, IP: netip.MustParseAddr(at)}, Chain: c}
-		}
-		row(101, "10.2.0.7", 102, "10.2.0.7", snapshot.ChainKey{})
-		row(101, "10.66.0.7", 102, "10.2.0.7", snapshot.ChainKey{})
-		row(101, "10.77.0.7", 102, "10.2.0.7", chain)
-		for _, n := range s.Networks {
-			for _, p := range n.Prefixes {
-				far := p.Addr().Next().Next().Next().Next()
-				if n.VNI == 101 {
-					row(100, far.String(), 101, far.String(), snapshot.ChainKey{})
-				} else if n.Name == "front" {
-					row(101, far.String(), n.VNI, far.String(), snapshot.ChainKey{})
-				}
-			}
-		}
-	})
+	m.writeSnapshot(func(s *snapshot.Snapshot) { withLinks(s, got.Interfaces[1].Addresses[0]) })
 	m.start()
 	eventually(t, "routes of the Link", func() bool { return strings.Count(linkedRoutes(), "dev eth1") == 2 })
 	for to, dev := range map[string]string{"10.77.0.9": "eth0", "10.0.0.9": "eth0", "fd00::9": "eth0", "10.1.0.9": "eth1", "fd01::9": "eth1"} {

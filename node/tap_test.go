@@ -177,13 +177,13 @@ func TestTapMachine(t *testing.T) {
 	m := newMachine(t)
 	m.writeSnapshot(withNames)
 	m.start()
-	peer := addNetns(t, "moire-node-w1")
+	peer := addNetns(t, ns(t, "w1"))
 	other := m.attach("web", peer)
 	i := m.attachTap("vm", nil)[0]
 	if i.IfName[:2] != "mo" || len(i.Addresses) != 2 || i.MTU != 1450 {
 		t.Fatalf("%+v", i)
 	}
-	vm := m.guest("moire-node-vm", i)
+	vm := m.guest(ns(t, "vm"), i)
 	dir := guestDir(t)
 	v4, v6 := i.Addresses[0].String(), i.Addresses[1].String()
 	// It gets an address, and asks for it again when it is told to.
@@ -209,7 +209,7 @@ sleep 0.2; kill $p`)
 		}
 	}
 	eventually(t, "the link-local address is the machine's", func() bool {
-		out := sh(t, "ip", "-n", "moire-node-vm", "-6", "addr", "show", "dev", "vm0")
+		out := sh(t, "ip", "-n", ns(t, "vm"), "-6", "addr", "show", "dev", "vm0")
 		return strings.Contains(out, "fe80") && !strings.Contains(out, "tentative")
 	})
 	// IPv6: the kernel of the machine hears the router, the client asks for the address.
@@ -220,9 +220,9 @@ sleep 0.2; kill $p`)
 	}
 	expectAll(t, "dhclient -6", string(said), "^new_ip6_address="+v6+"$", "^new_dhcp6_name_servers=fd00:4d4f:4952:45::53$", "^new_dhcp6_domain_search=shop.moire.internal. moire.internal.$")
 	eventually(t, "the router is known", func() bool {
-		return strings.Contains(sh(t, "ip", "-n", "moire-node-vm", "-6", "route"), "default via fe80::4d:4fff:fe49:5245")
+		return strings.Contains(sh(t, "ip", "-n", ns(t, "vm"), "-6", "route"), "default via fe80::4d:4fff:fe49:5245")
 	})
-	expectAll(t, "routes", sh(t, "ip", "-n", "moire-node-vm", "-6", "route"), "^fd00::/64 dev vm0 proto kernel", "^default via fe80::4d:4fff:fe49:5245 .* expires 655")
+	expectAll(t, "routes", sh(t, "ip", "-n", ns(t, "vm"), "-6", "route"), "^fd00::/64 dev vm0 proto kernel", "^default via fe80::4d:4fff:fe49:5245 .* expires 655")
 	reach()
 	m.kill()
 	if err := ping(vm, other.Addresses[0]); err != nil {
@@ -231,7 +231,7 @@ sleep 0.2; kill $p`)
 	m.start()
 	reach()
 	// Another client, with an old lease of somebody else: refused, then served.
-	sh(t, "ip", "-n", "moire-node-vm", "-4", "addr", "flush", "dev", "vm0")
+	sh(t, "ip", "-n", ns(t, "vm"), "-4", "addr", "flush", "dev", "vm0")
 	lease := "lease { interface \"vm0\"; fixed-address 10.9.9.9; option subnet-mask 255.255.255.0; renew 2 2040/01/01 00:00:00; rebind 2 2040/01/01 00:00:00; expire 2 2040/01/01 00:00:00; }\n"
 	if err := os.WriteFile(filepath.Join(dir, "leases4"), []byte(lease), 0o644); err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ sleep 0.2; kill $p`)
 	if err := m.client().Detach(t.Context(), local.Detach{Project: "shop", Workload: "vm"}); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("ip", "-n", "moire-node-n1", "link", "show", i.IfName).CombinedOutput(); err == nil {
+	if out, err := exec.Command("ip", "-n", ns(t, "n1"), "link", "show", i.IfName).CombinedOutput(); err == nil {
 		t.Errorf("still there: %s", out)
 	}
 	m.stop()
@@ -256,14 +256,14 @@ func TestDHCPInNamespace(t *testing.T) {
 	m := newMachine(t)
 	m.writeSnapshot(withNames)
 	m.start()
-	w := addNetns(t, "moire-node-w1")
+	w := addNetns(t, ns(t, "w1"))
 	a := web()
 	a.Workload, a.Netns, a.Persist, a.DHCP, a.Networks = "asks", w, true, true, []string{"front", "back"}
 	got, err := m.client().Attach(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := sh(t, "ip", "-n", "moire-node-w1", "-4", "addr"); strings.Contains(out, "eth0") {
+	if out := sh(t, "ip", "-n", ns(t, "w1"), "-4", "addr"); strings.Contains(out, "eth0") {
 		t.Errorf("dressed: %s", out)
 	}
 	dir := guestDir(t)

@@ -77,7 +77,7 @@ func echoIn(t *testing.T, netns, addr string) {
 // TTL is over, sessions go on, and no new one begins, also across a kill.
 func TestPolicyByName(t *testing.T) {
 	x := newTenants(t, byName)
-	db := addNetns(t, "moire-node-db")
+	db := addNetns(t, ns(t, "db"))
 	got, err := x.client().Attach(t.Context(), local.Attach{Project: "shop", Workload: "db", Networks: []string{"front"}, Netns: db, Labels: map[string]string{"app": "web"}, Persist: true})
 	if err != nil {
 		t.Fatal(err)

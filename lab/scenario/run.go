@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -33,6 +34,14 @@ type Runner interface {
 	Check(c *Check) error
 }
 
+// Quick is a Runner that can do several Checks of a step at the same time, as
+// they do not depend on each other.
+type Quick interface {
+	Runner
+	// AtOnce is how many.
+	AtOnce() int
+}
+
 // Run takes a Scenario through a Runner and returns every failed Check. A
 // step that cannot be made ends the run.
 func Run(s *Scenario, r Runner) error {
@@ -43,13 +52,28 @@ func Run(s *Scenario, r Runner) error {
 		if err := s.step(st, intent, r); err != nil {
 			return errors.Join(append(failed, fmt.Errorf("%s.txtar:%d: %s: %w", s.Name, st.Line, st.Text, err))...)
 		}
-		for j := range st.Checks {
-			if err := r.Check(&st.Checks[j]); err != nil {
+		for _, err := range check(st.Checks, r) {
+			if err != nil {
 				failed = append(failed, fmt.Errorf("%s.txtar: %w", s.Name, err))
 			}
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// check returns what each Check said.
+func check(cs []Check, r Runner) []error {
+	out, at := make([]error, len(cs)), 1
+	if q, ok := r.(Quick); ok {
+		at = q.AtOnce()
+	}
+	var all errgroup.Group
+	all.SetLimit(at)
+	for i := range cs {
+		all.Go(func() error { out[i] = r.Check(&cs[i]); return nil })
+	}
+	all.Wait()
+	return out
 }
 
 func (s *Scenario) step(st *Step, intent map[string]runtime.Object, r Runner) error {
