@@ -1,10 +1,12 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,21 +57,23 @@ func echoIn(t *testing.T, netns, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan bool)
-	t.Cleanup(func() { l.Close(); <-done })
-	go func() {
-		defer close(done)
+	ctx, stop := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	t.Cleanup(func() { stop(); l.Close(); all.Wait() })
+	all.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go func() { // ends with the connection
+			// Its end may never be heard: what is cut off is silent.
+			context.AfterFunc(ctx, func() { c.Close() })
+			all.Go(func() {
 				defer c.Close()
 				io.Copy(c, c)
-			}()
+			})
 		}
-	}()
+	})
 }
 
 // TestPolicyByName: no way by the address alone; the first packet after the
