@@ -47,12 +47,16 @@ type occupied struct {
 	owner  string
 }
 
-// judgeLanes judges all Links. Of two that cannot be together, the first by project
-// and name stays.
+// judgeLanes judges all Links. Of two that cannot be together, the older one stays:
+// nobody cuts what is there by writing another.
 func (m *memory) judgeLanes() map[Key]*lane {
 	out := make(map[Key]*lane, len(m.links))
 	seen := map[Key][]occupied{}
-	for _, k := range sortedKeys(m.links) {
+	order := sortedKeys(m.links)
+	slices.SortStableFunc(order, func(a, b Key) int {
+		return m.links[a].CreationTimestamp.Compare(m.links[b].CreationTimestamp.Time)
+	})
+	for _, k := range order {
 		l := &lane{key: k, link: m.links[k]}
 		m.judgeLane(l)
 		if len(l.problems) == 0 {

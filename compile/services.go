@@ -200,7 +200,7 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) []plac
 		}
 	case s.Spec.ExternalName != "":
 		for _, a := range d.facts.resolved[s.Spec.ExternalName] {
-			if _, known := p.byAddress[a]; !known && !d.inside(a) {
+			if _, known := p.byAddress[a]; !known && !d.inside(a) && !snapshot.StaysInside(a) {
 				outside(a, 1, "")
 			}
 		}
@@ -214,6 +214,13 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) []plac
 			if row, known := p.byAddress[d.addressIn(of, a)]; known {
 				add(row, weight, e.Zone)
 			} else if !d.inside(a) {
+				if snapshot.StaysInside(a) {
+					if of == d.facts.base {
+						d.problem(about(codeOutside, "Service "+s.Namespace+"/"+s.Name, fmt.Sprintf("spec.endpoints[%d].address", i),
+							fmt.Sprintf("%s is loopback, link-local or multicast, or nobody's", a), "correct the address"))
+					}
+					continue
+				}
 				if d.facts.base.facts.network.Spec.Outside == nil && of == d.facts.base {
 					d.problem(about(codeNoExit, "Service "+s.Namespace+"/"+s.Name, fmt.Sprintf("spec.endpoints[%d].address", i),
 						fmt.Sprintf("%s is outside of all Networks, and Network %s has no way out", a, d.facts.base.facts.key), "give the Network spec.outside, or correct the address"))

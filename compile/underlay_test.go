@@ -84,3 +84,37 @@ func TestFloatingNames(t *testing.T) {
 		t.Errorf("problems %s", got)
 	}
 }
+
+// TestLinkAge: a younger Link does not cut an older one, whatever its name.
+func TestLinkAge(t *testing.T) {
+	w := tenants()
+	w.consent("store", "main", "shop", "")
+	w.consent("store", "main", "bank", "blue")
+	w.link("shop", "x", "shop/main", "store/main")
+	w.link("bank", "a", "bank/main", "store/main") // with the prefixes of shop/main
+	w.Links[Key{"shop", "x"}].CreationTimestamp = metav1.NewTime(time.Unix(1, 0))
+	w.Links[Key{"bank", "a"}].CreationTimestamp = metav1.NewTime(time.Unix(2, 0))
+	_, ps := w.settled()
+	if a, x := told(ps, "Link bank/a"), told(ps, "Link shop/x"); !strings.Contains(a, codeLinkOverlap) || x != "" {
+		t.Errorf("the younger: %s, the older: %s", a, x)
+	}
+}
+
+// TestEndpointsNotHere: what is behind a Service is never the node, its link or
+// its cloud.
+func TestEndpointsNotHere(t *testing.T) {
+	w := tenants()
+	w.edit("shop", "main", func(s *v1alpha1.NetworkSpec) { s.Outside = &v1alpha1.Outside{Mode: v1alpha1.OutsideNode} })
+	w.service("shop", "x", v1alpha1.ServiceSpec{Endpoints: []v1alpha1.ServiceEndpoint{{Address: "127.0.0.1"}, {Address: "169.254.169.254"}, {Address: "192.0.2.1"}, {Address: "fe80::1"}}})
+	snaps, ps := w.settled()
+	if got := told(ps, "Service shop/x"); strings.Count(got, codeOutside) != 3 {
+		t.Errorf("problems %s", got)
+	}
+	for _, s := range snaps["n1"].Services {
+		for _, b := range s.Backends {
+			if b.Addr.IP.String() != "192.0.2.1" {
+				t.Errorf("backend %+v", b)
+			}
+		}
+	}
+}
