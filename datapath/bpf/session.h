@@ -225,7 +225,6 @@ inline_ int is_undecided(const struct session *s, u32 side)
 inline_ int can_deliver(const struct packet *p, const struct session *t, u32 side)
 {
 	const struct hop *to = &t->hop[(1 - side) & 1];
-
 	u32 stays = t->judged & (J_SERVED_0 | J_SERVED_1) && !((t->hop[0].how | t->hop[1].how) & HOW_FOOT);
 
 	if (to->how & HOW_OUTSIDE)
