@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -48,10 +49,12 @@ func (a *app) exec(ctx context.Context, f localFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	var away error // an agent that does not answer hides no workload of another
 	for _, socket := range sockets {
 		all, err := local.NewClient(socket).Attachments(ctx)
 		if err != nil {
-			return fromAgent(err)
+			away = errors.Join(away, err)
+			continue
 		}
 		var own []local.Interface
 		netns := ""
@@ -65,6 +68,9 @@ func (a *app) exec(ctx context.Context, f localFlags, args []string) error {
 		}
 		code, err := run.Enter(netns, local.ResolvConf(own), args[1:])
 		return &fault.Fault{Code: code, Text: err.Error(), Cause: err}
+	}
+	if away != nil {
+		return fromAgent(away)
 	}
 	return &fault.Fault{Code: fault.Failed, Text: "no workload " + args[0] + " with a namespace is on this machine",
 		Fix: "`moire get workloads -A` shows on which node it is"}
