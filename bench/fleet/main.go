@@ -24,8 +24,11 @@ type size struct{ Nodes, Services, Endpoints int }
 type figures struct {
 	Size size
 	Push string
-	// Milliseconds from a change to the last node that needs it.
+	// Milliseconds from a change to the last node that needs it; over the API,
+	// from its answer.
 	P50, P99 float64
+	// The same from the request to the API; 0: there is no API.
+	Asked50, Asked99 float64
 	// CPU milliseconds of the server for each change, and its resident memory.
 	CPU float64
 	MiB float64
@@ -47,13 +50,14 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("fleet", flag.ContinueOnError)
 	role := f.String("role", "", "server or nodes; used by fleet itself")
-	push := f.String("push", "", "delta or full (default: both)")
+	push := f.String("push", "", "delta, full or moired: compile and discovery alone, with less or everything sent, or the real control plane over its API (default: delta and full)")
 	dir := f.String("dir", "", "where server and nodes meet; used by fleet itself")
 	var s size
 	f.IntVar(&s.Nodes, "nodes", 100, "simulated nodes")
 	f.IntVar(&s.Services, "services", 0, "Services (default: 100, 300 and 1,000)")
 	f.IntVar(&s.Endpoints, "endpoints", 0, "endpoints (default: ten for each Service)")
 	changes := f.Int("changes", 100, "changes measured")
+	binary := f.String("moired", "bin/moired", "the control plane that -push moired starts")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -74,22 +78,30 @@ func run(ctx context.Context, args []string) error {
 	if *push != "" {
 		pushes = []string{*push}
 	}
-	return compare(ctx, sizes, pushes, *changes)
+	return compare(ctx, sizes, pushes, *binary, *changes)
 }
 
 // compare runs every size with every push, one after the other.
-func compare(ctx context.Context, sizes []size, pushes []string, changes int) error {
-	fmt.Println("| services / endpoints / nodes | push | to the last node p50, p99 (ms) | server CPU per change (ms) | server memory (MiB) | sent per change (KiB) | first snapshot of a node (KiB) |")
-	fmt.Println("|---|---|---|---|---|---|---|")
+func compare(ctx context.Context, sizes []size, pushes []string, binary string, changes int) error {
+	fmt.Println("| services / endpoints / nodes | push | to the last node p50, p99 (ms) | from the request to the API (ms) | server CPU per change (ms) | server memory (MiB) | sent per change (KiB) | first snapshot of a node (KiB) |")
+	fmt.Println("|---|---|---|---|---|---|---|---|")
 	for _, s := range sizes {
 		for _, p := range pushes {
 			fmt.Fprintf(os.Stderr, "%d services, %d endpoints, %d nodes, %s\n", s.Services, s.Endpoints, s.Nodes, p)
-			r, err := one(ctx, s, p, changes)
+			measure := func() (figures, error) { return one(ctx, s, p, changes) }
+			if p == "moired" {
+				measure = func() (figures, error) { return whole(ctx, s, binary, changes) }
+			}
+			r, err := measure()
 			if err != nil {
 				return err
 			}
-			fmt.Printf("| %d / %d / %d | %s | %.0f, %.0f | %.1f | %.0f | %.0f | %.0f |\n",
-				s.Services, s.Endpoints, s.Nodes, p, r.P50, r.P99, r.CPU, r.MiB, r.Bytes, r.First)
+			asked := "-"
+			if r.Asked99 > 0 {
+				asked = fmt.Sprintf("%.0f, %.0f", r.Asked50, r.Asked99)
+			}
+			fmt.Printf("| %d / %d / %d | %s | %.0f, %.0f | %s | %.1f | %.0f | %.0f | %.0f |\n",
+				s.Services, s.Endpoints, s.Nodes, p, r.P50, r.P99, asked, r.CPU, r.MiB, r.Bytes, r.First)
 		}
 	}
 	return nil

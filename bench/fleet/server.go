@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -185,10 +184,9 @@ func (p *plane) measure(ctx context.Context, changes int) (r figures, err error)
 	}
 	r.CPU = float64((cpu() - before).Microseconds()) / 1000 / float64(changes)
 	r.Bytes = sent / float64(changes)
-	r.MiB = resident()
-	slices.Sort(times)
-	r.P50, r.P99 = times[len(times)/2], times[min(len(times)-1, len(times)*99/100)]
-	return r, nil
+	r.P50, r.P99 = percentiles(times)
+	r.MiB, err = residentOf("self")
+	return r, err
 }
 
 // kib is what a delta has on the wire.
@@ -208,19 +206,16 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// resident is the resident memory of this process in MiB.
-func resident() float64 {
-	b, err := os.ReadFile("/proc/self/statm")
+// residentOf is the resident memory of a process ("self": this one) in MiB.
+func residentOf(process string) (float64, error) {
+	b, err := os.ReadFile("/proc/" + process + "/statm")
 	if err != nil {
-		return 0
+		return 0, err
 	}
 	fields := strings.Fields(string(b))
 	if len(fields) < 2 {
-		return 0
+		return 0, fmt.Errorf("/proc: cannot read %q", b)
 	}
 	pages, err := strconv.ParseFloat(fields[1], 64)
-	if err != nil {
-		return 0
-	}
-	return pages * float64(os.Getpagesize()) / (1 << 20)
+	return pages * float64(os.Getpagesize()) / (1 << 20), err
 }

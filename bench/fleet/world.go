@@ -98,23 +98,36 @@ func allow(project, name string, service int, port int32) *v1alpha1.Policy {
 	}
 }
 
-// change makes the i-th change: in turns a backend is drained, a Policy has
-// another port, and an endpoint gets another MAC address.
-func (w *world) change(i int) {
+// changed is what a change was: a Workload of a Service is drained, a Policy
+// has another port, or the first endpoint of a node another MAC address.
+type changed struct {
+	key     compile.Key
+	drained string
+	port    uint16
+	node    string
+	mac     snapshot.MAC
+}
+
+// change makes the i-th change, of each kind in turns.
+func (w *world) change(i int) changed {
 	key := w.services[i*37%len(w.services)]
 	switch i % 3 {
 	case 0:
 		s := w.Services[key].DeepCopy()
 		s.Spec.Drain = []string{fmt.Sprintf("w%d", w.firstOf(key)+i%2)}
 		w.Services[key] = s
+		return changed{key: key, drained: s.Spec.Drain[0]}
 	case 1:
-		w.Policies[key] = allow(key.Project, key.Name, w.number(key), int32(8081+i))
+		port := uint16(8081 + i)
+		w.Policies[key] = allow(key.Project, key.Name, w.number(key), int32(port))
+		return changed{key: key, port: port}
 	default:
 		node := nodeName(i * 37 % len(w.services) / perNetwork % w.size.Nodes) // of the first endpoint of each Service
 		r := *w.Reports[node]
 		r.Attachments = slices.Clone(r.Attachments)
 		r.Attachments[0].MAC[3]++
 		w.Reports[node] = &r
+		return changed{node: node, mac: r.Attachments[0].MAC}
 	}
 }
 
