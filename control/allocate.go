@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -63,6 +64,8 @@ type allocator struct {
 	bell chan struct{}
 
 	said map[subject]time.Time // when; only of the goroutine of run
+
+	numbering sync.Mutex // held while a VNI is asked for
 }
 
 func newAllocator(k *keeper, n networks, w writer, log *slog.Logger) *allocator {
@@ -156,21 +159,11 @@ func (a *allocator) fulfil(ctx context.Context, o *order) error {
 	for k, c := range o.networks {
 		of(k).say = &c
 	}
-	results := granted{}
-	for _, k := range slices.SortedFunc(keys(all), compareKeys) {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		got, err := a.network(ctx, o.in, k, *all[k])
-		errs = append(errs, err)
-		for s, g := range got {
-			if results[s] == nil {
-				results[s] = &addresses{}
-			}
-			results[s].given = append(results[s].given, g.given...)
-			results[s].lost = append(results[s].lost, g.lost...)
-		}
+	results, failed := a.together(ctx, o, all)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
+	errs = append(errs, failed)
 	err := a.say(ctx, o, results)
 	if errors.Join(errs...) == nil {
 		return err
@@ -179,6 +172,35 @@ func (a *allocator) fulfil(ctx context.Context, o *order) error {
 		err = nil // it is tried again as a whole
 	}
 	return errors.Join(append(errs, err)...)
+}
+
+// together does what is wanted of Networks, several side by side.
+func (a *allocator) together(ctx context.Context, o *order, all map[compile.Key]*work) (granted, error) {
+	list := slices.SortedFunc(keys(all), compareKeys)
+	got, errs := make([]granted, len(list)), make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for i, k := range list {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			got[i], errs[i] = a.network(ctx, o.in, k, *all[k])
+			return nil
+		})
+	}
+	errs = append(errs, g.Wait())
+	results := granted{}
+	for _, one := range got { // in the order of the Networks
+		for s, x := range one {
+			if results[s] == nil {
+				results[s] = &addresses{}
+			}
+			results[s].given = append(results[s].given, x.given...)
+			results[s].lost = append(results[s].lost, x.lost...)
+		}
+	}
+	return results, errors.Join(errs...)
 }
 
 // numbers allocates what no object holds: identities and node numbers.
@@ -244,7 +266,7 @@ func (a *allocator) network(ctx context.Context, in *compile.Input, k compile.Ke
 			return nil, err
 		}
 		if w.vni && n.Status.VNI == 0 && n.DeletionTimestamp == nil {
-			number, err := a.keeper.vnis.Get(ctx, vniOwner(n))
+			number, err := a.vni(ctx, n)
 			if err != nil {
 				return nil, err
 			}
@@ -281,6 +303,13 @@ func (a *allocator) network(ctx context.Context, in *compile.Input, k compile.Ke
 		}
 	}
 	return nil, fmt.Errorf("control: Network %s keeps changing; trying again", k)
+}
+
+// vni asks for one at a time: several would only get in each other's way.
+func (a *allocator) vni(ctx context.Context, n *v1alpha1.Network) (uint32, error) {
+	a.numbering.Lock()
+	defer a.numbering.Unlock()
+	return a.keeper.vnis.Get(ctx, vniOwner(n))
 }
 
 // vniOwner is one life of a Network: a new object of the same name is another.

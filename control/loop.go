@@ -189,20 +189,27 @@ func reports(nodes map[string]nodeWorld, exist map[string]*v1alpha1.Node) map[st
 	return out
 }
 
-// compile turns the facts into snapshots, orders what is missing and publishes.
+// compile turns the facts into snapshots and publishes them; then it orders what
+// is missing and what shall be said.
 func (l *loop) compile(old, next *facts) {
 	l.forgetDeleted(old, next)
-	needs := l.compiler.NeedsOf(next.in)
 	snaps, problems := l.compiler.Compile(next.in)
+	if l.holding(next.nodes, next.in) {
+		l.last.any = false // look again, also when nothing changes
+	} else {
+		l.publishAll(snaps)
+	}
 	problems = append(problems, unresolved(next.in, l.keeper.resolved())...)
 	next.snaps, next.problems = snaps, first(problems)
 	l.complain(problems)
+	needs := l.compiler.NeedsOf(next.in)
 	l.resolver.want(needs.Names)
 	l.allocator.offer(&order{in: next.in, needs: needs, judgements: conditions(next.in, l.intent.newest, needs, next.problems, l.compiler.StatusesOf(next.in))})
-	if l.holding(next.nodes, next.in) {
-		l.last.any = false // look again, also when nothing changes
-		return
-	}
+}
+
+// publishAll hands over the snapshots, and takes back those of nodes that are
+// gone.
+func (l *loop) publishAll(snaps map[string]*snapshot.Snapshot) {
 	for name, s := range snaps {
 		l.publish(name, s)
 		l.published[name] = true

@@ -23,6 +23,7 @@ func BenchmarkList(b *testing.B) {
 	})
 	b.Cleanup(func() { shared.world.change(func() { clear(shared.world.objects["workloads"]) }) })
 	eventually(b, func() string {
+		shared.store.world.look(b.Context(), shared.store.world.laid["workloads"])
 		if n := len(shared.store.world.laid["workloads"].shelf.Load().entries); n < total {
 			return fmt.Sprintf("%d of %d workloads are shown", n, total)
 		}

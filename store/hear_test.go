@@ -86,7 +86,6 @@ func TestHearStops(t *testing.T) {
 // TestShelvesFollow: the shelves follow a world that is set, changed, replaced
 // and taken away, and stop with their context.
 func TestShelvesFollow(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	o, err := newOverlay(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +102,7 @@ func TestShelvesFollow(t *testing.T) {
 	asked := make(chan int, 1)
 	go func() {
 		o.await(ctx)
+		o.look(ctx, o.laid["workloads"])
 		asked <- len(o.laid["workloads"].shelf.Load().entries)
 	}()
 	shows := func(want int) {
@@ -128,6 +128,27 @@ func TestShelvesFollow(t *testing.T) {
 	shows(0)
 	second.report("ns", "c", "Running", "n1")
 	shows(1)
+	// Nobody looks any more: nothing is followed, until somebody does.
+	l := o.laid["workloads"]
+	l.mu.Lock()
+	l.asked = time.Time{}
+	l.mu.Unlock()
+	second.report("ns", "d", "Running", "n1")
+	eventually(t, func() string {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.followed {
+			return "the shelf is followed although nobody looks"
+		}
+		return ""
+	})
+	second.report("ns", "e", "Running", "n1")
+	o.look(ctx, l)
+	if n := len(l.shelf.Load().entries); n != 3 {
+		t.Errorf("who looks after a pause sees %d workloads, want 3", n)
+	}
+	second.report("ns", "f", "Running", "n1")
+	shows(4)
 	o.setWorld(nil)
 	shows(0)
 	cancel()

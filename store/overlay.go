@@ -23,6 +23,10 @@ const worldShare = 4
 // worldWait is how long a request waits for the world after a start.
 const worldWait = 10 * time.Second
 
+// lookedAt is how long after a request the shelf of a resource is kept up to
+// date. A world that nobody looks at costs nothing.
+const lookedAt = 10 * time.Second
+
 // overlay sits inside the handler chain, behind authentication, authorization
 // and audit. It answers virtual resources and lays the world over workloads
 // and nodes; everything else goes through untouched.
@@ -30,7 +34,7 @@ type overlay struct {
 	virtual  map[string]Virtual
 	laid     map[string]*laidResource // by plural name; fixed
 	world    atomic.Pointer[World]
-	replaced chan struct{} // holds one token after setWorld
+	replaced chan struct{} // holds one token after setWorld, and when somebody looks
 	stopping chan struct{} // closed when run's context ends
 	known    chan struct{} // closed when the world is on the shelves
 	know     func()        // closes it, once
@@ -42,6 +46,29 @@ type laidResource struct {
 	plural string
 	table  tables
 	shelf  atomic.Pointer[shelf]
+
+	mu       sync.Mutex
+	watchers int
+	asked    time.Time     // when somebody looked last
+	followed bool          // the shelf is kept up to date
+	awaited  chan struct{} // closed when the shelf is new; nil: nobody waits
+}
+
+// begin reports whether anybody wants the shelf, and who waits for it.
+func (l *laidResource) begin(now time.Time) (wanted bool, awaited chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.followed = l.watchers > 0 || now.Sub(l.asked) < lookedAt
+	awaited, l.awaited = l.awaited, nil
+	return l.followed, awaited
+}
+
+// watched counts who watches.
+func (l *laidResource) watched(by int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.watchers += by
+	l.asked = time.Now()
 }
 
 func newOverlay(virtual []Virtual) (*overlay, error) {
@@ -71,9 +98,38 @@ func newOverlay(virtual []Virtual) (*overlay, error) {
 
 func (o *overlay) setWorld(w World) {
 	o.world.Store(&w)
+	o.ring()
+}
+
+func (o *overlay) ring() {
 	select {
 	case o.replaced <- struct{}{}:
 	default: // a token is there already
+	}
+}
+
+// look says that somebody looks at a resource. When nobody did lately, it waits
+// until the shelf is new.
+func (o *overlay) look(ctx context.Context, l *laidResource) {
+	l.mu.Lock()
+	l.asked = time.Now()
+	if l.followed {
+		l.mu.Unlock()
+		return
+	}
+	if l.awaited == nil {
+		l.awaited = make(chan struct{})
+	}
+	awaited := l.awaited
+	l.mu.Unlock()
+	o.ring()
+	late := time.NewTimer(worldWait)
+	defer late.Stop()
+	select {
+	case <-awaited:
+	case <-ctx.Done():
+	case <-o.stopping:
+	case <-late.C: // what there is, is shown
 	}
 }
 
@@ -88,6 +144,10 @@ func (o *overlay) run(ctx context.Context) error {
 			changed = (*world).Changed() // before Objects, so that nothing is missed
 		}
 		for _, l := range o.laid {
+			wanted, awaited := l.begin(begin)
+			if !wanted {
+				continue
+			}
 			var objects []*unstructured.Unstructured
 			if changed != nil {
 				objects = (*world).Objects(l.plural, "")
@@ -96,6 +156,9 @@ func (o *overlay) run(ctx context.Context) error {
 			if next := now.follow(l.kind, objects); next != now {
 				l.shelf.Store(next)
 				close(now.next)
+			}
+			if awaited != nil {
+				close(awaited)
 			}
 		}
 		if changed != nil {
@@ -113,6 +176,7 @@ func (o *overlay) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-o.replaced:
 		case <-time.After(pause):
 		}
 	}
@@ -143,6 +207,7 @@ func (o *overlay) wrap(next http.Handler) http.Handler {
 				return
 			}
 		}
+		o.look(r.Context(), l)
 		switch {
 		case r.Method == http.MethodHead || info.Verb == "deletecollection":
 			next.ServeHTTP(w, r)

@@ -47,6 +47,8 @@ func (a asking) watch(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	s := &watching{asking: a, want: want, accepted: form, w: w, ctx: ctx, bookmark: q.Get("allowWatchBookmarks") == "true"}
 
+	a.laid.watched(+1)
+	defer a.laid.watched(-1)
 	start := startOf(q)
 	from, known := s.begin(r, start)
 	if !known {
