@@ -172,3 +172,81 @@ func TestAway(t *testing.T) {
 		t.Error("a node that was never seen is not away")
 	}
 }
+
+// TestTakenIsGivenBack: what no status has any more is free after a while, what
+// a Service or FloatingIP has is not.
+func TestTakenIsGivenBack(t *testing.T) {
+	networks := oneNetwork()
+	front, web, vip := compile.Key{Project: "shop", Name: "front"}, compile.Key{Project: "shop", Name: "web"}, compile.Key{Project: "shop", Name: "vip"}
+	networks.all[front].Status = v1alpha1.NetworkStatus{VNI: 100, Taken: []v1alpha1.Taken{
+		{Address: "10.0.0.5", By: owner(kindService, web)}, {Address: "10.0.0.6", By: owner(kindFloatingIP, vip)},
+		{Address: "10.0.0.7", By: owner(kindService, web)}, {Address: "10.0.0.8", By: owner(kindFloatingIP, vip)}, {Address: "10.0.0.9", By: "FloatingIP shop/gone"}}}
+	s := aService("web", v1alpha1.ServiceNetwork{Network: "front"})
+	s.Status.Addresses = []v1alpha1.ServiceAddress{{Network: "front", Address: "10.0.0.5"}}
+	float := &v1alpha1.FloatingIP{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "vip"},
+		Spec: v1alpha1.FloatingIPSpec{Pool: v1alpha1.NetworkRef{Network: "front"}}, Status: v1alpha1.FloatingIPStatus{Address: "10.0.0.6"}}
+	f := &facts{in: &compile.Input{Networks: networks.input(), Services: map[compile.Key]*v1alpha1.Service{web: s}, FloatingIPs: map[compile.Key]*v1alpha1.FloatingIP{vip: float}}}
+	now := time.Unix(1000, 0)
+	r := &retirer{keeper: loadedKeeper(t, newMemory(), "a"), networks: networks, facts: func() *facts { return f }, log: silent(), now: func() time.Time { return now }, unused: map[string]time.Time{}}
+	left := func(after time.Duration) (out string) {
+		t.Helper()
+		now = now.Add(after)
+		if err := r.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, taken := range networks.all[front].Status.Taken {
+			out += " " + taken.Address
+		}
+		return out
+	}
+	const all = " 10.0.0.5 10.0.0.6 10.0.0.7 10.0.0.8 10.0.0.9"
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{{0, all}, {retireAfter - time.Second, all}, {time.Second, " 10.0.0.5 10.0.0.6"}, {retireAfter, " 10.0.0.5 10.0.0.6"}} {
+		if got := left(step.after); got != step.want {
+			t.Errorf("after %s: taken are%s, want%s", step.after, got, step.want)
+		}
+	}
+}
+
+// TestFloatingClaims: a FloatingIP takes its address from the pool, another
+// that wants the same gets to know that it lost, and one that was taken in a
+// former life is used again.
+func TestFloatingClaims(t *testing.T) {
+	networks := oneNetwork()
+	front, one, two := compile.Key{Project: "shop", Name: "front"}, compile.Key{Project: "shop", Name: "one"}, compile.Key{Project: "shop", Name: "two"}
+	networks.held = map[string]bool{owner(kindFloatingIP, one) + " 10.0.0.6": true}
+	a := newAllocator(loadedKeeper(t, newMemory(), "a"), networks, nil, silent())
+	in := &compile.Input{Networks: networks.input(), FloatingIPs: map[compile.Key]*v1alpha1.FloatingIP{}}
+	for _, k := range []compile.Key{one, two} {
+		in.FloatingIPs[k] = &v1alpha1.FloatingIP{ObjectMeta: metav1.ObjectMeta{Namespace: k.Project, Name: k.Name}, Spec: v1alpha1.FloatingIPSpec{Pool: v1alpha1.NetworkRef{Network: "front"}}}
+	}
+	claim := func(k compile.Key, address string) *addresses {
+		t.Helper()
+		n, err := networks.get(t.Context(), front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed, out, err := a.claim(t.Context(), in, n, []compile.AddressNeed{{Kind: kindFloatingIP, Key: k, Network: front, Address: netip.MustParseAddr(address)}})
+		if err == nil && changed {
+			err = networks.putStatus(t.Context(), n)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.of(kindFloatingIP, k)
+	}
+	if got := claim(one, "10.0.0.6"); len(got.given) != 1 || got.given[0].address.String() != "10.0.0.6" {
+		t.Errorf("one got %+v", got)
+	}
+	if got := claim(two, "10.0.0.6"); len(got.given) != 0 || len(got.lost) != 1 {
+		t.Errorf("two got %+v", got)
+	}
+	if got := claim(one, "10.0.0.7"); len(got.given) != 1 || got.given[0].address.String() != "10.0.0.6" {
+		t.Errorf("one, which has an address that its status does not say yet, got %+v", got)
+	}
+	if taken := networks.all[front].Status.Taken; len(taken) != 1 || taken[0].By != owner(kindFloatingIP, one) {
+		t.Errorf("taken are %+v", taken)
+	}
+}

@@ -231,14 +231,14 @@ func (c *Control) work(ctx context.Context) error {
 	}
 	c.clients.Store(&api)
 	c.loop.allocator = newAllocator(c.keeper, apiNetworks{api}, api, c.log)
-	server, err := discovery.NewServer(discovery.ServerConfig{Listen: c.cfg.DiscoveryListen, CA: c.ca, Sink: sink{c}, Log: c.log,
+	g, ctx := errgroup.WithContext(ctx)
+	server, err := discovery.NewServer(discovery.ServerConfig{Listen: c.cfg.DiscoveryListen, CA: c.ca, Sink: sink{c, ctx}, Log: c.log,
 		Keepalive: 2 * time.Second, KeepaliveTimeout: 2 * time.Second})
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
 	}
 	c.discovery.Store(server)
 
-	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { c.loop.intent.run(ctx); return nil })
 	g.Go(func() error { return server.Run(ctx) })
 	if c.cfg.Metrics != "" {

@@ -80,9 +80,10 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("flows", func(t *testing.T) { flows(t, c, a) })
 	t.Run("services", func(t *testing.T) { services(t, c, a, b) })
 	t.Run("captures", func(t *testing.T) { captures(t, c, a) })
+	last := map[*agent]told{a: a.told(), b: b.told()}
 	c.stop()
 	c = start(t, cfg)
-	t.Run("restart", func(t *testing.T) { restarted(t, c, a, b) })
+	t.Run("restart", func(t *testing.T) { restarted(t, c, last) })
 	t.Run("delete a node", func(t *testing.T) { deleted(t, c, a, b) })
 }
 
@@ -260,35 +261,39 @@ func flows(t *testing.T, c *running, a *agent) {
 	}
 }
 
+// told is what a node was told last, and how often it was told something.
+type told struct {
+	snap  *snapshot.Snapshot
+	count int
+}
+
+func (a *agent) told() told {
+	s, count := a.now()
+	return told{s, count}
+}
+
 // restarted: the same facts give the same versions, so nobody is told anything.
-func restarted(t *testing.T, c *running, a, b *agent) {
-	before := map[*agent]snapshot.Version{}
-	counts := map[*agent]int{}
-	for _, n := range []*agent{a, b} {
-		s, count := n.now()
-		before[n], counts[n] = s.Version(), count
-	}
+func restarted(t *testing.T, c *running, last map[*agent]told) {
 	eventually(t, "nodes come back", func() error {
-		for _, name := range []string{"node-a", "node-b"} {
-			n, err := c.node(name)
+		for a := range last {
+			n, err := c.node(a.name)
 			if err != nil {
 				return err
 			}
 			if n.Status.State != v1alpha1.NodeReady || n.Status.Wanted == "" {
-				return fmt.Errorf("%s is %+v", name, n.Status)
+				return fmt.Errorf("%s is %+v", a.name, n.Status)
 			}
 		}
 		return nil
 	})
-	for _, n := range []*agent{a, b} {
-		s, count := n.now()
-		if s.Version() != before[n] || count != counts[n] {
-			t.Errorf("%s was told something after the restart: version %s, then %s; %d snapshots, then %d", n.name, before[n], s.Version(), counts[n], count)
+	for a, was := range last {
+		now := a.told()
+		if now.snap.Version() != was.snap.Version() || now.count != was.count {
+			d := snapshot.Diff(was.snap, now.snap)
+			t.Errorf("%s was told something after the restart: %d snapshots, then %d; new: %+v; gone: %+v", a.name, was.count, now.count, d.Put, d.Delete)
 		}
-	}
-	for _, name := range []string{"node-a", "node-b"} {
-		if n, err := c.node(name); err != nil || n.Status.Wanted != string(before[map[string]*agent{"node-a": a, "node-b": b}[name]]) {
-			t.Errorf("%s: wanted %s after the restart, %v", name, n.Status.Wanted, err)
+		if n, err := c.node(a.name); err != nil || n.Status.Wanted != string(was.snap.Version()) {
+			t.Errorf("%s: wanted %s after the restart, %v", a.name, n.Status.Wanted, err)
 		}
 	}
 }

@@ -19,6 +19,10 @@ const (
 	// connected before: what they attached last may not be saved. They try at
 	// least every 5 s.
 	comeBack = 7 * time.Second
+	// judgeEvery is how often, of more than manyObjects, it is looked at what
+	// their statuses shall say: that costs more than to compile one change.
+	judgeEvery  = 250 * time.Millisecond
+	manyObjects = 500
 )
 
 // facts is everything known at one moment and what follows from it.
@@ -54,6 +58,8 @@ type loop struct {
 	awayAt     time.Time // when the next node may count as away; zero: none
 	last       seenCounts
 	complained map[v1alpha1.Problem]bool
+	judged     time.Time // when statuses were looked at last
+	owed       bool      // they are to be looked at again
 }
 
 // seenCounts is what the last pass was made from.
@@ -111,6 +117,9 @@ func (l *loop) pause() time.Duration {
 	if len(l.waitFor) > 0 {
 		wait = max(l.waitUntil.Sub(l.now()), debounce)
 	}
+	if l.owed {
+		wait = min(wait, max(l.judged.Add(judgeEvery).Sub(l.now()), debounce))
+	}
 	if !l.awayAt.IsZero() {
 		wait = min(wait, max(l.awayAt.Sub(l.now()), debounce))
 	}
@@ -165,12 +174,15 @@ func (l *loop) pass() {
 	next.in.Resolved = resolved.addresses()
 	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, names: resolved, any: true}
 	if !intentChanged && !awayChanged && seen == l.last {
+		l.settle(old)
 		return
 	}
 	recompile := intentChanged || awayChanged || seen.facts != l.last.facts || seen.alloc != l.last.alloc || seen.names != l.last.names || !l.last.any
 	l.last = seen
 	if recompile {
 		l.compile(old, next)
+	} else {
+		l.settle(next)
 	}
 	l.current.Store(next)
 	told := make(chan struct{})
@@ -204,7 +216,26 @@ func (l *loop) compile(old, next *facts) {
 	l.complain(problems)
 	needs := l.compiler.NeedsOf(next.in)
 	l.resolver.want(needs.Names)
-	l.allocator.offer(&order{in: next.in, needs: needs, judgements: conditions(next.in, l.intent.newest, needs, next.problems, l.compiler.StatusesOf(next.in))})
+	l.judge(next, needs)
+}
+
+// settle judges what is owed, when it is time.
+func (l *loop) settle(f *facts) {
+	if l.owed && l.now().Sub(l.judged) >= judgeEvery {
+		l.judge(f, l.compiler.NeedsOf(f.in))
+	}
+}
+
+// judge orders what is missing and what statuses shall say. Where nothing is
+// missing and there is much to look at, it waits for its time.
+func (l *loop) judge(f *facts, needs compile.Needs) {
+	urgent := len(needs.VNIs)+len(needs.Identities)+len(needs.NodeNumbers)+len(needs.Blocks)+len(needs.Addresses) > 0
+	many := len(f.in.Services)+len(f.in.Policies)+len(f.in.Links)+len(f.in.FloatingIPs)+len(f.in.Networks) > manyObjects
+	if l.owed = many && !urgent && l.now().Sub(l.judged) < judgeEvery; l.owed {
+		return
+	}
+	l.judged = l.now()
+	l.allocator.offer(&order{in: f.in, needs: needs, judgements: conditions(f.in, l.intent.newest, needs, f.problems, l.compiler.StatusesOf(f.in))})
 }
 
 // publishAll hands over the snapshots, and takes back those of nodes that are

@@ -17,8 +17,11 @@ import (
 // joinTimeout bounds the API calls of one join.
 const joinTimeout = 10 * time.Second
 
-// sink is what discovery tells us.
-type sink struct{ c *Control }
+// sink is what discovery tells us, until ctx ends.
+type sink struct {
+	c   *Control
+	ctx context.Context
+}
 
 // Joined declares the node: a Node object with its address.
 func (s sink) Joined(node string, addr netip.Addr) error {
@@ -65,8 +68,12 @@ func (s sink) Connected(node string) {
 	s.c.world.connected(node)
 }
 
-// Gone notes that it has none any more.
+// Gone notes that it has none any more. When it is we who go, the node is not
+// gone: our next life shall wait for it.
 func (s sink) Gone(node string) {
+	if s.ctx.Err() != nil {
+		return
+	}
 	s.c.log.Info("node is away", "node", node)
 	s.c.world.gone(node)
 }

@@ -42,7 +42,15 @@ func services(t *testing.T, c *running, a, b *agent) {
 		&v1alpha1.FloatingIP{ObjectMeta: meta("float"), Spec: v1alpha1.FloatingIPSpec{Pool: v1alpha1.NetworkRef{Network: "pool"}, Targets: []v1alpha1.FloatingTarget{{Workload: "web", Weight: 1}}}},
 		&v1alpha1.Link{ObjectMeta: meta("both"), Spec: v1alpha1.LinkSpec{Ends: []v1alpha1.LinkEnd{{Network: "front"}, {Network: "side"}}}})
 	a.attach("shop", "guest", "pool")
-	defer a.detach("guest")
+	defer func() {
+		a.detach("guest")
+		eventually(t, "the guest is gone", func() error {
+			if _, err := a.endpoint("shop", "guest"); err == nil {
+				return fmt.Errorf("node-a still knows it")
+			}
+			return nil
+		})
+	}()
 	eventually(t, "Service all has an address and two backends", func() error {
 		s, err := c.service("all")
 		if err != nil || len(s.Status.Addresses) != 1 || s.Status.Backends != "2/2" || !condition0(s.Status.Conditions).ok {

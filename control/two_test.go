@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/discovery"
 )
 
 // etcd starts an etcd of its own for the test.
@@ -19,6 +23,9 @@ func etcd(t *testing.T) string {
 	t.Helper()
 	bin, err := exec.LookPath("etcd")
 	if err != nil {
+		if os.Getenv("MOIRE_REQUIRE_ROOT") == "1" {
+			t.Fatal("this test needs the program etcd; install etcd-server")
+		}
 		t.Skip("this test needs the program etcd; install etcd-server")
 	}
 	client, peer := "http://"+freePort(t), "http://"+freePort(t)
@@ -65,6 +72,7 @@ func TestTwoControls(t *testing.T) {
 		}
 		return nil
 	})
+	t.Run("tokens", func(t *testing.T) { tokensInEtcd(t, one, cfg("nowhere")) })
 	t.Run("captures of both", func(t *testing.T) { capturesOfBoth(t, one, a, b) })
 	web, _ := a.endpoint("shop", "web")
 	db, _ := a.endpoint("shop", "db")
@@ -136,9 +144,44 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
+// tokensInEtcd: with --etcd-servers a token is made, used, listed and revoked
+// from a machine that has nothing else of the control plane.
+func tokensInEtcd(t *testing.T, r *running, cfg Config) {
+	token, err := NewToken(cfg, time.Hour, false, "from elsewhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hash, err := CAHash(cfg); err != nil || hash != r.join.CAHash {
+		t.Errorf("the hash is %s, %v, want %s", hash, err, r.join.CAHash)
+	}
+	join := func(node string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		return discovery.Join(ctx, discovery.JoinConfig{Servers: r.join.Servers, Token: token, CAHash: r.join.CAHash, Node: node,
+			Address: netip.MustParseAddr("192.0.2.200"), Dir: t.TempDir()})
+	}
+	if err := join("node-t"); err != nil {
+		t.Errorf("a token of the database does not let a node join: %v", err)
+	}
+	id, _, _ := strings.Cut(token, ".")
+	all, err := Tokens(cfg)
+	if i := slices.IndexFunc(all, func(k Token) bool { return k.ID == id }); err != nil || i < 0 || all[i].Note != "from elsewhere" || all[i].Once {
+		t.Errorf("got %+v, %v", all, err)
+	}
+	if err := RevokeToken(cfg, id); err != nil {
+		t.Error(err)
+	}
+	if err := join("node-u"); err == nil {
+		t.Error("a revoked token let a node join")
+	}
+	if err := r.admin().Delete().Resource("nodes").Name("node-t").Do(t.Context()).Error(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestJoinedNeedsTheAPI(t *testing.T) {
 	c := &Control{log: silent()}
-	if err := (sink{c}).Joined("n1", someReport().Address); err == nil || !strings.Contains(err.Error(), "try again") {
+	if err := (sink{c, t.Context()}).Joined("n1", someReport().Address); err == nil || !strings.Contains(err.Error(), "try again") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := New(Config{Dir: t.TempDir(), RunDir: t.TempDir(), APIListen: "nonsense"}); err == nil || errors.Is(err, context.Canceled) {

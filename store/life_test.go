@@ -177,6 +177,9 @@ func TestKillKeepsAcknowledgedWrites(t *testing.T) {
 		t.Errorf("a gentle stop is not worth these lines:\n%s", said)
 	}
 	<-w
+	// Stopped at once after a restart, when hooks still run: they are waited for,
+	// because one that is interrupted ends the process.
+	startChild(t, dir, listen).stop()
 	startChild(t, dir, listen).kubectl("", "get", "configmap", "c0", "-n", "default")
 }
 

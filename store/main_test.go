@@ -68,6 +68,10 @@ func child(dir string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if !s.hooked.Load() {
+		fmt.Println("stopped in the middle of its start")
+		return 1
+	}
 	fmt.Println("stopped")
 	return 0
 }

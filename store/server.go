@@ -24,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/util/notfoundhandler"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -36,6 +37,10 @@ import (
 
 // stopTimeout bounds how long open requests may delay a shutdown.
 const stopTimeout = 3 * time.Second
+
+// hooksTimeout bounds how long a start may delay a stop: after half a minute the
+// last hook gives up by itself.
+const hooksTimeout = 35 * time.Second
 
 // issuer is the `iss` of service account tokens; tokens are only for us.
 const issuer = "https://api.moire.dev"
@@ -84,11 +89,46 @@ func (s *Store) serve(ctx context.Context, files keyFiles, db *database, logs lo
 	}
 	stopWork()
 	<-workDone
+	if cause == nil {
+		s.finishStart(loopback)
+	}
 	stop(cause)
 	if err := <-serverDone; err != nil && cause == nil && ctx.Err() == nil {
 		cause = fmt.Errorf("store: API server: %w", err)
 	}
 	return cause
+}
+
+// finishStart waits until the hooks of the start are done. One that is
+// interrupted ends the whole process, with 255 and up to half a minute later.
+func (s *Store) finishStart(loopback *rest.Config) {
+	if s.hooked.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), hooksTimeout)
+	defer cancel()
+	if err := s.awaitHooks(ctx, loopback); err != nil {
+		s.log.Warn("the API server is stopped before it has started", "error", err)
+	}
+}
+
+// awaitHooks waits until the hooks of the start are done.
+func (s *Store) awaitHooks(ctx context.Context, loopback *rest.Config) error {
+	client, err := kubernetes.NewForConfig(loopback)
+	if err != nil {
+		return fmt.Errorf("store: loopback client: %w", err)
+	}
+	err = untilOK(ctx, "hooks of the API server", func(ctx context.Context) error {
+		ask := client.RESTClient().Get().AbsPath("/readyz")
+		for _, other := range []string{"etcd", "etcd-readiness", "informer-sync"} { // they are no hooks
+			ask = ask.Param("exclude", other)
+		}
+		return ask.Do(ctx).Error()
+	})
+	if err == nil {
+		s.hooked.Store(true)
+	}
+	return err
 }
 
 // build puts the API servers together: CRDs, built-in kinds, aggregation.

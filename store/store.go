@@ -81,6 +81,7 @@ type Store struct {
 	log     *slog.Logger
 	ready   chan struct{}
 	started atomic.Bool
+	hooked  atomic.Bool // the API server has done all that it does at its start
 	client  atomic.Pointer[rest.Config]
 	rows    *Rows
 	world   *overlay

@@ -53,6 +53,12 @@ func (s *Store) start(ctx context.Context, g *errgroup.Group, loopback *rest.Con
 	close(s.ready)
 	s.log.Info("API server is ready", "address", addr.String(), "kubeconfig", s.cfg.KubeconfigPath)
 
+	g.Go(func() error {
+		if err := s.awaitHooks(ctx, loopback); err != nil && ctx.Err() == nil {
+			return err
+		}
+		return nil
+	})
 	g.Go(func() error { return deleteNamespaces(ctx, clients) })
 	g.Go(func() error { return collectGarbage(ctx, clients) })
 	g.Go(func() error { return aggregateRoles(ctx, clients) })
