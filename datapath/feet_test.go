@@ -70,7 +70,7 @@ func TestFeet(t *testing.T) {
 				if strings.Contains(target, ":") {
 					from = v6
 				}
-				c, err := footDial(p, network, from, target)
+				c, err := footDial(p, 100, network, from, target)
 				if err != nil {
 					t.Errorf("%s: %s %s from %s: %v", name, network, target, from, err)
 					continue
@@ -135,7 +135,7 @@ func TestFeetOverLink(t *testing.T) {
 	echoServer(t, "moire-dp-bolt-far", "10.2.0.4")
 	from, _ := FeetOf(w.number("a"))
 	try := func(network, to string, limit time.Duration) bool {
-		c, err := footDial(p, network, from, to)
+		c, err := footDial(p, 100, network, from, to)
 		if err != nil {
 			return false
 		}
@@ -160,11 +160,80 @@ func TestFeetOverLink(t *testing.T) {
 	}
 }
 
+// TestFeetOverTranslation: a node asks Workloads of a linked Network, on another node
+// and on its own, under the addresses by which they are seen there.
+func TestFeetOverTranslation(t *testing.T) {
+	w := twoDomains(t)
+	ps := w.feet(map[string][]snapshot.VNI{"a": {100, 101}, "b": {101}})
+	for ns, addrs := range map[string][]string{"acme-web": {"10.1.0.2", "fd10:1::2"}, "bolt-db": {"10.1.0.2", "fd10:1::2"}, "bolt-near": {"10.1.0.3", "fd10:1::3"}} {
+		for _, a := range addrs {
+			echoServer(t, "moire-dp-"+ns, a)
+		}
+	}
+	for _, c := range []struct {
+		node string
+		vni  snapshot.VNI
+		to   string
+	}{
+		{"a", 100, "10.88.0.2"}, {"a", 100, "fd88:1::2"}, {"a", 100, "10.88.0.3"}, {"a", 100, "fd88:1::3"},
+		{"b", 101, "10.77.0.2"}, {"b", 101, "fd77:1::2"}, {"a", 101, "10.77.0.2"}, {"a", 101, "10.1.0.2"},
+	} {
+		from, v6 := FeetOf(w.number(c.node))
+		if strings.Contains(c.to, ":") {
+			from = v6
+		}
+		for _, network := range []string{"udp", "tcp"} {
+			conn, err := footDial(ps[c.node], c.vni, network, from, c.to)
+			if err != nil {
+				t.Errorf("%s in %d: %s %s: %v", c.node, c.vni, network, c.to, err)
+				continue
+			}
+			// A namespace that has just come up may ask twice for its gateway's MAC.
+			if !echoed(conn, 2*time.Second) && !echoed(conn, 2*time.Second) {
+				t.Errorf("%s in %d: %s %s: no answer", c.node, c.vni, network, c.to)
+			}
+			conn.Close()
+		}
+	}
+}
+
+// feet puts each node into Networks and applies.
+func (w *world) feet(in map[string][]snapshot.VNI) map[string]*Presence {
+	w.t.Helper()
+	ps := map[string]*Presence{}
+	for name, vnis := range in {
+		n, mtus := w.nodes[name], map[snapshot.VNI]int{}
+		s := State{Snapshot: w.snapshot(name), Locals: n.locals}
+		for _, vni := range vnis {
+			mtus[vni] = 1450
+			s.Presence = append(s.Presence, PresentIn(name, vni))
+		}
+		for other, x := range s.Snapshot.Nodes {
+			x.Number = w.number(other)
+			s.Snapshot.Nodes[other] = x
+		}
+		var p *Presence
+		inNetns(w.t, n.ns, func() (err error) { p, err = NewPresence(n.runDir, name); return err })
+		w.t.Cleanup(func() { p.Close() })
+		if _, err := p.Grow(mtus, w.number(name)); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
+			w.t.Fatal(err)
+		}
+		if _, err := p.Grow(mtus, w.number(name)); err != nil {
+			w.t.Fatal(err)
+		}
+		ps[name] = p
+	}
+	return ps
+}
+
 // number of a node in this world.
 func (w *world) number(name string) uint16 { return uint16(name[0]-'a') + 7 }
 
-func footDial(p *Presence, network string, from netip.Addr, to string) (c net.Conn, err error) {
-	d := net.Dialer{Control: bindTo(100), Timeout: 2 * time.Second, LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+func footDial(p *Presence, vni snapshot.VNI, network string, from netip.Addr, to string) (c net.Conn, err error) {
+	d := net.Dialer{Control: bindTo(vni), Timeout: 2 * time.Second, LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
 	if network == "tcp" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
