@@ -80,11 +80,10 @@ func (d *Datapath) runEvents(ctx context.Context, sink func(record.Record)) erro
 	return nil
 }
 
-// eventOf reads an event where it lies; the sample must not change while it is
-// in use.
+// eventOf reads an event. Those of sessions without guises come without them.
 func eventOf(sample []byte) (*bpf.MoireEvent, bool) {
 	var e bpf.MoireEvent
-	if len(sample) < int(unsafe.Sizeof(e)) {
+	if len(sample) < int(unsafe.Offsetof(e.Session)+unsafe.Offsetof(e.Session.Guise)) {
 		return nil, false
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e)), unsafe.Sizeof(e)), sample)

@@ -11,6 +11,7 @@
 #define DENIED_EVERY (5 * SECOND)
 #define DENIED_MOST 200
 #define WAKE_AT (256 << 10) // bytes waiting; below, the reader comes on its own
+#define WAKE_AGAIN (64 << 10) // and after so many more: to wake costs an interrupt
 
 inline_ struct session *scratch_session(void)
 {
@@ -27,19 +28,44 @@ inline_ int count_lost(void)
 	return 0;
 }
 
-step int tell(u32 kind, u32 reason, u64 count, const struct session_key *key, const struct session *s)
+inline_ void fill_event(struct event *e, u32 kind, u32 reason, u64 count, const struct session_key *key)
 {
-	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	if (!e)
-		return count_lost();
 	e->kind = kind;
 	e->reason = reason;
 	e->count = count;
 	e->time = bpf_ktime_get_coarse_ns();
 	__builtin_memcpy(&e->key, key, sizeof(*key));
-	__builtin_memcpy(&e->session, s, sizeof(*s));
+}
+
+// submit hands an event over. The reader is woken when much waits, once for every
+// WAKE_AGAIN bytes.
+inline_ void submit(struct event *e)
+{
 	u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
-	bpf_ringbuf_submit(e, waiting > WAKE_AT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	u32 wake = waiting > WAKE_AT && waiting % WAKE_AGAIN < sizeof(*e);
+
+	bpf_ringbuf_submit(e, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+// tell leaves the guises out when there are none: they are the larger part.
+step int tell(u32 kind, u32 reason, u64 count, const struct session_key *key, const struct session *s)
+{
+	struct event *e;
+
+	if (likely(!s->guise[0].kind && !s->guise[1].kind)) {
+		e = bpf_ringbuf_reserve(&events, PLAIN_EVENT, 0);
+		if (!e)
+			return count_lost();
+		fill_event(e, kind, reason, count, key);
+		__builtin_memcpy(&e->session, s, PLAIN_SESSION);
+	} else {
+		e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+		if (!e)
+			return count_lost();
+		fill_event(e, kind, reason, count, key);
+		__builtin_memcpy(&e->session, s, sizeof(*s));
+	}
+	submit(e);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 // with a VXLAN header that we write ourselves.
 #pragma once
 #include "answer.h"
+#include "chain.h"
 #include "leave.h"
 #include "policy.h"
 #include "rate.h"
@@ -23,9 +24,12 @@ inline_ u32 wire_length(struct __sk_buff *skb, const struct packet *p)
 
 // port_of is the outer source port: one per flow, so that the underlay can
 // spread flows over paths and queues.
-inline_ u16 port_of(struct __sk_buff *skb)
+inline_ u16 port_of(struct __sk_buff *skb, const struct packet *p)
 {
-	u32 hash = bpf_get_hash_recalc(skb);
+	u32 hash = skb->hash; // of a sender's TCP: it changes when a path seems to be broken
+
+	if (!hash)
+		hash = chain_hash(&p->key);
 	return bpf_htons(49152 | ((hash ^ hash >> 16) & 0x3fff));
 }
 
@@ -55,7 +59,7 @@ step int encap4(struct __sk_buff *skb, struct packet *p, const struct hop *to, c
 {
 	struct settings *c = the_control();
 	struct work *w = the_work();
-	u16 port = port_of(skb);
+	u16 port = port_of(skb, p);
 
 	if (!c || !w || grow(skb, GROW4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, DECAP_IPV4))
 		return drop(skb, p, R_FAILED);
@@ -91,7 +95,7 @@ step int encap6(struct __sk_buff *skb, struct packet *p, const struct hop *to, c
 {
 	struct settings *c = the_control();
 	struct work *w = the_work();
-	u16 port = port_of(skb);
+	u16 port = port_of(skb, p);
 
 	if (!c || !w || grow(skb, GROW6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, DECAP_IPV6))
 		return drop(skb, p, R_FAILED);

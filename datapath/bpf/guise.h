@@ -89,6 +89,7 @@ inline_ void retell(struct packet *p, u32 vni, const union addr *src, u16 sport,
 	p->dst = *dst;
 	p->sport = sport;
 	p->dport = dport;
+	p->unknown = 0;
 	set_key(p, src, sport, dst, dport, p->key.proto);
 }
 
@@ -116,6 +117,7 @@ inline_ struct session *by_alias(struct packet *p, const union addr *src, struct
 
 	if (!a)
 		return 0;
+	p->unknown = 0;
 	s = session_of(&a->session);
 	if (!s || !matches(p, s, a->end) || !same(&s->guise[a->end & 1].addr[a->end & 1], src))
 		return 0;

@@ -110,7 +110,7 @@ int from_underlay(struct __sk_buff *skb)
 		return drop(skb, p, R_UNKNOWN_VTEP);
 	}
 	p->node = *node;
-	if (unlikely(t->proto != ETH_IPV4)) {
+	if (unlikely(is_question(skb, t))) {
 		__builtin_memcpy(p->eth_dst, t->eth, 12);
 		if (t->proto != ETH_ARP && t->proto != ETH_IPV6)
 			return drop(skb, p, R_UNSUPPORTED);

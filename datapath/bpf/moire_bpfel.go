@@ -312,21 +312,21 @@ type MoireSession struct {
 	_           structs.HostLayout
 	Created     uint64
 	Expires     uint64
-	Packets     [2]uint64
-	Bytes       [2]uint64
-	Hop         [2]MoireHop
 	Epoch       uint32
 	Timeout     uint32
-	Identity    [2]uint32
-	Set         [2]uint32
-	Rule        [2]uint32
-	Shadow      [2]uint32
 	Tier        [2]uint8
 	ShadowAllow [2]uint8
 	Judged      uint8
 	A_first     uint8
 	Flags       uint8
 	Reason      uint8
+	Packets     [2]uint64
+	Bytes       [2]uint64
+	Hop         [2]MoireHop
+	Identity    [2]uint32
+	Set         [2]uint32
+	Rule        [2]uint32
+	Shadow      [2]uint32
 	Guise       [2]MoireGuise
 }
 
@@ -443,8 +443,8 @@ type MoireWork struct {
 		Icmp     uint8
 		Later    uint8
 		Side     uint8
-		Unknown  uint8
 		Outside  uint8
+		Unknown  uint8
 		_        [6]byte
 	}
 	Event  MoireEvent

@@ -27,8 +27,8 @@ struct packet {
 	u8 v6, proto, kind, tcp, src_is_a, icmp;
 	u8 later; // a fragment without transport header
 	u8 side;  // of its session, once that is known
-	u8 unknown; // no session has its key, as told or in a guise
 	u8 outside; // it came from outside, see arrive.h
+	u8 unknown; // no session and no alias has its key, as was just seen
 };
 
 struct tuple { // a packet, as one end of its session sees it

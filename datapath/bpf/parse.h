@@ -138,14 +138,26 @@ inline_ int parse_icmp(struct __sk_buff *skb, struct packet *p, const struct inn
 	return 0;
 }
 
-// parse_l4 reads the ports at p->l4.
-inline_ int parse_l4(struct __sk_buff *skb, struct packet *p)
+// read_l4 copies n bytes of what is at offset l4: from `at`, where that is, unless
+// it is 0 or not readable.
+inline_ int read_l4(struct __sk_buff *skb, u32 l4, const void *at, void *to, u32 n)
+{
+	const void *end = (void *)(long)skb->data_end;
+
+	if (unlikely(!at || at + n > end))
+		return bpf_skb_load_bytes(skb, l4, to, n);
+	__builtin_memcpy(to, at, n);
+	return 0;
+}
+
+// parse_l4 reads the ports at p->l4, which is where `at` points, if it is not 0.
+inline_ int parse_l4(struct __sk_buff *skb, struct packet *p, const void *at)
 {
 	struct inner_l4 h;
 
 	if (p->proto == PROTO_TCP) {
 		u8 t[14];
-		if (bpf_skb_load_bytes(skb, p->l4, t, sizeof(t)))
+		if (read_l4(skb, p->l4, at, t, sizeof(t)))
 			return R_BAD_PACKET;
 		p->sport = *(u16 *)t;
 		p->dport = *(u16 *)(t + 2);
@@ -156,7 +168,7 @@ inline_ int parse_l4(struct __sk_buff *skb, struct packet *p)
 	if (p->proto != PROTO_UDP && p->proto != PROTO_SCTP && p->proto != PROTO_ICMP &&
 	    p->proto != PROTO_ICMPV6)
 		return 0;
-	if (bpf_skb_load_bytes(skb, p->l4, &h, sizeof(h)))
+	if (read_l4(skb, p->l4, at, &h, sizeof(h)))
 		return R_BAD_PACKET;
 	if (p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP))
 		return parse_icmp(skb, p, &h);
@@ -236,12 +248,12 @@ step int parse_ipv6_odd(struct __sk_buff *skb, struct packet *p)
 		return r;
 	p->headers = p->l4 - ETH_LEN;
 	if (!fragment)
-		return parse_l4(skb, p);
+		return parse_l4(skb, p, 0);
 	if (bpf_skb_load_bytes(skb, fragment, &h, sizeof(h)))
 		return R_BAD_PACKET;
 	u32 later = h.offset & bpf_htons(0xfff8);
 	if (!later) {
-		r = parse_l4(skb, p);
+		r = parse_l4(skb, p, 0);
 		if (r)
 			return r;
 	}
@@ -259,7 +271,7 @@ inline_ int parse_ipv6(struct __sk_buff *skb, struct packet *p, const struct ipv
 	p->l4 = ETH_LEN + sizeof(*ip);
 	p->headers = sizeof(*ip);
 	if (likely(p->proto == PROTO_TCP || p->proto == PROTO_UDP || p->proto == PROTO_ICMPV6))
-		return parse_l4(skb, p);
+		return parse_l4(skb, p, ip + 1);
 	return parse_ipv6_odd(skb, p);
 }
 
@@ -275,10 +287,10 @@ inline_ int parse_ipv4(struct __sk_buff *skb, struct packet *p, const struct ipv
 	if (ip->version != 4 || ip->ihl < 5 || bpf_ntohs(ip->len) + ETH_LEN > skb->len)
 		return R_BAD_PACKET;
 	if (likely(!frag))
-		return parse_l4(skb, p);
+		return parse_l4(skb, p, ip->ihl == 5 ? ip + 1 : 0);
 	u32 later = frag & bpf_htons(0x1fff);
 	if (!later) {
-		int r = parse_l4(skb, p);
+		int r = parse_l4(skb, p, 0);
 		if (r)
 			return r;
 	}
@@ -286,8 +298,8 @@ inline_ int parse_ipv4(struct __sk_buff *skb, struct packet *p, const struct ipv
 }
 
 // linear makes the first bytes directly readable. No more than is needed: to
-// pull payload in costs a copy of the head. The transport header is read with
-// bpf_skb_load_bytes, wherever it is.
+// pull payload in costs a copy of the head. The transport header is read where it
+// is, too, when it happens to be readable (read_l4).
 inline_ int linear(struct __sk_buff *skb, u32 want)
 {
 	if (want > skb->len)

@@ -106,9 +106,9 @@ inline_ void count_opened(void)
 // write_session makes the row, or replaces it where it is.
 step int write_session(struct packet *p, struct session *s, u64 now)
 {
-	if (bpf_map_lookup_elem(&sessions, &p->key))
+	if (!p->unknown && bpf_map_lookup_elem(&sessions, &p->key))
 		return bpf_map_update_elem(&sessions, &p->key, s, BPF_ANY) != 0;
-	if (bpf_map_lookup_elem(&crowd, &p->key))
+	if (!p->unknown && bpf_map_lookup_elem(&crowd, &p->key))
 		return bpf_map_update_elem(&crowd, &p->key, s, BPF_ANY) != 0;
 	count_opened();
 	if (has_room(p, now))
@@ -190,11 +190,12 @@ inline_ int may_send(struct packet *p, struct endpoint **src)
 // which case p becomes what is told. 0 when there is none, or it is over.
 inline_ struct session *find(struct packet *p, u32 *side, u64 now)
 {
-	struct session *s = p->unknown ? 0 : session_of(&p->key);
+	struct session *s;
 	struct alias *a = 0;
 
-	if (p->unknown)
+	if (p->unknown) // the fast path has looked
 		return 0;
+	s = session_of(&p->key);
 	if (s) {
 		*side = side_of(p, s) & 1;
 		if (wears(s, *side)) // that end sees it in another way: this is not of it
@@ -328,8 +329,7 @@ inline_ struct session *fast(struct packet *p, u64 now)
 	if (unlikely(p->kind != K_FLOW && p->kind != K_REPLY))
 		return 0;
 	s = session_of(&p->key);
-	if (!s)
-		p->unknown = 1;
+	p->unknown = !s;
 	if (!s || !c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s, side_of(p, s)))
 		return 0;
 	if (!is_from(p, side_of(p, s) ? &s->hop[1] : &s->hop[0]))
@@ -349,7 +349,6 @@ inline_ struct session *fast_odd(struct packet *p, u64 now, u32 *side)
 	s = by_alias(p, &p->src, &a);
 	if (!s)
 		return 0;
-	p->unknown = 0;
 	*side = a->end & 1;
 	if (!c || s->epoch != c->epoch || s->reason || s->expires < now || is_opening(p, s, *side) ||
 	    !is_from(p, &s->hop[*side]))

@@ -151,25 +151,30 @@ struct guise {
 #define J_SERVED_0 4 // an end is the node's own: set holds the number of the rule
 #define J_SERVED_1 8
 
-// Index 0 is the originator and egress, index 1 the responder and ingress.
+// Index 0 is the originator and egress, index 1 the responder and ingress. What
+// every packet needs comes first, in as few cache lines as may be.
 struct session {
 	u64 created, expires; // ns since boot
-	u64 packets[2], bytes[2];
-	struct hop hop[2];
 	u32 epoch;
 	u32 timeout; // s
-	u32 identity[2];
-	u32 set[2];
-	u32 rule[2];
-	u32 shadow[2];
 	u8 tier[2];
 	u8 shadow_allow[2];
 	u8 judged; // J_
 	u8 a_first;
 	u8 flags;  // S_
 	u8 reason; // not 0: no longer allowed, kept so that replies stay denied
-	struct guise guise[2];
+	u64 packets[2], bytes[2];
+	struct hop hop[2];
+	u32 identity[2];
+	u32 set[2];
+	u32 rule[2];
+	u32 shadow[2];
+	struct guise guise[2]; // last: see PLAIN_SESSION
 };
+
+// Of a session without guises.
+#define PLAIN_SESSION __builtin_offsetof(struct session, guise)
+#define PLAIN_EVENT (__builtin_offsetof(struct event, session) + PLAIN_SESSION)
 
 struct alias { // the key of a session in the view of one of its ends
 	struct session_key session;

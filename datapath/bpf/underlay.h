@@ -8,6 +8,7 @@
 inline_ int ours(struct __sk_buff *skb, struct tunnel *t)
 {
 	struct settings *c = the_control();
+	const void *at;
 	union addr dst;
 	u8 proto;
 
@@ -22,6 +23,7 @@ inline_ int ours(struct __sk_buff *skb, struct tunnel *t)
 		if (ip->ihl != 5 || (ip->frag & bpf_htons(0x3fff)) || ip->dst != c->self.w[3])
 			return 0;
 		proto = ip->proto;
+		at = ip + 1;
 		set_ipv4(&t->src, ip->src);
 		t->base = sizeof(struct outer4) - ETH_LEN;
 	} else if (c->v6 && eth->proto == ETH_IPV6) {
@@ -32,6 +34,7 @@ inline_ int ours(struct __sk_buff *skb, struct tunnel *t)
 		if (!same(&dst, &c->self))
 			return 0;
 		proto = ip->next;
+		at = ip + 1;
 		__builtin_memcpy(&t->src, ip->src, 16);
 		t->base = sizeof(struct outer6) - ETH_LEN;
 	} else {
@@ -42,7 +45,7 @@ inline_ int ours(struct __sk_buff *skb, struct tunnel *t)
 		struct vxlan vxlan;
 		struct eth eth;
 	} packed h;
-	if (proto != PROTO_UDP || bpf_skb_load_bytes(skb, t->base - 16, &h, sizeof(h)))
+	if (proto != PROTO_UDP || read_l4(skb, t->base - 16, at, &h, sizeof(h)))
 		return 0;
 	if (h.udp.dst != VXLAN_PORT || !(h.vxlan.flags & bpf_htonl(0x08000000)))
 		return 0;
@@ -71,6 +74,20 @@ step int turn_round(struct __sk_buff *skb, u32 base)
 	if (bpf_skb_load_bytes(skb, at + 16, addr, 16) || bpf_skb_load_bytes(skb, at, addr + 16, 16))
 		return -1;
 	return bpf_skb_store_bytes(skb, at, addr, 32, 0);
+}
+
+// is_question: it may be ARP or a solicitation. Not so what is TCP or UDP.
+inline_ int is_question(struct __sk_buff *skb, const struct tunnel *t)
+{
+	u32 at = t->base + ETH_LEN + __builtin_offsetof(struct ipv6, next);
+	u8 next = 0;
+
+	if (likely(t->proto == ETH_IPV4))
+		return 0;
+	if (t->proto != ETH_IPV6)
+		return 1;
+	bpf_skb_load_bytes(skb, at, &next, 1);
+	return next != PROTO_TCP && next != PROTO_UDP;
 }
 
 // question handles ARP and solicitations of a foreign VXLAN device. 0: it is
