@@ -168,35 +168,36 @@ func (r *real) compare(c *scenario.Check, a explain.Answer, began time.Time) err
 
 // notes gather what records say of one probe.
 type notes struct {
-	c     *scenario.Check
-	a     explain.Answer
-	seen  scenario.Seen
-	addrs []netip.Addr // of the destination, under whichever name
-	ports []uint16
+	c    *scenario.Check
+	a    explain.Answer
+	seen scenario.Seen
+	// ports of the destination, under whichever address.
+	ports map[netip.Addr][]uint16
 }
 
 func newNotes(c *scenario.Check, a explain.Answer) *notes {
-	n := &notes{c: c, a: a, seen: scenario.Seen{Verdict: c.Verdict}, ports: []uint16{c.Port}}
-	texts := []string{a.Sent, a.Backend}
+	n := &notes{c: c, a: a, seen: scenario.Seen{Verdict: c.Verdict}, ports: map[netip.Addr][]uint16{}}
+	texts, ports := []string{a.Sent, a.Backend}, []uint16{c.Port}
 	for _, w := range a.Ways {
 		texts = append(texts, w.Backend)
 	}
 	for _, text := range texts {
 		if ap, err := netip.ParseAddrPort(text); err == nil {
-			n.addrs, n.ports = append(n.addrs, ap.Addr()), append(n.ports, ap.Port())
+			n.ports[ap.Addr()], ports = append(n.ports[ap.Addr()], ap.Port()), append(ports, ap.Port())
 		} else if addr, err := netip.ParseAddr(text); err == nil {
-			n.addrs = append(n.addrs, addr)
+			n.ports[addr] = append(n.ports[addr], c.Port)
 		}
 	}
-	if a.Destination != nil {
-		n.addrs = append(n.addrs, a.Destination.Address)
+	if d := a.Destination; d != nil && n.ports[d.Address] == nil {
+		n.ports[d.Address] = ports
 	}
 	return n
 }
 
 // about: the record is of the probe.
 func (n *notes) about(x record.Record) bool {
-	if x.Protocol != n.c.Protocol || n.c.Port != 0 && !slices.Contains(n.ports, x.Destination.Port) || !slices.Contains(n.addrs, x.Destination.Address) {
+	ports, known := n.ports[x.Destination.Address]
+	if x.Protocol != n.c.Protocol || !known || n.c.Port != 0 && !slices.Contains(ports, x.Destination.Port) {
 		return false
 	}
 	return n.near(x) || len(n.a.Via) > 0 && (x.Source.Address == n.a.Source.Address || x.Source.Address.String() == n.a.TranslatedSource)
