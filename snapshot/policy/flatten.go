@@ -40,18 +40,35 @@ type Entry struct {
 const otherProtocol = 0
 
 // Flatten computes the Table of a Set. The result depends on the Set alone
-// and is in a fixed order.
+// and is in a fixed order. The work grows with the rules and with the Table,
+// not with their product: each region and identity asks only the rules that an
+// index finds for them.
 func (s *Set) Flatten() Table {
 	var t Table
 	regions := s.regions()
 	identities := s.identities()
+	x := s.index()
+	sub := &Set{Isolated: s.Isolated, AuditIsolated: s.AuditIsolated, Default: s.Default}
+	var everybody []int
 	for i, region := range regions {
 		class := uint32(i)
 		if i > 0 {
 			t.Classes = append(t.Classes, Class{Prefix: region, Number: class})
 		}
 		for _, id := range identities {
-			t.Entries = s.flattenPeer(t.Entries, class, region, id)
+			found := x.rules(region, id)
+			if id == 0 {
+				everybody = found
+			} else if slices.Equal(found, everybody) {
+				continue // as everybody else
+			}
+			sub.Rules = sub.Rules[:0]
+			for _, n := range found {
+				r := s.Rules[n]
+				r.Peers = nil // they match
+				sub.Rules = append(sub.Rules, r)
+			}
+			t.Entries = sub.flattenPeer(t.Entries, class, region, id)
 		}
 	}
 	return t

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -95,5 +97,55 @@ func drawPacket(t *rapid.T) Packet {
 		PeerAddr: netip.MustParseAddr(rapid.SampledFrom(addrs).Draw(t, "addr")),
 		Protocol: rapid.SampledFrom(append(protos, 58, 47)).Draw(t, "protocol"),
 		Port:     rapid.SampledFrom(ports).Draw(t, "port"),
+	}
+}
+
+// TestManyIdentities: a Set of ten thousand rules, each about somebody else, is
+// a Table at once, and the right one.
+func TestManyIdentities(t *testing.T) {
+	const rules = 10000
+	s := &Set{Isolated: "isolated/x"}
+	for i := range rules {
+		s.Rules = append(s.Rules, Rule{
+			ID: RuleID(fmt.Sprint("policy/x/", i)), Tier: Project, Action: Allow, Peers: []Peer{{Identities: []Identity{Identity(i + 1)}}},
+			Ports: []PortRange{{Protocol: TCP, First: uint16(i), Last: uint16(i)}},
+		})
+	}
+	began := time.Now()
+	table := s.Flatten()
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+	if len(table.Entries) > 3*rules {
+		t.Errorf("%d entries for %d rules", len(table.Entries), rules)
+	}
+	for _, i := range []int{0, 1, 4711, rules - 1} {
+		for _, p := range []Packet{{Peer: Identity(i + 1), Protocol: TCP, Port: uint16(i)}, {Peer: Identity(i + 1), Protocol: TCP, Port: uint16(i + 1)}, {Peer: rules + 5, Protocol: TCP, Port: uint16(i)}} {
+			p.PeerAddr = netip.MustParseAddr("10.0.0.1")
+			if got, ok := table.Lookup(p); !ok || got != s.Decide(p) {
+				t.Errorf("%+v: the table says %+v, the rules %+v", p, got, s.Decide(p))
+			}
+		}
+	}
+}
+
+// TestManyAddresses: the same with ten thousand blocks of addresses.
+func TestManyAddresses(t *testing.T) {
+	const rules = 10000
+	s := &Set{Isolated: "isolated/x"}
+	for i := range rules {
+		block := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		s.Rules = append(s.Rules, Rule{
+			ID: RuleID(fmt.Sprint("policy/x/", i)), Tier: Project, Action: Allow, Peers: []Peer{{Anyone: true, CIDR: block}},
+			Ports: []PortRange{{Protocol: TCP, First: 443, Last: 443}},
+		})
+	}
+	began := time.Now()
+	table := s.Flatten()
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+	if len(table.Classes) != rules || len(table.Entries) > 3*rules {
+		t.Errorf("%d classes, %d entries for %d rules", len(table.Classes), len(table.Entries), rules)
 	}
 }
