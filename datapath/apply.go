@@ -49,7 +49,7 @@ func (d *Datapath) Grow(s State) error {
 			err = d.holdExternals(w.outside.held)
 		}
 		if err == nil {
-			err = d.applyFirewall(s.Snapshot)
+			err = d.applyFirewall(s)
 		}
 		if err == nil && len(w.missing) > 0 {
 			err = fmt.Errorf("no interface %s; plug it again", strings.Join(w.missing, ", "))
@@ -213,7 +213,7 @@ func (d *Datapath) same(s State) bool {
 			}
 		}
 	}
-	return slices.Equal(d.state.Presence, s.Presence)
+	return slices.Equal(d.state.Presence, s.Presence) && slices.Equal(d.state.ControlPorts, s.ControlPorts)
 }
 
 // Writes counts the rows written and removed since Open.

@@ -55,6 +55,9 @@ type State struct {
 	Locals   []Local
 	// Presence is the node itself in its Networks, sorted by VNI.
 	Presence []Present
+	// ControlPorts are TCP ports of the control planes that the node knows, any
+	// of which may run on this machine, sorted. They come to Config.ControlPorts.
+	ControlPorts []uint16
 }
 
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?$`)

@@ -33,7 +33,8 @@ type firewall struct {
 // applyFirewall makes the table of the node's own firewall what the snapshot
 // says: in one transaction, so that there is never half of it. Without one there
 // is no table.
-func (d *Datapath) applyFirewall(s *snapshot.Snapshot) error {
+func (d *Datapath) applyFirewall(state State) error {
+	s, ports := state.Snapshot, d.controlPorts(state)
 	if s.Firewall == nil && d.firewall == (firewall{}) && !d.firewallUnknown {
 		return nil
 	}
@@ -49,7 +50,7 @@ func (d *Datapath) applyFirewall(s *snapshot.Snapshot) error {
 		d.firewall, d.firewallUnknown = firewall{}, false
 		return removeFirewall(c, table)
 	}
-	want := d.firewallDigest(s)
+	want := firewallDigest(s, ports)
 	if table != nil && d.firewall.on && d.firewall.digest == want && d.firewall.rules == rules {
 		return nil
 	}
@@ -58,7 +59,7 @@ func (d *Datapath) applyFirewall(s *snapshot.Snapshot) error {
 		c.DelTable(table)
 	}
 	w.table = c.AddTable(&nftables.Table{Name: firewallTable(d.cfg.Node), Family: nftables.TableFamilyINet})
-	if err := d.writeFirewall(&w, s); err != nil {
+	if err := writeFirewall(&w, s, ports); err != nil {
 		return err
 	}
 	if err := c.Flush(); err != nil {
@@ -128,9 +129,16 @@ func nodeAddresses(s *snapshot.Snapshot) []netip.Addr {
 	return sortedAddrs(set)
 }
 
-func (d *Datapath) firewallDigest(s *snapshot.Snapshot) [32]byte {
+// controlPorts that the firewall never closes, sorted.
+func (d *Datapath) controlPorts(s State) []uint16 {
+	ports := slices.Concat(d.cfg.ControlPorts, s.ControlPorts)
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+func firewallDigest(s *snapshot.Snapshot, control []uint16) [32]byte {
 	var b bytes.Buffer
-	fmt.Fprintln(&b, s.Firewall.Audit, nodeAddresses(s), d.cfg.ControlPorts)
+	fmt.Fprintln(&b, s.Firewall.Audit, nodeAddresses(s), control)
 	for _, r := range s.Firewall.Allow {
 		fmt.Fprintf(&b, "%q %v %v\n", r.Name, r.From, r.Ports)
 	}
@@ -139,7 +147,7 @@ func (d *Datapath) firewallDigest(s *snapshot.Snapshot) [32]byte {
 
 // writeFirewall says what may come in. What is not told about a node on purpose
 // is at the end: dropped, or, in an audit, only counted.
-func (d *Datapath) writeFirewall(w *firewallWriter, s *snapshot.Snapshot) error {
+func writeFirewall(w *firewallWriter, s *snapshot.Snapshot, control []uint16) error {
 	accept := nftables.ChainPolicyAccept
 	w.chain = w.c.AddChain(&nftables.Chain{
 		Name: firewallChain, Table: w.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
@@ -163,7 +171,7 @@ func (d *Datapath) writeFirewall(w *firewallWriter, s *snapshot.Snapshot) error 
 	if err := w.acceptFrom("VXLAN of nodes", nodes, vxlan); err != nil {
 		return err
 	}
-	for _, port := range d.cfg.ControlPorts {
+	for _, port := range control {
 		w.accept("control plane", join(proto(policy.TCP), atTransport(2, 2), equal(binary.BigEndian.AppendUint16(nil, port)))...)
 	}
 	for _, r := range s.Firewall.Allow {

@@ -17,6 +17,7 @@ func TestFirewall(t *testing.T) {
 		whoServer(t, "moire-dp-a", addr, 22)
 		whoServer(t, "moire-dp-a", addr, 80)
 		whoServer(t, "moire-dp-a", addr, 7444)
+		whoServer(t, "moire-dp-a", addr, 9444)
 	}
 	firewall := func(f *snapshot.Firewall) {
 		t.Helper()
@@ -45,6 +46,16 @@ func TestFirewall(t *testing.T) {
 	reaches("friend", 22, true)
 	reaches("friend", 80, false)
 	reaches("friend", 7444, true) // the control plane
+	reaches("friend", 9444, false)
+	a := w.nodes["a"]
+	if err := a.Grow(State{Snapshot: w.snapshot("a"), Locals: a.locals, ControlPorts: []uint16{9444}}); err != nil {
+		t.Fatal(err)
+	}
+	reaches("friend", 9444, true) // one at another port
+	reaches("friend", 7444, true)
+	reaches("friend", 80, false)
+	w.apply()
+	reaches("friend", 9444, false)
 	if who, _ := asked(t, "moire-dp-a", "udp", "192.168.77.3", 7); !who.IsValid() {
 		t.Error("replies do not pass")
 	}

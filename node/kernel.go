@@ -4,6 +4,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
 
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/flow/record"
@@ -21,6 +25,8 @@ type kernel struct {
 	// grown is what Grow brought last, for Shrink: what is learned between the
 	// two must not take away what is in use.
 	grown datapath.State
+	// ports of the control planes known last, sorted.
+	ports []uint16
 }
 
 func openKernel(cfg Config, log *slog.Logger) (*kernel, error) {
@@ -63,10 +69,37 @@ func (k *kernel) inKernel(s State) (out datapath.State, change uint64) {
 	if k.presence != nil {
 		out.Presence = k.presence.present()
 	}
+	out.ControlPorts = k.controlPorts()
 	for _, l := range s.Locals {
 		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP})
 	}
 	return out, change
+}
+
+// controlPorts of the servers that this node joins by. What was known is kept
+// while nobody says otherwise: the file goes away with the control plane.
+func (k *kernel) controlPorts() []uint16 {
+	servers := k.cfg.Servers
+	if len(servers) == 0 {
+		j, err := readJoinFile(filepath.Join(k.cfg.RunDir, "join.json"))
+		if err != nil {
+			return k.ports
+		}
+		servers = j.Servers
+	}
+	var ports []uint16
+	for _, s := range servers {
+		_, port, err := net.SplitHostPort(s)
+		if err != nil {
+			continue // joining says what is wrong with it
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err == nil && n > 0 {
+			ports = append(ports, uint16(n))
+		}
+	}
+	slices.Sort(ports)
+	k.ports = slices.Compact(ports)
+	return k.ports
 }
 
 func (k *kernel) Plug(p plug) error {
