@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VER
 BINARIES := moire moired moire-node
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build gen test check demo lab ha bench clean $(BINARIES)
+.PHONY: help build gen test check demo lab ha long bench clean $(BINARIES)
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ lab: build ## run the scenario files with real traffic (root)
 
 ha: ## kill and freeze control planes and members of etcd for 5 minutes (needs etcd)
 	@MOIRE_LONG=5m go test ./control -count=1 -v -timeout 20m -run ThreeControls
+
+long: ## the tests of the data path with all their repetitions (root)
+	@MOIRE_LONG=1 MOIRE_REQUIRE_ROOT=1 go test ./datapath/... -count=1 -timeout 40m
 
 bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 	@bench/run

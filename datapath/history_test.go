@@ -17,7 +17,7 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-// TestHistory: after a thousand random operations (Grow, Shrink, agents that die
+// TestHistory: after some hundred random operations (Grow, Shrink, agents that die
 // between any two of them or half-way) the kernel holds what a node holds that
 // was only ever told the last State.
 func TestHistory(t *testing.T) {
@@ -44,7 +44,7 @@ func TestHistory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for step := 1; step <= 500; step++ {
+	for step := 1; step <= often(1000, 200); step++ {
 		if s.Snapshot == nil || r.IntN(4) > 0 {
 			s = w.randomState(r, n)
 		}

@@ -190,14 +190,15 @@ func TestReplace(t *testing.T) {
 		}()
 	}
 	denied := 0
-	for i := range 1000 {
+	turns := often(1000, 250)
+	for i := range turns {
 		w.decide(11, policy.Egress, rule(i+1))
 		n := w.nodes["a"]
 		s := State{Snapshot: w.snapshot("a"), Locals: n.locals}
 		if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
 			t.Fatal(err)
 		}
-		if i%100 == 0 {
+		if i%(turns/10) == 0 {
 			if _, err := shell("ip netns exec moire-dp-acme-web ping -c 1 -W 1 10.1.0.3"); err != nil {
 				denied++
 			}
@@ -241,7 +242,7 @@ func TestRestart(t *testing.T) {
 			}
 		}()
 	}
-	for range 10 {
+	for range often(10, 3) {
 		for _, n := range w.nodes {
 			if err := n.Close(); err != nil {
 				t.Fatal(err)

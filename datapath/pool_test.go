@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/flow/record"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
@@ -142,6 +143,68 @@ func TestFloatingClash(t *testing.T) {
 			if who, err := again(c); who != "blue" {
 				t.Errorf("%q %v", who, err)
 			}
+		}
+	}
+}
+
+// TestSameKey: a session that is over, or one whose end is elsewhere, looks like
+// what the target of a FloatingIP sees: its answers go home all the same, also
+// after a change of the tables.
+func TestSameKey(t *testing.T) {
+	w := pool(t)
+	w.float("10.1.0.200", 0, 0, "10.1.0.4")
+	w.apply()
+	var l net.Listener
+	inNetns(t, "moire-dp-bolt-blue", func() (err error) {
+		l, err = net.Listen("tcp", "10.1.0.4:9000")
+		return err
+	})
+	defer l.Close()
+	var c net.Conn
+	inNetns(t, "moire-dp-acme-web", func() (err error) {
+		c, err = (&net.Dialer{Timeout: 2 * time.Second}).Dial("tcp", "10.1.0.200:9000")
+		return err
+	})
+	defer c.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	b := w.nodes["b"]
+	var seen, told bpf.MoireSessionKey
+	var alias bpf.MoireAlias
+	for rows := b.objects.Aliases.Iterate(); rows.Next(&seen, &alias); {
+		told = alias.Session
+	}
+	var row bpf.MoireSession
+	if err := b.objects.Sessions.Lookup(&told, &row); err != nil {
+		t.Fatal(err)
+	}
+	row.Guise = [2]bpf.MoireGuise{}
+	row.Flags = 0
+	for what, change := range map[string]func(*bpf.MoireSession){
+		"a session that is over": func(s *bpf.MoireSession) { s.Expires = 1 },
+		"a session of others":    func(s *bpf.MoireSession) { s.Hop[0].Ifindex, s.Hop[1].Ifindex = 999, 999 },
+	} {
+		other := row
+		change(&other)
+		if err := b.objects.Sessions.Put(&seen, &other); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range w.nodes { // every session asks the tables again
+			if err := n.locked(n.bump); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The target speaks first.
+		got := make([]byte, 4)
+		c.SetDeadline(time.Now().Add(3 * time.Second))
+		if _, err := server.Write([]byte("blue")); err != nil {
+			t.Errorf("beside %s: %v", what, err)
+		}
+		if _, err := io.ReadFull(c, got); err != nil {
+			t.Errorf("beside %s: %q %v", what, got, err)
 		}
 	}
 }

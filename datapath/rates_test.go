@@ -156,6 +156,13 @@ func TestInterfaceLimits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := flood(t, time.Second, c.stream)[0]
+			for range 3 { // on a busy machine it may be the sender that is slow
+				if got >= 0.9*c.want {
+					break
+				}
+				t.Logf("only %.1f Mbit/s of %.0f", got/1e6, c.want/1e6)
+				got = flood(t, time.Second, c.stream)[0]
+			}
 			t.Logf("%.1f Mbit/s of %.0f", got/1e6, c.want/1e6)
 			if !within(got, c.want) {
 				t.Errorf("%.1f Mbit/s, the limit is %.0f", got/1e6, c.want/1e6)

@@ -43,13 +43,11 @@ func testForeignVXLAN(t *testing.T, v6 bool) {
 			ip -n moire-dp-b addr add 10.1.0.9/24 dev vx0 && ip -n moire-dp-b addr add fd10:1::9/64 dev vx0 nodad && ip -n moire-dp-b link set vx0 mtu %d up`, us, them, w.nodes["a"].MTU(0))
 	for _, dst := range []string{"10.1.0.9", "fd10:1::9"} {
 		sh(t, "ip netns exec %s ping -c 3 -i 0.2 -W 1 %s", ns, dst)
-		sh(t, "ip netns exec moire-dp-b iperf3 -s -1 -D -B %s && sleep 0.3", dst)
-		t.Log(dst, sh(t, "ip netns exec %s iperf3 -c %s -t 1 -f g | grep receiver", ns, dst))
+		bulk(t, ns, "moire-dp-b", dst)
 	}
 	for _, dst := range []string{"10.1.0.2", "fd10:1::2"} {
 		sh(t, "ip -n moire-dp-b neigh flush dev vx0; ip netns exec moire-dp-b ping -c 3 -i 0.2 -W 1 %s", dst)
-		sh(t, "ip netns exec %s iperf3 -s -1 -D -B %s && sleep 0.3", ns, dst)
-		t.Log(dst, sh(t, "ip netns exec moire-dp-b iperf3 -c %s -t 1 -f g | grep receiver", dst))
+		bulk(t, "moire-dp-b", ns, dst)
 	}
 	w.dump()
 }
@@ -60,8 +58,7 @@ func TestPathMTU(t *testing.T) {
 	sh(t, "ip -n moire-dp-acme-web link set net0 mtu 9000; ip -n moire-dp-a link set %s mtu 9000", w.nodes["a"].locals[0].Host)
 	echoServer(t, "moire-dp-acme-far", "10.1.0.4")
 	for _, dst := range []string{"10.1.0.4", "fd10:1::4"} {
-		sh(t, "ip netns exec moire-dp-acme-far iperf3 -s -1 -D -B %s && sleep 0.3", dst)
-		t.Log(dst, sh(t, "ip netns exec moire-dp-acme-web iperf3 -c %s -t 1 -f g | grep receiver", dst))
+		bulk(t, "moire-dp-acme-web", "moire-dp-acme-far", dst)
 		shell("ip netns exec moire-dp-acme-web ping -c 1 -W 1 -M do -s 4000 %s", dst)
 		sh(t, "ip netns exec moire-dp-acme-web ping -c 2 -i 0.2 -W 1 -s 4000 %s", dst)
 	}

@@ -125,6 +125,37 @@ inline_ struct session *by_alias(struct packet *p, const union addr *src, struct
 	return s;
 }
 
+// find looks for the session of a packet, by its key or as one end sees it, in
+// which case p becomes what is told. 0 when there is none, or it is over.
+inline_ struct session *find(struct packet *p, u32 *side, u64 now)
+{
+	struct session *s, *o;
+	struct alias *a = 0;
+
+	if (p->unknown) // the fast path has looked
+		return 0;
+	s = session_of(&p->key);
+	if (s) {
+		*side = side_of(p, s) & 1;
+		if (s->expires < now || wears(s, *side)) // that end sees it in another way: this is not of it
+			s = 0;
+	}
+	if (!s || !is_from(p, &s->hop[*side])) { // it may be of another session, which looks the same there
+		o = by_alias(p, &p->src, &a);
+		if (o && (!s || (o->expires >= now && is_from(p, &o->hop[a->end & 1])))) {
+			s = o;
+			*side = a->end & 1;
+		} else {
+			a = 0;
+		}
+	}
+	if (!s || s->expires < now || is_opening(p, s, *side))
+		return 0;
+	if (a)
+		as_told(p, s, &a->session, *side);
+	return s;
+}
+
 // put_alias lets packets in the guise of that end find the session s of p. It is
 // where the session is: who opens more than a share pushes out aliases of others
 // like it only. Without its alias a session could lose its replies to another one.

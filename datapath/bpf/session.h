@@ -186,34 +186,6 @@ inline_ int may_send(struct packet *p, struct endpoint **src)
 	return 0;
 }
 
-// find looks for the session of a packet, by its key or as one end sees it, in
-// which case p becomes what is told. 0 when there is none, or it is over.
-inline_ struct session *find(struct packet *p, u32 *side, u64 now)
-{
-	struct session *s;
-	struct alias *a = 0;
-
-	if (p->unknown) // the fast path has looked
-		return 0;
-	s = session_of(&p->key);
-	if (s) {
-		*side = side_of(p, s) & 1;
-		if (wears(s, *side)) // that end sees it in another way: this is not of it
-			s = 0;
-	}
-	if (!s) {
-		s = by_alias(p, &p->src, &a);
-		if (!s)
-			return 0;
-		*side = a->end & 1;
-	}
-	if (s->expires < now || is_opening(p, s, *side))
-		return 0;
-	if (a)
-		as_told(p, s, &a->session, *side);
-	return s;
-}
-
 // is_undecided: nobody answered yet to what went to a FloatingIP, which may have
 // moved: where it leads is asked again.
 inline_ int is_undecided(const struct session *s, u32 side)
