@@ -52,19 +52,25 @@ func chained(t *testing.T, webAt, dbAt string, transparent bool) *world {
 // function adds an instance on a node, with an interface in both Networks.
 func (w *world) function(node string, number byte) string {
 	w.t.Helper()
+	return w.instance(node, number, there1, back1)
+}
+
+// instance adds one between any two Networks.
+func (w *world) instance(node string, number byte, there, back snapshot.ChainKey) string {
+	w.t.Helper()
 	name := fmt.Sprint("fw", number)
 	ns := "moire-dp-acme-" + name
 	path := addNetns(w.t, ns)
 	n := w.nodes[node]
-	for i, side := range []struct {
+	for _, side := range []struct {
 		key  snapshot.ChainKey
 		name string
-		base string
-	}{{there1, "left", "10.1.0."}, {back1, "right", "10.2.0."}} {
+	}{{there, "left"}, {back, "right"}} {
+		part := map[snapshot.VNI]int{100: 1, 101: 2, 102: 9}[side.key.VNI]
 		w.macs++
 		l := Local{
 			Key: snapshot.AttachmentKey{Project: "acme", Workload: name, Network: side.name}, VNI: side.key.VNI, MAC: snapshot.MAC{2, 0, 0, 0, 0, w.macs},
-			Addrs: []netip.Addr{netip.MustParseAddr(fmt.Sprint(side.base, 100+number)), netip.MustParseAddr(fmt.Sprintf("fd10:%d::f%d", i+1, number))},
+			Addrs: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.%d.0.%d", part, 100+number)), netip.MustParseAddr(fmt.Sprintf("fd10:%d::f%d", part, number))},
 		}
 		l.Host = HostName(node, l.Key)
 		w.endpoint(node, "acme", name, l.VNI, policy.Identity(90+number), l.MAC, l.Addrs)

@@ -3,7 +3,8 @@
 // for workloads of others. The caller's node chooses a backend and sends the
 // packet there as it is; the backend's node chooses among its own and exchanges
 // the destination (guise[1]). The source address stays, even when somebody in
-// the backend's network has it too: what comes back finds the alias first. A
+// the backend's network has it too: what comes back finds the alias first. Only
+// a caller that has the backend's own address comes as the FloatingIP. A
 // session stays with its backend for as long as that is there, wherever the
 // FloatingIP leads by now.
 #pragma once
@@ -36,7 +37,8 @@ inline_ int float_to(struct packet *p, struct session *t, const struct service *
 	g->kind = G_FLOATING;
 	g->flags = 0;
 	g->vni = b->vni;
-	g->addr[0] = p->src;
+	// Who has the target's own address would be taken for the target itself.
+	g->addr[0] = same(&p->src, &b->addr) ? p->dst : p->src;
 	g->addr[1] = b->addr;
 	g->port[0] = p->sport;
 	g->port[1] = b->port ? b->port : p->dport;

@@ -88,7 +88,8 @@ alone int judge(struct session *s, const struct session_key *key)
 		}
 	}
 	if (s->guise[1].kind && !(s->guise[1].flags & G_AWAY)) { // as the responder sees it
-		orig = &s->guise[1].addr[0];
+		if (s->guise[1].kind != G_FLOATING) // whose callers are judged as the pool knows them
+			orig = &s->guise[1].addr[0];
 		port = s->guise[1].port[1];
 	}
 	if (s->judged & J_INGRESS) {
