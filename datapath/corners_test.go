@@ -59,9 +59,9 @@ func TestAliasesFull(t *testing.T) {
 	w := pool(t)
 	w.float("10.1.0.200", 0, 0, "10.1.0.4")
 	w.apply()
-	_, c := asked(t, "moire-dp-acme-web", "tcp", "10.1.0.200", 8080)
-	if c == nil {
-		t.Fatal("no answer")
+	c, who, err := call(t, "moire-dp-acme-web", "tcp", "10.1.0.200:8080")
+	if who != "blue" {
+		t.Fatalf("%q %v", who, err)
 	}
 	table := w.nodes["b"].objects.Aliases
 	ours := func() (n, all int) {
