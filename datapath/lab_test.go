@@ -44,6 +44,7 @@ type testNode struct {
 	seen   []record.Record
 
 	captured []snapshot.Captured
+	quiet    func() // ends what record has begun
 }
 
 // world is what all nodes agree on.
@@ -150,12 +151,21 @@ func (n *testNode) record() {
 			n.captured = append(n.captured, c)
 		})
 	}()
-	n.t.Cleanup(func() {
+	n.quiet = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			n.t.Error(err)
 		}
 	})
+	n.t.Cleanup(n.quiet)
+}
+
+// Close ends what record has begun, then the agent's hold on the kernel.
+func (n *testNode) Close() error {
+	if n.quiet != nil {
+		n.quiet()
+	}
+	return n.Datapath.Close()
 }
 
 // find waits for a record.

@@ -133,6 +133,9 @@ func within(got, want float64) bool { return got >= 0.9*want && got <= 1.1*want 
 // TestInterfaceLimits: what an interface may send and receive, by TCP with one
 // and with several flows and by UDP, of both families, on one node and two.
 func TestInterfaceLimits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("rates are measured without the race detector, which is too slow for them")
+	}
 	w := small(t)
 	web := snapshot.AttachmentKey{Project: "acme", Workload: "web", Network: "net"}
 	const up, down = 40e6, 200e6
@@ -190,6 +193,9 @@ func TestInterfaceLimits(t *testing.T) {
 // TestNetworkLimit: all of a Network together have its limit, and the other
 // tenant has what it had, to a tenth.
 func TestNetworkLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("rates are measured without the race detector, which is too slow for them")
+	}
 	w := twoTenants(t, false)
 	other := stream{network: "udp", from: "moire-dp-bolt-web", to: "moire-dp-bolt-db", addr: "10.2.0.3", flows: 1, payload: 1400, pace: 100e6}
 	alone := flood(t, time.Second, other)[0]
