@@ -1,0 +1,372 @@
+package engine
+
+import (
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readLimit is how many bytes of input wait in a Conn before it stops
+	// reading; writeLimit is the same for output.
+	readLimit  = 64 << 10
+	writeLimit = 64 << 10
+	// direct is the least that is written from where it is, without a copy.
+	direct = 8 << 10
+)
+
+// Owner is who a Conn belongs to.
+type Owner interface {
+	// Ready: bytes came, or the end, or an error, or room to write, or the
+	// connection was made. It is called in the loop, not on a task.
+	Ready(c *Conn)
+}
+
+// Layer is what lies between the bytes of a socket and those of its owner: TLS.
+type Layer interface {
+	// Feed takes bytes from the wire.
+	Feed(wire []byte)
+	// Read gives what Feed made readable; 0 and no error: nothing more now. The
+	// error io.EOF is an orderly end.
+	Read(p []byte) (int, error)
+	// Write has p sealed.
+	Write(p []byte) error
+	// Sealed is what is to be written to the wire; Sent takes n bytes of it away.
+	Sealed() []byte
+	Sent(n int)
+	// CloseWrite seals the message that says that no more will come.
+	CloseWrite()
+}
+
+// Conn is a connected socket with bounded buffers both ways. It reads as soon
+// as bytes come, until readLimit of them wait, and writes once at the end of a
+// turn what was put in meanwhile.
+type Conn struct {
+	// In holds what was received and not yet consumed; take with Consume.
+	In Buffer
+	// EOF: the peer sends no more, after In.
+	EOF bool
+	// Err is why the connection is broken; 0: it is not.
+	Err syscall.Errno
+	// Fault is what a Layer found wrong.
+	Fault error
+	// Connecting until a dialled connection is made or Err is set.
+	Connecting bool
+	// Starved: the owner is told when there is room to write again.
+	Starved bool
+	// Local and Peer are the ends.
+	Local, Peer netip.AddrPort
+	// Received and Sent count bytes of the wire.
+	Received, Sent uint64
+	// BlockedAt is since when the peer takes nothing; 0: it takes.
+	BlockedAt int64
+
+	loop    *Loop
+	fd      int
+	owner   Owner
+	layer   Layer
+	out     Buffer
+	raw     Buffer // from the wire, for the layer
+	want    int    // size of the next buffer to read into
+	more    bool   // the kernel may have more to read
+	queued  bool   // in loop.again
+	dirty   bool   // in loop.dirty
+	hup     bool
+	closing bool // close when out is written
+	half    bool // shut down the write side when out is written
+	done    bool // the write side is shut down
+	linger  bool // discards what comes
+	timer   Timer
+}
+
+const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
+
+// Adopt makes fd, a connected non-blocking stream socket, a Conn of l.
+func (l *Loop) Adopt(fd int, local, peer netip.AddrPort, owner Owner) (*Conn, error) {
+	c := &Conn{loop: l, fd: fd, owner: owner, Local: local, Peer: peer, want: sizes[0]}
+	if err := l.adopt(fd, c, nil, interest); err != nil {
+		syscall.Close(fd)
+		c.fd = -1
+		return nil, err
+	}
+	return c, nil
+}
+
+// Loop is whose c is.
+func (c *Conn) Loop() *Loop { return c.loop }
+
+// SetOwner hands c to another owner.
+func (c *Conn) SetOwner(o Owner) { c.owner = o }
+
+// SetLayer puts a layer in; what is in In goes through it first.
+func (c *Conn) SetLayer(y Layer) {
+	c.layer = y
+	if n := c.In.Len(); n > 0 {
+		y.Feed(c.In.Bytes())
+		c.In.Consume(n)
+	}
+	c.more = true
+	c.Resume()
+}
+
+// Closed says whether Close was called.
+func (c *Conn) Closed() bool { return c.fd < 0 }
+
+// Broken: nothing can be written any more.
+func (c *Conn) Broken() bool { return c.fd < 0 || c.Err != 0 || c.Fault != nil }
+
+// Consume takes n bytes of In; when In was full, reading goes on.
+func (c *Conn) Consume(n int) {
+	c.In.Consume(n)
+	if c.more {
+		c.Resume()
+	}
+}
+
+// Resume reads in the next turn if there may be something.
+func (c *Conn) Resume() {
+	if c.more && !c.queued && c.fd >= 0 && c.In.Len() < readLimit {
+		c.queued = true
+		c.loop.again = append(c.loop.again, c)
+	}
+}
+
+// Rest gives back the memory of a connection on which nothing happens.
+func (c *Conn) Rest() {
+	if c.In.Len() == 0 {
+		c.In.release(c.loop)
+		c.want = sizes[0]
+	}
+	if c.out.Len() == 0 {
+		c.out.release(c.loop)
+	}
+}
+
+func (c *Conn) event(events uint32) {
+	if c.Connecting {
+		if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 {
+			return
+		}
+		c.Connecting = false
+		if v, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || v != 0 {
+			c.Err = syscall.Errno(v)
+			if v == 0 {
+				c.Err = syscall.EIO
+			}
+			c.owner.Ready(c)
+			return
+		}
+		c.touch()
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.hup = true
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.pull()
+	}
+	if events&unix.EPOLLOUT != 0 && c.BlockedAt != 0 {
+		c.BlockedAt = 0
+		c.touch()
+	}
+	if c.fd >= 0 && !c.linger {
+		c.owner.Ready(c)
+	}
+}
+
+// pull reads once.
+func (c *Conn) pull() {
+	if c.linger {
+		c.discard()
+		return
+	}
+	if c.EOF || c.Err != 0 || c.Connecting {
+		return
+	}
+	if c.layer != nil {
+		c.pullLayer()
+		return
+	}
+	if c.In.Len() >= readLimit {
+		c.more = true
+		return
+	}
+	n, whole := c.read(&c.In)
+	c.more = n > 0 && (whole || c.hup)
+	c.Resume()
+}
+
+// read reads once into b and says whether it filled all room.
+func (c *Conn) read(b *Buffer) (n int, whole bool) {
+	if b.b == nil {
+		b.b = c.loop.buffers.get(c.want)
+	}
+	room := b.b[b.w:]
+	if len(room) < len(b.b)/4 {
+		room = b.space(c.loop, c.want/2)
+	}
+	n, errno := rawRead(c.fd, room)
+	switch {
+	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+		return 0, false
+	case errno != 0:
+		c.Err = errno
+		return 0, false
+	case n == 0:
+		c.EOF = true
+		return 0, false
+	}
+	b.w += n
+	c.Received += uint64(n)
+	if n == len(room) && c.want < readLimit {
+		c.want *= 4
+		if b.Len() == n && b.r == 0 { // all of it is new: the next read gets more room
+			b.space(c.loop, c.want)
+		}
+	}
+	return n, n == len(room)
+}
+
+// pullLayer reads through the layer.
+func (c *Conn) pullLayer() {
+	if c.In.Len() >= readLimit {
+		c.more = true
+		return
+	}
+	n, whole := c.read(&c.raw)
+	if n > 0 {
+		c.layer.Feed(c.raw.Bytes())
+		c.raw.Consume(c.raw.Len())
+	}
+	c.raw.release(c.loop)
+	c.more = n > 0 && (whole || c.hup)
+	c.Decrypt()
+	c.Resume()
+}
+
+// Decrypt moves what the layer has for its owner into In.
+func (c *Conn) Decrypt() {
+	for c.Fault == nil && c.In.Len() < readLimit {
+		room := c.In.space(c.loop, sizes[0])
+		n, err := c.layer.Read(room)
+		c.In.w += n
+		if err != nil {
+			c.layerEnded(err)
+			break
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if c.In.Len() >= readLimit {
+		c.more = true
+	}
+	if c.In.Len() == 0 {
+		c.In.release(c.loop)
+	}
+	if len(c.layer.Sealed()) > 0 {
+		c.touch()
+	}
+}
+
+// Room is how many bytes Offer would take.
+func (c *Conn) Room() int {
+	if c.Connecting {
+		return max(sizes[1]-c.out.Len(), 0)
+	}
+	return max(writeLimit-c.out.Len(), 0)
+}
+
+// Pending is how many bytes wait to be written.
+func (c *Conn) Pending() int { return c.out.Len() }
+
+// Write puts p, a head or something as small, into the output, whatever waits there.
+func (c *Conn) Write(p []byte) {
+	room := c.out.space(c.loop, len(p))
+	c.out.w += copy(room, p)
+	c.touch()
+}
+
+// Offer puts as much of p into the output as there is room for, and says how
+// much. Much at once is written from where it is.
+func (c *Conn) Offer(p []byte) int {
+	if len(p) >= direct && c.out.Len() == 0 && c.layer == nil && c.BlockedAt == 0 && !c.Connecting && c.Err == 0 {
+		return c.writeNow(p)
+	}
+	n := min(len(p), c.Room())
+	if n > 0 {
+		c.Write(p[:n])
+	}
+	return n
+}
+
+// Kick has what the layer sealed written in this turn.
+func (c *Conn) Kick() { c.touch() }
+
+func (c *Conn) touch() {
+	if !c.dirty && c.fd >= 0 {
+		c.dirty = true
+		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}
+
+// writeNow writes p and says how much of it was taken.
+func (c *Conn) writeNow(p []byte) int {
+	n, errno := rawWrite(c.fd, p)
+	switch {
+	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+		n = 0
+	case errno != 0:
+		c.Err = errno
+		return len(p)
+	}
+	c.Sent += uint64(n)
+	if n < len(p) && c.BlockedAt == 0 {
+		c.BlockedAt = c.loop.Now
+	}
+	return n
+}
+
+// flush writes what waits, once.
+func (c *Conn) flush() {
+	if c.BlockedAt != 0 || c.Connecting {
+		return
+	}
+	if c.Err != 0 {
+		c.out.Consume(c.out.Len())
+	} else if c.layer != nil {
+		c.flushLayer()
+	} else if c.out.Len() > 0 {
+		c.out.Consume(c.writeNow(c.out.Bytes()))
+	}
+	if c.out.Len() > 0 && c.layer == nil {
+		c.wakeStarved()
+		return
+	}
+	if c.layer != nil && (c.out.Len() > 0 || len(c.layer.Sealed()) > 0) && c.Err == 0 {
+		c.wakeStarved()
+		return
+	}
+	c.written()
+}
+
+func (c *Conn) wakeStarved() {
+	if c.Err != 0 || c.Starved && c.out.Len() <= writeLimit/2 {
+		c.Starved = false
+		c.owner.Ready(c)
+	}
+}
+
+// written: nothing waits any more.
+func (c *Conn) written() {
+	switch {
+	case c.closing:
+		c.endWriting()
+	case c.half && !c.done:
+		c.shutdown()
+	}
+	if c.fd >= 0 && !c.linger && (c.Starved || c.Err != 0) {
+		c.Starved = false
+		c.owner.Ready(c)
+	}
+}

@@ -1,0 +1,223 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Loop is one event loop. In the order of a turn: events of sockets, bytes
+// that were left for this turn, timers, tasks that became ready, and at last
+// one write for each connection that has something to say.
+type Loop struct {
+	// Now is the monotonic time in nanoseconds, read once a turn.
+	Now int64
+	// Panics counts tasks that ended in a panic. OnPanic, when set, is told.
+	Panics  int
+	OnPanic func(v any, stack []byte)
+
+	poll    poller
+	slots   []slot // by file descriptor
+	timers  wheel
+	buffers pool
+
+	ready []*Task // to be resumed in this turn
+	spare []*Task // the other array of ready
+	idle  []*Task // coroutines without work
+	tasks int     // coroutines, idle ones too
+	again []*Conn // sockets that may have more to read
+	other []*Conn // the other array of again
+	dirty []*Conn // something to write
+
+	base   time.Time
+	posted struct {
+		sync.Mutex
+		work []func()
+		rang bool
+	}
+	stopped bool
+}
+
+// slot says whose a file descriptor is. The generation tells an event of a
+// descriptor that was closed from one of its successor.
+type slot struct {
+	generation uint32
+	conn       *Conn
+	listener   *Listener
+}
+
+// New makes a Loop. It starts nothing; Close frees it if Run was never called.
+func New() (*Loop, error) {
+	l := &Loop{base: time.Now()}
+	if err := l.poll.open(); err != nil {
+		return nil, fmt.Errorf("event loop: %w", err)
+	}
+	l.timers.init()
+	return l, nil
+}
+
+// Close frees the descriptors of the loop itself.
+func (l *Loop) Close() { l.poll.close() }
+
+// Run turns the loop until ctx ends or Stop is called.
+func (l *Loop) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { l.Post(l.Stop) })
+	defer stop()
+	defer l.endTasks()
+	for !l.stopped {
+		if err := l.turn(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop ends Run after this turn. It belongs to the loop: others Post it.
+func (l *Loop) Stop() { l.stopped = true }
+
+// Post has f run by the loop. It may be called from any goroutine.
+func (l *Loop) Post(f func()) {
+	p := &l.posted
+	p.Lock()
+	p.work = append(p.work, f)
+	ring := !p.rang
+	p.rang = true
+	p.Unlock()
+	if ring {
+		l.poll.ring()
+	}
+}
+
+func (l *Loop) turn() error {
+	wait := int64(-1)
+	if len(l.ready) > 0 || len(l.again) > 0 || len(l.dirty) > 0 {
+		wait = 0
+	} else if at, any := l.timers.next(); any {
+		wait = max(at-l.clock(), 0)
+	}
+	n, err := l.poll.wait(wait)
+	if err != nil {
+		return fmt.Errorf("event loop: epoll_wait: %w", err)
+	}
+	l.Now = l.clock()
+	for i := range n {
+		l.event(&l.poll.events[i])
+	}
+	l.readAgain()
+	l.timers.advance(l.Now)
+	l.runReady()
+	l.flush()
+	return nil
+}
+
+func (l *Loop) clock() int64 { return int64(time.Since(l.base)) }
+
+func (l *Loop) event(ev *unix.EpollEvent) {
+	fd := int(ev.Fd)
+	if fd == l.poll.bell {
+		l.poll.hush()
+		l.runPosted()
+		return
+	}
+	if fd >= len(l.slots) {
+		return
+	}
+	s := &l.slots[fd]
+	if s.generation != uint32(ev.Pad) {
+		return
+	}
+	switch {
+	case s.conn != nil:
+		s.conn.event(ev.Events)
+	case s.listener != nil:
+		s.listener.accept()
+	}
+}
+
+func (l *Loop) runPosted() {
+	p := &l.posted
+	p.Lock()
+	work := p.work
+	p.work, p.rang = nil, false
+	p.Unlock()
+	for _, f := range work {
+		f()
+	}
+}
+
+// readAgain reads where a full buffer or fairness left bytes in the kernel.
+func (l *Loop) readAgain() {
+	conns := l.again
+	l.again = l.other[:0]
+	for i, c := range conns {
+		conns[i] = nil
+		c.queued = false
+		if c.fd >= 0 {
+			c.pull()
+			c.owner.Ready(c)
+		}
+	}
+	l.other = conns[:0]
+}
+
+// runReady resumes tasks; those that they wake run in this turn, too, but no
+// more than a few rounds, so that sockets are not forgotten.
+func (l *Loop) runReady() {
+	for range 4 {
+		if len(l.ready) == 0 {
+			return
+		}
+		tasks := l.ready
+		l.ready = l.spare[:0]
+		for i, t := range tasks {
+			tasks[i] = nil
+			t.resume()
+		}
+		l.spare = tasks[:0]
+	}
+}
+
+func (l *Loop) flush() {
+	// A flush may make others dirty (an owner that is told): they are served, too.
+	for i := 0; i < len(l.dirty); i++ {
+		c := l.dirty[i]
+		l.dirty[i] = nil
+		c.dirty = false
+		if c.fd >= 0 {
+			c.flush()
+		}
+	}
+	l.dirty = l.dirty[:0]
+}
+
+// adopt registers a descriptor for events.
+func (l *Loop) adopt(fd int, c *Conn, ln *Listener, events uint32) error {
+	for fd >= len(l.slots) {
+		l.slots = append(l.slots, make([]slot, max(64, len(l.slots)))...)
+	}
+	s := &l.slots[fd]
+	s.generation++
+	s.conn, s.listener = c, ln
+	if err := l.poll.add(fd, s.generation, events); err != nil {
+		s.conn, s.listener = nil, nil
+		return err
+	}
+	return nil
+}
+
+// abandon forgets and closes a descriptor.
+func (l *Loop) abandon(fd int) {
+	s := &l.slots[fd]
+	if s.listener != nil {
+		// Another process may hold the same socket: closing alone would leave it
+		// registered here.
+		l.poll.remove(fd)
+	}
+	s.generation++
+	s.conn, s.listener = nil, nil
+	syscall.Close(fd)
+}

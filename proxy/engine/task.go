@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"iter"
+	"runtime/debug"
+)
+
+// Runner is a piece of straight-line code that a Task runs.
+type Runner interface {
+	Run(t *Task)
+	// Abort is called in place of the rest of Run when Run panicked.
+	Abort()
+}
+
+// Task is a coroutine of a Loop. Its code runs until it parks, and goes on
+// there when somebody woke it. A Task that has ended is used again.
+type Task struct {
+	loop   *Loop
+	runner Runner
+	next   func() (struct{}, bool)
+	stop   func()
+	yield  func(struct{}) bool
+	// queued: it is among the ready ones. A task that is woken while it runs is
+	// resumed once more; code that parks looks at its condition in a loop.
+	queued bool
+	timer  Timer
+	// Expired is set when the time of the last Deadline ran out.
+	Expired bool
+}
+
+// Go has r run by a coroutine in this turn.
+func (l *Loop) Go(r Runner) *Task {
+	var t *Task
+	if n := len(l.idle); n > 0 {
+		t = l.idle[n-1]
+		l.idle[n-1] = nil
+		l.idle = l.idle[:n-1]
+	} else {
+		t = &Task{loop: l}
+		t.next, t.stop = iter.Pull(t.body)
+		l.tasks++
+	}
+	t.runner = r
+	t.Wake()
+	return t
+}
+
+// Tasks says how many coroutines there are, and how many of them have no work.
+func (l *Loop) Tasks() (all, idle int) { return l.tasks, len(l.idle) }
+
+// Wake has t resumed in this turn or the next. It may be called at any time
+// and often.
+func (t *Task) Wake() {
+	if !t.queued {
+		t.queued = true
+		t.loop.ready = append(t.loop.ready, t)
+	}
+}
+
+// Park gives the worker to others until t is woken.
+func (t *Task) Park() {
+	if !t.yield(struct{}{}) {
+		panic(stopping{})
+	}
+}
+
+// Deadline wakes t at when, with Expired set; 0 ends an earlier Deadline.
+func (t *Task) Deadline(when int64) {
+	t.Expired = false
+	if when == 0 {
+		t.loop.Disarm(&t.timer)
+		return
+	}
+	t.loop.Arm(&t.timer, when, t)
+}
+
+// Expire implements Expirer.
+func (t *Task) Expire(*Timer) {
+	t.Expired = true
+	t.Wake()
+}
+
+// Sleep parks until when, whoever wakes t meanwhile.
+func (t *Task) Sleep(when int64) {
+	t.Deadline(when)
+	for !t.Expired {
+		t.Park()
+	}
+	t.Deadline(0)
+}
+
+func (t *Task) resume() {
+	t.queued = false
+	if t.runner == nil {
+		return // it ended after it was woken
+	}
+	t.next()
+}
+
+// stopping unwinds the code of tasks when their loop ends.
+type stopping struct{}
+
+func (t *Task) body(yield func(struct{}) bool) {
+	t.yield = yield
+	for {
+		t.run()
+		t.Deadline(0)
+		t.runner = nil
+		t.loop.idle = append(t.loop.idle, t)
+		if !yield(struct{}{}) {
+			return
+		}
+	}
+}
+
+func (t *Task) run() {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if _, end := v.(stopping); !end {
+			t.loop.Panics++
+			if t.loop.OnPanic != nil {
+				t.loop.OnPanic(v, debug.Stack())
+			}
+		}
+		t.runner.Abort()
+	}()
+	t.runner.Run(t)
+}
+
+// endTasks ends the coroutines of a loop that runs no more.
+func (l *Loop) endTasks() {
+	for _, t := range l.idle {
+		t.stop()
+	}
+	l.idle = nil
+}
