@@ -26,7 +26,7 @@ import (
 const module = "moire.dev/moire/"
 
 // words are values without behaviour; everybody may import them.
-var words = []string{"snapshot", "snapshot/policy", "snapshot/wire", "flow/record"}
+var words = []string{"snapshot", "snapshot/l7", "snapshot/policy", "snapshot/wire", "flow/record", "proxy/message"}
 
 // rooms says for each room what of ours it may import beside words.
 var rooms = map[string][]string{
@@ -34,9 +34,11 @@ var rooms = map[string][]string{
 	"api":             {},
 	"api/v1alpha1":    {},
 	"snapshot":        {},
+	"snapshot/l7":     {},
 	"snapshot/policy": {},
 	"snapshot/wire":   {},
 	"flow/record":     {},
+	"proxy/message":   {},
 	// organs: never each other
 	"api/load":         {"api/v1alpha1"},
 	"compile":          {"api/v1alpha1"},
@@ -57,6 +59,10 @@ var rooms = map[string][]string{
 	"health":           {},
 	"node/local":       {},
 	"node/run":         {"node/local"},
+	// rooms of the proxy: words only
+	"proxy/http1":      {},
+	"proxy/tls":        {},
+	"proxy/proxyproto": {},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "store"},
 	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local"},
@@ -101,11 +107,13 @@ var heavy = []struct {
 
 // pure rooms decide; whoever decides does not act.
 var pure = map[string][]string{
-	"snapshot/policy": {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
-	"snapshot":        {"os", "net", "net/http", "log/slog", "math/rand", "context"},
-	"compile":         {"os", "net", "net/http", "log/slog", "math/rand", "context", "os/exec"},
-	"analyze":         {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
-	"explain":         {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"proxy/http1":      {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"proxy/proxyproto": {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"snapshot/policy":  {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"snapshot":         {"os", "net", "net/http", "log/slog", "math/rand", "context"},
+	"compile":          {"os", "net", "net/http", "log/slog", "math/rand", "context", "os/exec"},
+	"analyze":          {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"explain":          {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 }
 
 var drawers = []string{"util", "utils", "common", "pkg", "types", "manager", "helpers", "helper", "misc", "base", "shared"}
