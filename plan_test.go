@@ -63,6 +63,7 @@ var rooms = map[string][]string{
 	"proxy/http1":      {},
 	"proxy/tls":        {},
 	"proxy/proxyproto": {},
+	"proxy/telemetry":  {},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "store"},
 	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local"},
