@@ -60,6 +60,9 @@ var rooms = map[string][]string{
 	"node/local":       {},
 	"node/run":         {"node/local"},
 	// rooms of the proxy: words only
+	"proxy/balance":    {},
+	"proxy/check":      {},
+	"proxy/resilience": {},
 	"proxy/http1":      {},
 	"proxy/tls":        {},
 	"proxy/proxyproto": {},
@@ -108,6 +111,8 @@ var heavy = []struct {
 
 // pure rooms decide; whoever decides does not act.
 var pure = map[string][]string{
+	"proxy/balance":    {"os", "net", "net/http", "log/slog", "math/rand", "math/rand/v2", "context"},
+	"proxy/resilience": {"os", "net", "net/http", "log/slog", "math/rand", "math/rand/v2", "context"},
 	"proxy/http1":      {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"proxy/proxyproto": {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"snapshot/policy":  {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
