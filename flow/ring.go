@@ -59,6 +59,9 @@ func (r *ring) grow() {
 // recordSize is what a Record without its strings and maps takes in memory.
 const recordSize = 768
 
+// requestSize is the same for its Request.
+const requestSize = 384
+
 // sizeOf estimates the bytes that a Record holds in memory.
 func sizeOf(r *record.Record) int64 {
 	n := recordSize + len(r.ID) + len(r.Rule) + len(r.IngressRule) + len(r.ShadowRule) +
@@ -68,6 +71,9 @@ func sizeOf(r *record.Record) int64 {
 		for k, v := range e.Labels {
 			n += 64 + len(k) + len(v)
 		}
+	}
+	if q := r.Request; q != nil {
+		n += requestSize + len(q.ID) + len(q.Method) + len(q.Host) + len(q.Path) + len(q.Rule) + len(q.Cluster) + len(q.Agent) + len(q.Forwarded)
 	}
 	return int64(n)
 }

@@ -1,5 +1,4 @@
-// Package record holds the one schema of what happened: a session or, later, a
-// request.
+// Package record holds the one schema of what happened: a session or a request.
 //
 // In: nothing; these are plain values. Out: Record and its stable JSON field
 // names, which users, dry runs, explain, audit and the UI stand on. It never

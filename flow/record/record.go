@@ -23,7 +23,8 @@ type Observer string
 const (
 	AtSource      Observer = "source"
 	AtDestination Observer = "destination"
-	AtBoth        Observer = "both" // both ends are on the node
+	AtBoth        Observer = "both"  // both ends are on the node
+	AtProxy       Observer = "proxy" // an L7 proxy between them
 )
 
 // Verdicts.
@@ -32,8 +33,13 @@ const (
 	Deny  = "deny"
 )
 
-// Record is one observation of one session by one node. The same session has
-// the same ID at every record of one observer.
+// Record is one observation of one session by one node, or of one request by
+// one proxy. The same session has the same ID at every record of one observer.
+//
+// Of a request Source is the caller and Destination the endpoint that was
+// tried last, or what the caller asked for when none was; ServiceAddress is
+// what it asked for, Route the route that was chosen, and the counters are the
+// bytes of the bodies.
 type Record struct {
 	ID       string    `json:"id"`
 	Kind     Kind      `json:"kind"`
@@ -77,10 +83,52 @@ type Record struct {
 	// Via is the function instance, project/workload, that the session went to.
 	Via string `json:"via,omitempty"`
 
-	// Filled by the L7 data plane.
+	// Filled by the L7 data plane. Latency is from the head of a request to the
+	// end of its answer, nanoseconds.
 	Route   string        `json:"route,omitempty"`
 	Latency time.Duration `json:"latency,omitempty"`
 	TraceID string        `json:"traceID,omitempty"`
+	// Request is what a session does not have; nil in the record of one.
+	Request *Request `json:"request,omitempty"`
+}
+
+// Request is the part of a Record that only an exchange through an L7 proxy
+// has. Texts are as the caller sent them, but that a byte which is not printable
+// is written \xNN.
+type Request struct {
+	ID       string `json:"id,omitempty"` // x-request-id
+	Protocol string `json:"protocol"`     // HTTP/1.0, HTTP/1.1, HTTP/2; TCP or TLS when passed through
+	Secure   bool   `json:"secure,omitempty"`
+	Method   string `json:"method,omitempty"`
+	Host     string `json:"host,omitempty"`
+	Path     string `json:"path,omitempty"` // with query
+	// Status of the answer; 0: the caller got none.
+	Status int `json:"status,omitempty"`
+	// GRPCStatus; nil: it was not gRPC.
+	GRPCStatus *int `json:"grpcStatus,omitempty"`
+	// Flags are Envoy's response flags: UF, URX, DC and so on.
+	Flags []string `json:"flags,omitempty"`
+
+	Listener string `json:"listener,omitempty"`
+	Rule     string `json:"rule,omitempty"` // of the Route: its name, or its place from 0
+	Cluster  string `json:"cluster,omitempty"`
+	Retries  int    `json:"retries,omitempty"`
+
+	// FirstByte is from the head of the request to that of the endpoint's answer,
+	// Upstream from the begin of the last try to the end of its answer,
+	// nanoseconds.
+	FirstByte time.Duration `json:"firstByte,omitempty"`
+	Upstream  time.Duration `json:"upstream,omitempty"`
+
+	// SpanID is the proxy's own span, ParentID the caller's.
+	SpanID   string `json:"spanID,omitempty"`
+	ParentID string `json:"parentID,omitempty"`
+
+	Agent     string `json:"agent,omitempty"`     // user-agent
+	Forwarded string `json:"forwarded,omitempty"` // x-forwarded-for
+	// Cut are the fields above, by their names here, that were longer; "caller"
+	// is Source.Identity.
+	Cut []string `json:"cut,omitempty"`
 }
 
 // End is one side of a session.

@@ -65,7 +65,7 @@ func toRecord(b []byte) (record.Record, error) {
 		c.failf("kind", "%.20q is not known", r.Kind)
 	}
 	switch r.Observer {
-	case record.AtSource, record.AtDestination, record.AtBoth:
+	case record.AtSource, record.AtDestination, record.AtBoth, record.AtProxy:
 	default:
 		c.failf("observer", "%.20q is not known", r.Observer)
 	}
@@ -81,7 +81,24 @@ func toRecord(b []byte) (record.Record, error) {
 	}
 	c.end("source", &r.Source)
 	c.end("destination", &r.Destination)
+	if r.Request != nil {
+		c.request(r.Request)
+	}
 	return r, c.err
+}
+
+func (c *check) request(r *record.Request) {
+	for _, s := range []string{r.ID, r.Protocol, r.Method, r.Host, r.Path, r.Listener, r.Rule, r.Cluster, r.SpanID, r.ParentID, r.Agent, r.Forwarded} {
+		c.text("request", s, maxRuleID)
+	}
+	c.texts("request.flags", r.Flags)
+	c.texts("request.cut", r.Cut)
+	if r.FirstByte < 0 || r.Upstream < 0 {
+		c.failf("request", "a negative duration")
+	}
+	if r.Status < 0 || r.Status > 999 || r.Retries < 0 {
+		c.failf("request", "status %d or retries %d", r.Status, r.Retries)
+	}
 }
 
 // end: an address that never became known is the zero address, and a network

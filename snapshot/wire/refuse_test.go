@@ -228,6 +228,10 @@ func TestBadRecords(t *testing.T) {
 		"rule":     func(r *record.Record) { r.Rule = "\x1b[2J" },
 		"label":    func(r *record.Record) { r.Source.Labels = map[string]string{"a": "\x1b"} },
 		"workload": func(r *record.Record) { r.Destination.Workload = "a\nb" },
+		"path":     func(r *record.Record) { r.Request = &record.Request{Path: "/\x1b[2J"} },
+		"flags":    func(r *record.Record) { r.Request = &record.Request{Flags: []string{"U\nF"}} },
+		"status":   func(r *record.Record) { r.Request = &record.Request{Status: 1000} },
+		"upstream": func(r *record.Record) { r.Request = &record.Request{Upstream: -1} },
 	} {
 		r := someRecord()
 		change(&r)

@@ -174,6 +174,9 @@ func TestRecordsRoundTrip(t *testing.T) {
 	for range 2*MaxRecords + 1 {
 		in = append(in, someRecord())
 	}
+	unavailable := 14
+	in[1].Observer = record.AtProxy
+	in[1].Request = &record.Request{ID: "7f", Protocol: "HTTP/2", Method: "POST", Path: "/a", Status: 200, GRPCStatus: &unavailable, Flags: []string{"UF", "URX"}}
 	batches, err := FromRecords(in, 42)
 	if err != nil {
 		t.Fatal(err)
