@@ -48,8 +48,11 @@ type Listener struct {
 	ProxyProtocol bool `json:"proxyProtocol,omitempty"`
 	// Trusted: callers are ours, so internal fields (x-moire-*, l5d-*,
 	// x-forwarded-*, x-request-id) are believed; elsewhere they are removed.
-	Trusted bool   `json:"trusted,omitempty"`
-	Limits  Limits `json:"limits,omitzero"`
+	Trusted bool `json:"trusted,omitempty"`
+	// EncodedSlashes passes %2F and %5C in paths on, as part of an element; else
+	// they are refused, because some servers see a slash there.
+	EncodedSlashes bool   `json:"encodedSlashes,omitempty"`
+	Limits         Limits `json:"limits,omitzero"`
 }
 
 // Limits of a Listener. Zero means the default, which is safe towards the
