@@ -23,6 +23,7 @@ type Chunked struct {
 	limits     Limits
 	left       int64 // bytes of data of this chunk that are to come
 	extensions int   // bytes so far
+	seen       int   // bytes of trailers without an end
 	state      chunkState
 }
 
@@ -101,7 +102,7 @@ func (d *Chunked) size(b []byte) (n int, err error) {
 		}
 		size = size<<4 | uint64(hex(b[i]))
 	}
-	if i == 0 || size > 1<<63-1 || line < 2 || b[line-1] != '\r' {
+	if i == 0 || size > 1<<63-1 || b[line-1] != '\r' || i != line-1 && b[i] != ';' {
 		return 0, ErrChunkSize
 	}
 	if i != line-1 {
@@ -192,11 +193,15 @@ func (d *Chunked) tail(b []byte) (n int, err error) {
 		d.state = chunkDone
 		return 2, nil
 	}
-	n = HeadEnd(b, 0)
+	if lower[b[0]] == 0 {
+		return 0, ErrFieldName
+	}
+	n = HeadEnd(b, d.seen)
 	if most := d.limits.Head; most > 0 && (n > most || n < 0 && len(b) >= most) {
 		return 0, ErrHeadTooLarge
 	}
 	if n < 0 {
+		d.seen = len(b)
 		return 0, nil
 	}
 	var dropped message.Head

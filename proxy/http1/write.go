@@ -14,7 +14,7 @@ import (
 func AppendRequest(dst []byte, h *message.Head) []byte {
 	dst = append(dst, h.Method...)
 	dst = append(dst, ' ')
-	if h.Path == nil && h.IsMethod("CONNECT") {
+	if len(h.Path) == 0 && h.IsMethod("CONNECT") {
 		dst = append(dst, h.Authority...)
 	} else {
 		dst = append(dst, h.Path...)
