@@ -53,9 +53,6 @@ func (b *builder) compileRule(where string, route *Route, c *l7.Rule, j int) *Ru
 		r.Backends = append(r.Backends, Backend{Cluster: b.cluster(d.Cluster), Weight: weight,
 			Filters: b.compileFilters(fmt.Sprintf("%s.backends[%d].filters", where, k), d.Filters)})
 	}
-	if c.Fault != nil {
-		r.fault.headers = b.conditions(where+".fault.headers", c.Fault.Headers, true)
-	}
 	for i := range c.Hash {
 		r.hash = append(r.hash, hashSource(&c.Hash[i]))
 	}

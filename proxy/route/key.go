@@ -2,6 +2,8 @@ package route
 
 import (
 	"bytes"
+	"encoding/binary"
+	"net/netip"
 	"strings"
 
 	"moire.dev/moire/proxy/message"
@@ -56,50 +58,51 @@ func headerSource(name string) source {
 	return source{from: fromHeader, id: message.Known(name), name: name}
 }
 
-// Caller is who sent a request, as far as it is known.
-type Caller struct {
-	Address  []byte // the bytes of its IP address, without the port
-	Identity []byte // URI SAN
-}
-
-// HashKey is what ring hash and Maglev hash a request by: the parts that the
-// rule names, of those that the request has; the address when it names none.
-// The same request has the same key on every proxy. False: it has none of the
-// parts, choose at random.
-func (r *Rule) HashKey(h *message.Head, caller Caller, s *Scratch) (uint64, bool) {
-	if len(r.hash) == 0 {
-		return element(seed, caller.Address), len(caller.Address) > 0
-	}
+// HashOf is what ring hash and Maglev hash a request by: the parts that the
+// rule names, of those that the request has; the caller's address when it names
+// none or the request has none. The same request has the same hash on every
+// proxy and in every release.
+func (r *Rule) HashOf(h *message.Head, caller netip.Addr, s *Scratch) uint64 {
 	key, some := seed, false
 	for i := range r.hash {
-		if v, ok := r.hash[i].value(h, caller, s); ok {
+		if v, ok := r.hash[i].value(h, caller, nil, s); ok {
 			key, some = element(mix(key+uint64(i)), v), true
 		}
 	}
-	return key, some
+	if !some {
+		return hashAddress(caller)
+	}
+	return key
 }
 
 // LimitKey is the bucket of RateLimits[i] that a request takes its token from.
-// Callers that lack what the limit goes by share one bucket.
-func (r *Rule) LimitKey(i int, h *message.Head, caller Caller, s *Scratch) uint64 {
-	v, ok := r.limiters[i].value(h, caller, s)
+// All callers that lack what the limit goes by share one bucket, so that
+// nobody escapes by leaving it out. Identity is the caller's URI SAN, or empty.
+func (r *Rule) LimitKey(i int, h *message.Head, caller netip.Addr, identity []byte, s *Scratch) uint64 {
+	c := &r.limiters[i]
+	if c.from == fromAddress {
+		return hashAddress(caller)
+	}
+	v, ok := c.value(h, caller, identity, s)
 	if !ok {
 		return 0
 	}
 	return element(seed, v)
 }
 
-// HasFault says whether a request is one that the rule's Fault is meant for.
-func (r *Rule) HasFault(h *message.Head, s *Scratch) bool {
-	return r.Fault != nil && r.fault.met(&request{head: h, scratch: s})
+func hashAddress(a netip.Addr) uint64 {
+	b := a.As16()
+	return mix(mix(seed^binary.LittleEndian.Uint64(b[:])) ^ binary.LittleEndian.Uint64(b[8:]))
 }
 
-func (c *source) value(h *message.Head, caller Caller, s *Scratch) ([]byte, bool) {
+func (c *source) value(h *message.Head, caller netip.Addr, identity []byte, s *Scratch) ([]byte, bool) {
 	switch c.from {
 	case fromAddress:
-		return caller.Address, len(caller.Address) > 0
+		b := caller.As16()
+		s.value = append(s.value[:0], b[:]...)
+		return s.value, true
 	case fromIdentity:
-		return caller.Identity, len(caller.Identity) > 0
+		return identity, len(identity) > 0
 	case fromCookie:
 		return cookie(h, c.name)
 	}

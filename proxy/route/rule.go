@@ -35,7 +35,6 @@ type Rule struct {
 
 	total    uint64   // of the weights
 	upTo     []uint64 // sum of the weights up to and with each backend
-	fault    conditions
 	hash     []source
 	limiters []source
 }

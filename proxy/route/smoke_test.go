@@ -10,7 +10,7 @@ import (
 func TestSmoke(t *testing.T) {
 	cfg := &l7.Config{Listeners: []l7.Listener{{Name: "web", Address: "127.0.0.1:80"}},
 		Clusters: []l7.Cluster{{Name: "a"}},
-		Routes: []l7.Route{{Name: "r", Hostnames: []string{"*.example.com"}, Rules: []l7.Rule{{Matches: []l7.Match{{Path: &l7.PathMatch{Kind: l7.Prefix, Value: "/x"}}}, Backends: []l7.Backend{{Cluster: "a"}}}}}}}
+		Routes:   []l7.Route{{Name: "r", Hostnames: []string{"*.example.com"}, Rules: []l7.Rule{{Matches: []l7.Match{{Path: &l7.PathMatch{Kind: l7.Prefix, Value: "/x"}}}, Backends: []l7.Backend{{Cluster: "a"}}}}}}}
 	tab, err := Build(cfg)
 	if err != nil {
 		t.Fatal(err)
