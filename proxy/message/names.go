@@ -54,6 +54,9 @@ const (
 	last
 )
 
+// Count is the length of a table by ID, Other included.
+const Count = int(last)
+
 var names = [last]string{
 	Host: "host", Connection: "connection", KeepAlive: "keep-alive", ProxyConnection: "proxy-connection",
 	TransferEncoding: "transfer-encoding", ContentLength: "content-length", TE: "te", Trailer: "trailer",
