@@ -55,18 +55,13 @@ func (n *names) addresses() map[string][]netip.Addr {
 	return n.have
 }
 
-// find looks a name up however it is written.
+// find looks a name up as a Service writes it: so the compiler does, too.
 func (n *names) find(name string) (resolution, bool) {
 	if n == nil {
 		return resolution{}, false
 	}
-	plain := strings.ToLower(strings.TrimSuffix(name, "."))
-	for _, k := range []string{name, plain, plain + "."} {
-		if r, ok := n.by[k]; ok {
-			return r, true
-		}
-	}
-	return resolution{}, false
+	r, ok := n.by[name]
+	return r, ok
 }
 
 // unresolved are the Problems of Services whose names cannot be resolved.

@@ -122,7 +122,7 @@ func TestResolver(t *testing.T) {
 			return nil
 		})
 	}
-	expect("DB.example.com.", addrs("192.0.2.7", "192.0.2.9", "2001:db8::7"), "")
+	expect("db.example.com", addrs("192.0.2.7", "192.0.2.9", "2001:db8::7"), "")
 	expect("large.example.com", addrs("192.0.2.8"), "")
 	expect("missing.example.com", nil, "does not exist")
 	z.mu.Lock()
@@ -130,6 +130,9 @@ func TestResolver(t *testing.T) {
 		t.Error("a truncated answer was not asked for again over TCP")
 	}
 	z.mu.Unlock()
+	// Each way to write it has a row: the compiler asks for that of the Service.
+	r.want([]string{"DB.example.com.", "db.example.com", "large.example.com", "missing.example.com"})
+	expect("DB.example.com.", addrs("192.0.2.7", "192.0.2.9", "2001:db8::7"), "")
 	// The TTL counts, the alias's too.
 	z.set("db.example.com. A", "db.example.com. 1 IN A 192.0.2.10")
 	z.set("db.example.com. AAAA")
@@ -159,7 +162,7 @@ func TestUnresolved(t *testing.T) {
 		in.Services[compile.Key{Project: "shop", Name: name}] = s
 	}
 	one := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
-	problems := unresolved(in, newNames(map[string]resolution{"fine.example.com": {Addresses: one}, "stale.example.com.": {Addresses: one, Error: "SERVFAIL"}, "missing.example.com": {Error: "does not exist"}}))
+	problems := unresolved(in, newNames(map[string]resolution{"fine.example.com": {Addresses: one}, "stale.example.com": {Addresses: one, Error: "SERVFAIL"}, "missing.example.com": {Error: "does not exist"}}))
 	var got []string
 	for _, p := range problems {
 		got = append(got, p.Object+map[bool]string{true: " warning", false: " error"}[p.Warning])
