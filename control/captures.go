@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,11 +92,11 @@ func (h capturesHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(h.life, cancel)()
-	var others relays
+	var others sync.WaitGroup
 	if !relayed {
-		others = h.relay(ctx, c, seconds)
+		h.relay(ctx, c, seconds, &others)
 	}
-	defer others.wait()
+	defer others.Wait()
 	defer cancel()
 	h.await(ctx, versions)
 	h.stream(ctx, w, c, time.Duration(seconds)*time.Second)

@@ -38,16 +38,8 @@ type relayed struct {
 	Seconds int
 }
 
-// relays are the captures that others make for us.
-type relays struct{ wg *sync.WaitGroup }
-
-func (r relays) wait() {
-	if r.wg != nil {
-		r.wg.Wait()
-	}
-}
-
-// isAdministrator: only the control plane itself has such a certificate.
+// isAdministrator: the control plane itself is one, and so is who has its
+// kubeconfig.
 func isAdministrator(r *http.Request) bool {
 	who, ok := request.UserFrom(r.Context())
 	return ok && slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup)
@@ -66,14 +58,13 @@ func relayedCapture(r *http.Request) (snapshot.Capture, int, error) {
 }
 
 // relay asks every other process for the same, and mixes what it sees into
-// ours. A process that does not answer leaves a gap, which is logged. It
-// returns when all have begun, or a moment later.
-func (h capturesHandler) relay(ctx context.Context, c *capturing, seconds int) relays {
-	out := relays{wg: &sync.WaitGroup{}}
+// ours, until running is done. A process that does not answer leaves a gap,
+// which is logged. It returns when all have begun, or a moment later.
+func (h capturesHandler) relay(ctx context.Context, c *capturing, seconds int, running *sync.WaitGroup) {
 	var begun sync.WaitGroup
 	for _, p := range h.peers() {
 		begun.Add(1)
-		out.wg.Go(func() {
+		running.Go(func() {
 			started := sync.OnceFunc(begun.Done)
 			defer started()
 			if err := h.relayTo(ctx, p, c, seconds, started); err != nil && ctx.Err() == nil {
@@ -90,7 +81,6 @@ func (h capturesHandler) relay(ctx context.Context, c *capturing, seconds int) r
 	case <-late.C:
 	case <-ctx.Done():
 	}
-	return out
 }
 
 func (h capturesHandler) relayTo(ctx context.Context, p peer, c *capturing, seconds int, started func()) error {
