@@ -232,3 +232,22 @@ func TestRelayIsForProcesses(t *testing.T) {
 		t.Errorf("got %d", w.Code)
 	}
 }
+
+// TestRelayedCapturesCountForTheirProject: captures of one project leave those
+// of another their room in every process.
+func TestRelayedCapturesCountForTheirProject(t *testing.T) {
+	places := map[string]string{}
+	h := capturesHandler{}
+	for _, project := range []string{"shop", ""} {
+		other := peer{name: "b", url: "https://192.0.2.1", do: func(r *http.Request) (*http.Response, error) {
+			places[project] = projectOfPath(r)
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+		}}
+		if err := h.relayTo(t.Context(), other, &capturing{project: project}, 1, func() {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if places["shop"] != "shop" || places[""] != "" || len(places) != 2 {
+		t.Errorf("asked for %v", places)
+	}
+}

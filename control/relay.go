@@ -88,7 +88,11 @@ func (h capturesHandler) relayTo(ctx context.Context, p peer, c *capturing, seco
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+"/apis/moire.dev/v1alpha1/captures?relay=1", bytes.NewReader(body))
+	place := "/apis/moire.dev/v1alpha1/captures"
+	if c.project != "" { // it counts as one of that project there, too
+		place = "/apis/moire.dev/v1alpha1/namespaces/" + c.project + "/captures"
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+place+"?relay=1", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
