@@ -215,10 +215,9 @@ func captureOf(q url.Values, f *facts, project string, sees func(string) bool) (
 	if c.Workload != "" && !strings.Contains(c.Workload, "/") {
 		c.Workload = project + "/" + c.Workload
 	}
-	for _, name := range []string{"trace", "probe"} {
-		on := q.Has(name) && q.Get(name) != "0" && q.Get(name) != "false"
-		c.Trace = c.Trace || on
-	}
+	trace, err1 := flag(q, "trace")
+	probe, err2 := flag(q, "probe")
+	errs, c.Trace = append(errs, err1, err2), trace || probe
 	c.VNIs = visible(f.in, project, sees)
 	if len(c.VNIs) == 0 {
 		errs = append(errs, errors.New("the project has no Network with a network id, so there is nothing to see"))
@@ -227,7 +226,7 @@ func captureOf(q url.Values, f *facts, project string, sees func(string) bool) (
 		return c, 0, err
 	}
 	if c.Trace {
-		err = traced(&c, q, f, project)
+		err = traced(&c, q, f, project, probe)
 	}
 	return c, seconds, err
 }

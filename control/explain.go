@@ -67,7 +67,7 @@ func query(r *http.Request, project string) (explain.Query, error) {
 		return q, fmt.Errorf("output=%q is not known; write json or text", v.Get("output"))
 	}
 	var err error
-	if q.IPv6, err = flag(r, "ipv6"); err != nil {
+	if q.IPv6, err = flag(v, "ipv6"); err != nil {
 		return q, err
 	}
 	return q, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -47,17 +48,16 @@ func fail(w http.ResponseWriter, code int, reason metav1.StatusReason, message s
 }
 
 // flag reads a boolean query parameter; it may stand without a value.
-func flag(r *http.Request, name string) (bool, error) {
-	v := r.URL.Query()
-	if !v.Has(name) {
+func flag(q url.Values, name string) (bool, error) {
+	if !q.Has(name) {
 		return false, nil
 	}
-	if v.Get(name) == "" {
+	if q.Get(name) == "" {
 		return true, nil
 	}
-	on, err := strconv.ParseBool(v.Get(name))
+	on, err := strconv.ParseBool(q.Get(name))
 	if err != nil {
-		return false, fmt.Errorf("%s=%q is neither true nor false", name, v.Get(name))
+		return false, fmt.Errorf("%s=%q is neither true nor false", name, q.Get(name))
 	}
 	return on, nil
 }
@@ -76,7 +76,7 @@ func (h flowsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	follow := false
 	if err == nil {
-		follow, err = flag(r, "follow")
+		follow, err = flag(r.URL.Query(), "follow")
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())

@@ -14,13 +14,10 @@ import (
 )
 
 // traced fills in whose packets are followed: from, a Workload of the project,
-// to an address or a Workload. With probe=1 the node of the first sends one.
-func traced(c *snapshot.Capture, q url.Values, f *facts, project string) error {
-	c.Port = 0 // that of the parameters is the destination's
-	port, err := bounded(q, "port", 1, 65535, 0)
-	if err != nil {
-		return err
-	}
+// to an address or a Workload. With probe the node of the first sends one.
+func traced(c *snapshot.Capture, q url.Values, f *facts, project string, probe bool) error {
+	port := c.Port // of the destination
+	c.Port = 0
 	from, to := q.Get("from"), q.Get("to")
 	if from == "" || to == "" {
 		return fmt.Errorf("a trace needs from=WORKLOAD and to=ADDRESS or WORKLOAD")
@@ -47,11 +44,11 @@ func traced(c *snapshot.Capture, q url.Values, f *facts, project string) error {
 	if ports && port == 0 {
 		return fmt.Errorf("a trace needs port=1 to 65535")
 	}
-	if on := q.Get("probe"); !q.Has("probe") || on == "0" || on == "false" {
-		c.A, c.B, c.Port = source.IP, destination, uint16(port)
+	if !probe {
+		c.A, c.B, c.Port = source.IP, destination, port
 		return nil
 	}
-	c.Probe = snapshot.Probe{Source: source, Destination: snapshot.Addr{VNI: source.VNI, IP: destination}, Protocol: c.Protocol, Port: uint16(port)}
+	c.Probe = snapshot.Probe{Source: source, Destination: snapshot.Addr{VNI: source.VNI, IP: destination}, Protocol: c.Protocol, Port: port}
 	if !ports {
 		c.A, c.Probe.Port = source.IP, 0
 		return nil
