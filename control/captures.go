@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -212,8 +213,8 @@ func captureOf(q url.Values, f *facts, project string, sees func(string) bool) (
 		}
 		c.A = a.Unmap()
 	}
-	if c.Workload != "" && !strings.Contains(c.Workload, "/") {
-		c.Workload = project + "/" + c.Workload
+	if c.Workload != "" {
+		c.Workload = keyIn(project, c.Workload).String()
 	}
 	trace, err1 := flag(q, "trace")
 	probe, err2 := flag(q, "probe")
@@ -253,19 +254,14 @@ func visible(in *compile.Input, project string, sees func(string) bool) []snapsh
 		near := false
 		var all []compile.Key
 		for _, e := range l.Spec.Ends {
-			k := compile.Key{Project: e.Project, Name: e.Network}
-			if k.Project == "" {
-				k.Project = lk.Project
-			}
+			k := compile.Key{Project: cmp.Or(e.Project, lk.Project), Name: e.Network}
 			near = near || k.Project == project
 			all = append(all, k)
 		}
 		for _, v := range l.Spec.Via {
 			for _, side := range []string{v.Left, v.Right} {
-				if p, name, both := strings.Cut(side, "/"); both {
-					all = append(all, compile.Key{Project: p, Name: name})
-				} else if side != "" {
-					all = append(all, compile.Key{Project: lk.Project, Name: side})
+				if side != "" {
+					all = append(all, keyIn(lk.Project, side))
 				}
 			}
 		}
@@ -275,10 +271,13 @@ func visible(in *compile.Input, project string, sees func(string) bool) []snapsh
 			}
 		}
 	}
-	out := make([]snapshot.VNI, 0, len(found))
-	for v := range found {
-		out = append(out, v)
+	return slices.Sorted(keys(found))
+}
+
+// keyIn reads "project/name", or the name of something in the project.
+func keyIn(project, ref string) compile.Key {
+	if p, name, other := strings.Cut(ref, "/"); other {
+		return compile.Key{Project: p, Name: name}
 	}
-	slices.Sort(out)
-	return out
+	return compile.Key{Project: project, Name: ref}
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
 
 	"moire.dev/moire/snapshot"
 )
@@ -62,15 +61,13 @@ func traced(c *snapshot.Capture, q url.Values, f *facts, project string, probe b
 
 // interfaceOf finds an address of a Workload, and the node that has it.
 func interfaceOf(f *facts, project, workload, network string, ipv6 bool) (snapshot.Addr, string, error) {
-	if p, name, both := strings.Cut(workload, "/"); both {
-		if project != "" && p != project {
-			return snapshot.Addr{}, "", fmt.Errorf("from=%q is of another project; a probe is sent in the name of a Workload of %s", workload, project)
-		}
-		project, workload = p, name
+	k := keyIn(project, workload)
+	if project != "" && k.Project != project {
+		return snapshot.Addr{}, "", fmt.Errorf("from=%q is of another project; a probe is sent in the name of a Workload of %s", workload, project)
 	}
 	for _, node := range slices.Sorted(maps.Keys(f.in.Reports)) {
 		for _, a := range f.in.Reports[node].Attachments {
-			if a.Project != project || a.Workload != workload || network != "" && a.Network != network && project+"/"+a.Network != network {
+			if a.Project != k.Project || a.Workload != k.Name || network != "" && a.Network != network && k.Project+"/"+a.Network != network {
 				continue
 			}
 			for _, ip := range a.Addresses {
@@ -80,19 +77,16 @@ func interfaceOf(f *facts, project, workload, network string, ipv6 bool) (snapsh
 			}
 		}
 	}
-	return snapshot.Addr{}, "", fmt.Errorf("the Workload %s/%s is not attached with such an address; `moire get workloads` tells", project, workload)
+	return snapshot.Addr{}, "", fmt.Errorf("the Workload %s is not attached with such an address; `moire get workloads` tells", k)
 }
 
 // seenFrom finds the address by which a Workload is reached from a Network.
 func seenFrom(s *snapshot.Snapshot, source snapshot.Addr, project, to string) (netip.Addr, error) {
-	owner, name, both := strings.Cut(to, "/")
-	if !both {
-		owner, name = project, to
-	}
+	k := keyIn(project, to)
 	var found []netip.Addr
 	if s != nil {
 		for a, e := range s.Endpoints {
-			if a.VNI == source.VNI && e.Project == owner && e.Workload == name && a.IP.Is6() == source.IP.Is6() {
+			if a.VNI == source.VNI && e.Project == k.Project && e.Workload == k.Name && a.IP.Is6() == source.IP.Is6() {
 				found = append(found, a.IP)
 			}
 		}
