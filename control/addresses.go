@@ -42,6 +42,12 @@ func wants(s *v1alpha1.Service, network, address string) bool {
 	})
 }
 
+// wantsFloating reports whether the FloatingIP leaves its address open, or names
+// this one.
+func wantsFloating(f *v1alpha1.FloatingIP, address string) bool {
+	return f.Spec.Address == "" || sameAddress(f.Spec.Address, address)
+}
+
 func sameAddress(a, b string) bool {
 	x, errX := netip.ParseAddr(a)
 	y, errY := netip.ParseAddr(b)
@@ -96,7 +102,7 @@ func (a addresses) floating(f *v1alpha1.FloatingIP) bool {
 		f.Status.Address = ""
 	}
 	for _, g := range a.given {
-		if g.network == poolOf(f) && (f.Spec.Address == "" || sameAddress(f.Spec.Address, g.address.String())) {
+		if g.network == poolOf(f) && wantsFloating(f, g.address.String()) {
 			f.Status.Address = g.address.String()
 		}
 	}
@@ -137,7 +143,7 @@ func claims(in *compile.Input, needs compile.Needs) map[compile.Key][]compile.Ad
 		}
 	}
 	for k, f := range in.FloatingIPs {
-		if a := f.Status.Address; a != "" && (f.Spec.Address == "" || sameAddress(a, f.Spec.Address)) {
+		if a := f.Status.Address; a != "" && wantsFloating(f, a) {
 			has(kindFloatingIP, k, poolOf(f), a)
 		}
 	}
@@ -231,7 +237,7 @@ func claimed(in *compile.Input, n *v1alpha1.Network, w compile.AddressNeed) (net
 			}
 		default:
 			f := in.FloatingIPs[w.Key]
-			if f != nil && f.Status.Address != t.Address && (f.Spec.Address == "" || sameAddress(f.Spec.Address, t.Address)) {
+			if f != nil && f.Status.Address != t.Address && wantsFloating(f, t.Address) {
 				return a, true
 			}
 		}
@@ -263,7 +269,7 @@ func unwritten(in *compile.Input, n *v1alpha1.Network) bool {
 			})
 		}
 		f := in.FloatingIPs[k]
-		return f != nil && f.Status.Address == "" && (f.Spec.Address == "" || sameAddress(f.Spec.Address, t.Address))
+		return f != nil && f.Status.Address == "" && wantsFloating(f, t.Address)
 	})
 }
 
@@ -304,7 +310,7 @@ func (a apiNetworks) holds(ctx context.Context, by string, network compile.Key, 
 	} else {
 		var f v1alpha1.FloatingIP
 		err = read(&f)
-		held = poolOf(&f) == network && (f.Spec.Address == "" || sameAddress(f.Spec.Address, address))
+		held = poolOf(&f) == network && wantsFloating(&f, address)
 	}
 	if apierrors.IsNotFound(err) {
 		return false, nil
