@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ import (
 type process struct {
 	name  string
 	start func() *exec.Cmd
-	ready func() error // nil: it says "ready" itself
+	mute  bool // it does not say "ready"
 	cmd   *exec.Cmd
 	dir   string
 	at    string // where nodes connect
@@ -44,7 +45,7 @@ func (p *process) run(t *testing.T) {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", p.name, err)
 	}
-	if p.ready != nil {
+	if p.mute {
 		return
 	}
 	if s := bufio.NewScanner(out); !s.Scan() || s.Text() != "ready" {
@@ -84,7 +85,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	for i := range 3 {
 		name := fmt.Sprint("e", i)
-		c.members = append(c.members, &process{name: name, ready: func() error { return nil }, start: func() *exec.Cmd {
+		c.members = append(c.members, &process{name: name, mute: true, start: func() *exec.Cmd {
 			return exec.Command(bin, "--name", name, "--data-dir", filepath.Join(dir, name), "--listen-client-urls", clients[i], "--advertise-client-urls", clients[i],
 				"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i], "--initial-cluster", strings.Join(initial, ","), "--log-level", "error")
 		}})
@@ -108,13 +109,11 @@ func newCluster(t *testing.T) *cluster {
 		m.run(t)
 	}
 	// At the same time, so that they make the CA at the same time.
-	up := make(chan struct{}, 3)
+	var up sync.WaitGroup
 	for _, p := range c.controls {
-		go func() { p.run(t); up <- struct{}{} }()
+		up.Go(func() { p.run(t) })
 	}
-	for range 3 {
-		<-up
-	}
+	up.Wait()
 	for i, p := range c.controls {
 		b, err := os.ReadFile(filepath.Join(p.dir, "run", joinFile))
 		var j joining
