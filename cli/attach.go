@@ -308,20 +308,30 @@ func (a *app) detachCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) detach(ctx context.Context, f localFlags, networks []string, name string) error {
+// workload reads PROJECT/WORKLOAD, or the name of one in the project that the
+// flags give.
+func (a *app) workload(name, example string) (project, workload string, err error) {
 	given, err := a.workspace()
 	if err != nil {
-		return err
+		return "", "", err
 	}
 	project, workload, found := strings.Cut(name, "/")
 	if !found {
 		project, workload = given, name
 	}
 	if project == "" || workload == "" || strings.Contains(workload, "/") {
-		return fault.Usagef("write it like: moire detach shop/web", "%q is not PROJECT/WORKLOAD", name)
+		return "", "", fault.Usagef("write it like: "+example, "%q is not PROJECT/WORKLOAD", name)
 	}
 	if given != "" && given != project {
-		return fault.Usagef("give one of them", "%s and --project %s name two projects", name, given)
+		return "", "", fault.Usagef("give one of them", "%s and --project %s name two projects", name, given)
+	}
+	return project, workload, nil
+}
+
+func (a *app) detach(ctx context.Context, f localFlags, networks []string, name string) error {
+	project, workload, err := a.workload(name, "moire detach shop/web")
+	if err != nil {
+		return err
 	}
 	socket, err := f.socket()
 	if err != nil {

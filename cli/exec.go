@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,16 +33,13 @@ func (a *app) exec(ctx context.Context, f localFlags, args []string) error {
 	if len(args) > 1 && args[1] == "--" {
 		args = slices.Delete(args, 1, 2)
 	}
+	const example = "moire exec shop/web -- ip address"
 	if len(args) < 2 {
-		return fault.Usagef("write it like: moire exec shop/web -- ip address", "a workload and a command are needed")
+		return fault.Usagef("write it like: "+example, "a workload and a command are needed")
 	}
-	project, err := a.workspace()
+	project, name, err := a.workload(args[0], example)
 	if err != nil {
 		return err
-	}
-	name := args[0]
-	if owner, rest, found := strings.Cut(name, "/"); found {
-		project, name = owner, rest
 	}
 	sockets, err := f.agents()
 	if err != nil {
@@ -59,7 +55,7 @@ func (a *app) exec(ctx context.Context, f localFlags, args []string) error {
 		var own []local.Interface
 		netns := ""
 		for _, at := range all {
-			if at.Workload == name && (at.Project == project || project == "") && !at.Tap {
+			if at.Workload == name && at.Project == project && !at.Tap {
 				own, netns = append(own, at.Interface), at.Netns
 			}
 		}
