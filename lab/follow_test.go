@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -220,16 +221,9 @@ type backend struct {
 }
 
 func (f *follower) backends() []backend {
-	ways := f.a.Ways
-	if len(ways) == 0 {
-		ways = []explain.Way{{Backend: f.a.Backend, Workload: f.a.Destination.Project + "/" + f.a.Destination.Workload}}
-	}
 	var out []backend
-	for _, w := range ways {
-		b := backend{name: w.Workload}
-		if b.name == "" || b.name == "/" {
-			b.name = w.Backend
-		}
+	for _, w := range scenario.Ways(f.a) {
+		b := backend{name: cmp.Or(w.Workload, w.Backend)}
 		if ap, err := netip.ParseAddrPort(w.Backend); err == nil {
 			b.addr, b.port = ap.Addr(), ap.Port()
 		} else if b.addr, err = netip.ParseAddr(w.Backend); err != nil {

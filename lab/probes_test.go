@@ -42,7 +42,7 @@ func (r *real) check(c *scenario.Check) error {
 	if (c.To == snapshot.NameServer4.String() || c.To == snapshot.NameServer6.String()) && c.Port == 53 {
 		return r.served(c, a)
 	}
-	to, ok := sentTo(c, a)
+	to, ok := sentTo(a)
 	if isName(c.To) {
 		if to, err = r.resolve(c, a); err != nil {
 			return err
@@ -60,7 +60,7 @@ func (r *real) check(c *scenario.Check) error {
 
 // sentTo is the address that the source sends to. A Workload of another Network
 // that nothing leads to has none.
-func sentTo(c *scenario.Check, a explain.Answer) (netip.Addr, bool) {
+func sentTo(a explain.Answer) (netip.Addr, bool) {
 	if ap, err := netip.ParseAddrPort(a.Sent); err == nil {
 		return ap.Addr(), true
 	}
@@ -70,16 +70,8 @@ func sentTo(c *scenario.Check, a explain.Answer) (netip.Addr, bool) {
 
 // arrivals are where the packet may arrive, and at which ports there.
 func (r *real) arrivals(c *scenario.Check, a explain.Answer, to netip.Addr) []Listener {
-	ways := a.Ways
-	if len(ways) == 0 {
-		w := explain.Way{Backend: a.Backend}
-		if a.Destination != nil && a.Destination.Workload != "" {
-			w.Workload = a.Destination.Project + "/" + a.Destination.Workload
-		}
-		ways = []explain.Way{w}
-	}
 	var out []Listener
-	for _, w := range ways {
+	for _, w := range scenario.Ways(a) {
 		l := Listener{Port: c.Port}
 		there := to
 		if ap, err := netip.ParseAddrPort(w.Backend); err == nil {

@@ -151,15 +151,7 @@ func told(a explain.Answer) Seen {
 			seen.Shadow = Allow
 		}
 	}
-	ways := a.Ways
-	if len(ways) == 0 {
-		w := explain.Way{Backend: a.Backend, Via: a.Via}
-		if d := a.Destination; d != nil && d.Workload != "" {
-			w.Workload = d.Project + "/" + d.Workload
-		}
-		ways = []explain.Way{w}
-	}
-	for _, w := range ways {
+	for _, w := range Ways(a) {
 		switch {
 		case w.Backend == "":
 		case w.Workload != "":
@@ -181,6 +173,18 @@ func told(a explain.Answer) Seen {
 		seen.Via[i] = slices.Compact(seen.Via[i])
 	}
 	return seen
+}
+
+// Ways are all that a hash may choose, or the only one that there is.
+func Ways(a explain.Answer) []explain.Way {
+	if len(a.Ways) > 0 {
+		return a.Ways
+	}
+	w := explain.Way{Backend: a.Backend, Via: a.Via}
+	if d := a.Destination; d != nil && d.Workload != "" {
+		w.Workload = d.Project + "/" + d.Workload
+	}
+	return []explain.Way{w}
 }
 
 // Problems of the last compile.
