@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,13 @@ func (r strict) Health(workload string, well bool) error {
 
 func (r strict) Away(node string, away bool) error {
 	if err := r.Pure.Away(node, away); err != nil {
+		return err
+	}
+	return r.unexpected()
+}
+
+func (r strict) Answer(name string, addrs []netip.Addr) error {
+	if err := r.Pure.Answer(name, addrs); err != nil {
 		return err
 	}
 	return r.unexpected()
