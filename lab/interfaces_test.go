@@ -56,8 +56,7 @@ spec:
 `
 
 // several attaches a namespace to Networks, one call for all.
-func (l *Lab) several(t *testing.T, node, project, name, netns string, networks ...string) (string, error) {
-	t.Helper()
+func (l *Lab) several(node, project, name, netns string, networks ...string) (string, error) {
 	args := []string{"attach", "--run-dir", l.RunDir, "--node", node, "--netns", netns, "--project", project, "--name", name, "-o", "json"}
 	for _, n := range networks {
 		args = append(args, "--network", n)
@@ -86,7 +85,7 @@ func TestSeveralInterfaces(t *testing.T) {
 		}
 		t.Cleanup(func() { removeNetns(name) })
 		for _, node := range []string{"n1", "n2"} {
-			out, err := l.several(t, node, p, "gate", netns, "front", "back", q+"/core")
+			out, err := l.several(node, p, "gate", netns, "front", "back", q+"/core")
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
@@ -122,7 +121,7 @@ func TestSeveralInterfaces(t *testing.T) {
 			t.Errorf("taps: %v: %s", err, out)
 		}
 		l.must(t, "detach", "--run-dir", l.RunDir, "--node", "n1", p+"/vm")
-		if out, err := l.several(t, "n1", p, "intruder", netns, q+"/closed"); err == nil || !strings.Contains(out, "consent") {
+		if out, err := l.several("n1", p, "intruder", netns, q+"/closed"); err == nil || !strings.Contains(out, "consent") {
 			t.Errorf("a Network that does not consent: %v: %s", err, out)
 		}
 	}

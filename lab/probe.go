@@ -194,10 +194,7 @@ func (p Probe) udp() (came bool, err error) {
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(p.Wait))
 		if _, err := c.Write([]byte("x")); err != nil {
-			if silent(err) {
-				return nil
-			}
-			return err
+			return ignoreSilent(err)
 		}
 		_, err = c.Read(make([]byte, 1))
 		came = err == nil

@@ -44,7 +44,7 @@ func TestScenariosReal(t *testing.T) {
 			continue
 		}
 		t.Run(s.Name, func(t *testing.T) {
-			r := &real{t: t, lab: l, external: map[string]bool{}, attached: map[string]string{}, present: map[string]runtime.Object{}, outside: out, names: names}
+			r := &real{t: t, lab: l, external: map[string]bool{}, attached: map[string]string{}, present: map[string]runtime.Object{}, outside: out, names: names, world: newWorld()}
 			defer r.end()
 			if err := scenario.Run(s, r); err != nil {
 				t.Error(err)
@@ -145,11 +145,11 @@ func (r *real) attachAll() error {
 			if err != nil {
 				return err
 			}
-			args := []string{"attach", "--run-dir", r.lab.RunDir, "--node", w.Spec.Node, "--netns", path, "--project", w.Namespace, "--name", w.Name}
+			var networks []string
 			for _, i := range w.Spec.Interfaces {
-				args = append(args, "--network", i.Network)
+				networks = append(networks, i.Network)
 			}
-			out, err := r.lab.moire(args...)
+			out, err := r.lab.several(w.Spec.Node, w.Namespace, w.Name, path, networks...)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

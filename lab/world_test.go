@@ -28,6 +28,10 @@ type world struct {
 	made     map[string]bool // functions that are furnished
 }
 
+func newWorld() world {
+	return world{servers: map[string]net.Listener{}, ill: map[string]bool{}, away: map[string]bool{}, made: map[string]bool{}}
+}
+
 // notice is how long nodes and control plane have for a change of the world.
 const notice = 15 * time.Second
 
@@ -35,9 +39,6 @@ const notice = 15 * time.Second
 func (r *real) Health(workload string, well bool) error {
 	if r.attached[workload] == "" {
 		return fmt.Errorf("%s is not attached", workload)
-	}
-	if r.ill == nil {
-		r.ill = map[string]bool{}
 	}
 	r.ill[workload] = !well
 	ignore := "0"
@@ -53,9 +54,6 @@ func (r *real) Health(workload string, well bool) error {
 
 // Away kills the agent of a node, or starts it again.
 func (r *real) Away(node string, away bool) error {
-	if r.away == nil {
-		r.away = map[string]bool{}
-	}
 	for _, n := range r.lab.Nodes {
 		if n.Name != node {
 			continue
@@ -149,9 +147,6 @@ func (r *real) furnish() error {
 		l, err := serveHealth(r.netns(c.workload), c.port)
 		if err != nil {
 			return fmt.Errorf("answer the health checks of %s: %w", c.workload, err)
-		}
-		if r.servers == nil {
-			r.servers = map[string]net.Listener{}
 		}
 		r.servers[key] = l
 		r.patience = time.Now().Add(notice)
@@ -247,12 +242,7 @@ func (r *real) furnishFunction(l *v1alpha1.Link, f *v1alpha1.Function, workload,
 		}
 		return sh(strings.Join(append(lines, "nft -f "+file), "\n"))
 	})
-	if err == nil {
-		if r.made == nil {
-			r.made = map[string]bool{}
-		}
-		r.made[key] = true
-	}
+	r.made[key] = err == nil
 	return err
 }
 
