@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -48,16 +45,8 @@ func newAgent(ctx context.Context, m meeting, dir string, i int, attached []snap
 		at.Since = time.Now().Truncate(time.Second)
 		a.attached = append(a.attached, at)
 	}
-	home := filepath.Join(dir, a.name)
-	if err := os.Mkdir(home, 0o700); err != nil {
-		return nil, err
-	}
-	err := discovery.Join(ctx, discovery.JoinConfig{Servers: []string{m.Addr}, Token: m.Token, CAHash: m.CAHash, Node: a.name, Address: a.address, Dir: home})
-	if err != nil {
-		return nil, err
-	}
-	a.client, err = discovery.NewClient(discovery.ClientConfig{Servers: []string{m.Addr}, Dir: home, Node: a.name, Handler: a, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
+	var err error
+	if a.client, err = join(ctx, m, dir, i, a); err != nil {
 		return nil, err
 	}
 	a.report()

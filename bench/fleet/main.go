@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -22,8 +21,6 @@ type size struct{ Nodes, Services, Endpoints int }
 
 // figures of one run.
 type figures struct {
-	Size size
-	Push string
 	// Milliseconds from a change to the last node that needs it; over the API,
 	// from its answer.
 	P50, P99 float64
@@ -107,7 +104,8 @@ func compare(ctx context.Context, sizes []size, pushes []string, binary string, 
 	return nil
 }
 
-// one starts server and nodes and reads what the server says at its end.
+// one starts server and nodes and reads the figures that the server says at its
+// end.
 func one(ctx context.Context, s size, push string, changes int) (r figures, err error) {
 	dir, err := os.MkdirTemp("", "moire-fleet-")
 	if err != nil {
@@ -139,13 +137,7 @@ func one(ctx context.Context, s size, push string, changes int) (r figures, err 
 	if err != nil {
 		return r, fmt.Errorf("the server: %w", err)
 	}
-	last := bufio.NewScanner(&out)
-	for last.Scan() {
-		if err := json.Unmarshal(last.Bytes(), &r); err != nil {
-			return r, err
-		}
-	}
-	return r, last.Err()
+	return r, json.Unmarshal(out.Bytes(), &r)
 }
 
 // meeting is how the nodes find the server.

@@ -154,9 +154,7 @@ func whole(ctx context.Context, s size, binary string, changes int) (r figures, 
 	if err := f.settle(ctx); err != nil {
 		return r, err
 	}
-	r, err = f.measure(ctx, changes)
-	r.Size, r.Push = s, "moired"
-	return r, err
+	return f.measure(ctx, changes)
 }
 
 // create makes all objects of the fleet over the API.

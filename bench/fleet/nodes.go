@@ -35,17 +35,7 @@ func nodes(ctx context.Context, s size, dir string) error {
 	}
 	var running sync.WaitGroup
 	for i := range s.Nodes {
-		home := filepath.Join(dir, nodeName(i))
-		if err := os.Mkdir(home, 0o700); err != nil {
-			return err
-		}
-		err := discovery.Join(ctx, discovery.JoinConfig{Servers: []string{m.Addr}, Token: m.Token, CAHash: m.CAHash,
-			Node: nodeName(i), Address: nodeAddress(i), Dir: home})
-		if err != nil {
-			return err
-		}
-		c, err := discovery.NewClient(discovery.ClientConfig{Servers: []string{m.Addr}, Dir: home, Node: nodeName(i),
-			Handler: handler{}, Log: slog.New(slog.DiscardHandler)})
+		c, err := join(ctx, m, dir, i, handler{})
 		if err != nil {
 			return err
 		}
@@ -53,6 +43,21 @@ func nodes(ctx context.Context, s size, dir string) error {
 	}
 	running.Wait()
 	return nil
+}
+
+// join makes the client of the i-th node, with a directory of its own in dir.
+func join(ctx context.Context, m meeting, dir string, i int, h discovery.Handler) (*discovery.Client, error) {
+	home := filepath.Join(dir, nodeName(i))
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return nil, err
+	}
+	err := discovery.Join(ctx, discovery.JoinConfig{Servers: []string{m.Addr}, Token: m.Token, CAHash: m.CAHash,
+		Node: nodeName(i), Address: nodeAddress(i), Dir: home})
+	if err != nil {
+		return nil, err
+	}
+	return discovery.NewClient(discovery.ClientConfig{Servers: []string{m.Addr}, Dir: home, Node: nodeName(i),
+		Handler: h, Log: slog.New(slog.DiscardHandler)})
 }
 
 // meet waits until the server has said where it is.

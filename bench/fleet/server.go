@@ -118,11 +118,11 @@ func serve(ctx context.Context, s size, full bool, changes int, dir string) erro
 	if err != nil {
 		return err
 	}
-	r.Size, r.Push = s, map[bool]string{true: "full", false: "delta"}[full]
 	return json.NewEncoder(os.Stdout).Encode(r)
 }
 
-// push compiles, publishes and returns what has to arrive, and its size.
+// push compiles, publishes and returns what has to arrive, and how many problems
+// there are.
 func (p *plane) push() (want map[string]snapshot.Version, problems int) {
 	if p.full {
 		p.compiler = compile.NewCompiler()
@@ -170,7 +170,7 @@ func (p *plane) measure(ctx context.Context, changes int) (r figures, err error)
 		if err != nil {
 			return r, err
 		}
-		times = append(times, float64(time.Since(began).Microseconds())/1000)
+		times = append(times, milliseconds(time.Since(began)))
 		paused := cpu()
 		for node := range want {
 			base := was[node]
@@ -182,7 +182,7 @@ func (p *plane) measure(ctx context.Context, changes int) (r figures, err error)
 		before += cpu() - paused // counting is not the server's work
 		time.Sleep(pace)
 	}
-	r.CPU = float64((cpu() - before).Microseconds()) / 1000 / float64(changes)
+	r.CPU = milliseconds(cpu()-before) / float64(changes)
 	r.Bytes = sent / float64(changes)
 	r.P50, r.P99 = percentiles(times)
 	r.MiB, err = residentOf("self")
