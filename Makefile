@@ -35,8 +35,9 @@ lab: build ## run the scenario files with real traffic (root)
 ha: ## kill and freeze control planes and members of etcd for 5 minutes (needs etcd)
 	@MOIRE_LONG=5m go test ./control -count=1 -v -timeout 20m -run ThreeControls
 
-long: ## the tests of the data path with all their repetitions (root)
-	@MOIRE_LONG=1 MOIRE_REQUIRE_ROOT=1 go test ./datapath/... -count=1 -timeout 40m
+long: build ## the data path with all repetitions, and a minute without a control plane (root)
+	@MOIRE_LONG=1m MOIRE_REQUIRE_ROOT=1 go test ./datapath/... -count=1 -timeout 40m
+	@MOIRE_LONG=1m MOIRE_REQUIRE_ROOT=1 MOIRE_BIN=$(CURDIR)/$(BIN) go test ./lab -count=1 -run ControlPlaneGone
 
 bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 	@bench/run
