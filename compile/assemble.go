@@ -66,7 +66,7 @@ func (c *Compiler) assemble(in *Input, joints []*joint) map[string]*snapshot.Sna
 		if b == nil || !slices.Equal(b.from, from[name]) || b.firewall != o.Spec.Firewall || b.accept != o.Annotations[v1alpha1.AcceptRisk] {
 			next := (&assembly{node: name, nodes: nodes, from: from[name], shared: &common}).build(b)
 			next.firewall, next.accept = o.Spec.Firewall, o.Annotations[v1alpha1.AcceptRisk]
-			next.Firewall, next.AcceptMassDelete = firewallOf(o), accepts(o, RiskMassDelete)
+			next.Firewall, next.AcceptMassDelete = firewallOf(o), o.AcceptsRisk(v1alpha1.RiskMassDelete)
 			if b != nil && reflect.DeepEqual(b.Firewall, next.Firewall) {
 				next.Firewall = b.Firewall
 			}

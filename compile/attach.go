@@ -70,11 +70,7 @@ func (d *draft) forbidden(j *judged) string {
 		return fmt.Sprintf("the declared Workload %s/%s has no interface in Network %s", j.Project, j.Workload, j.Network)
 	}
 	j.iface = &w.Spec.Interfaces[i]
-	for _, text := range j.iface.Addresses {
-		if a, err := netip.ParseAddr(text); err == nil {
-			j.static = append(j.static, a)
-		}
-	}
+	j.static = addresses(j.iface.Addresses)
 	slices.SortFunc(j.static, netip.Addr.Compare)
 	return ""
 }
@@ -188,8 +184,8 @@ func (d *draft) declared() {
 			continue
 		}
 		d.workloads = append(d.workloads, w)
-		for _, text := range w.Spec.Interfaces[interfaceOf(w, d.f.key)].Addresses {
-			if a, err := netip.ParseAddr(text); err == nil && d.owners[a] == (Key{}) {
+		for _, a := range addresses(w.Spec.Interfaces[interfaceOf(w, d.f.key)].Addresses) {
+			if d.owners[a] == (Key{}) {
 				d.owners[a] = Key{w.Namespace, w.Name}
 			}
 		}

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"cmp"
 	"time"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -27,15 +26,18 @@ func (h *healths) well(node string, k snapshot.CheckKey) bool {
 }
 
 // checkOf is the health check of one address, with defaults.
-func checkOf(h *v1alpha1.HealthCheck, a snapshot.Addr) snapshot.Check {
-	seconds := func(n, otherwise int32) time.Duration { return time.Duration(cmp.Or(n, otherwise)) * time.Second }
-	c := snapshot.Check{CheckKey: snapshot.CheckKey{Addr: a, Kind: cmp.Or(h.Type, "tcp")}, Interval: seconds(h.IntervalSeconds, 2), Timeout: seconds(h.TimeoutSeconds, 1),
-		Failures: int(cmp.Or(h.Failures, 2)), Successes: int(cmp.Or(h.Successes, 1))}
+func checkOf(spec *v1alpha1.HealthCheck, a snapshot.Addr) snapshot.Check {
+	h := *spec
+	v1alpha1.DefaultHealth(&h)
+	c := snapshot.Check{CheckKey: snapshot.CheckKey{Addr: a, Kind: h.Type}, Interval: seconds(h.IntervalSeconds), Timeout: seconds(h.TimeoutSeconds),
+		Failures: int(h.Failures), Successes: int(h.Successes)}
 	if c.Kind != "icmp" {
 		c.Port = uint16(h.Port)
 	}
 	if c.Kind == "http" {
-		c.Path = cmp.Or(h.Path, "/")
+		c.Path = h.Path
 	}
 	return c
 }
+
+func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }

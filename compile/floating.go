@@ -205,12 +205,7 @@ func egressOf(n *v1alpha1.Network) []netip.Addr {
 	if n == nil || n.Spec.Outside == nil || n.Spec.Outside.Mode != v1alpha1.OutsideGateway {
 		return nil
 	}
-	var out []netip.Addr
-	for _, text := range n.Spec.Outside.Addresses {
-		if a, err := netip.ParseAddr(text); err == nil {
-			out = append(out, a)
-		}
-	}
+	out := addresses(n.Spec.Outside.Addresses)
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out
 }

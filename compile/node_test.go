@@ -16,7 +16,7 @@ import (
 
 func TestLimits(t *testing.T) {
 	for text, want := range map[string]uint64{"": 0, "1000": 1000, "64k": 64_000, "100M": 100_000_000, "1.5G": 1_500_000_000, "0.5k": 500, "x": 0, "1e400": 0, "k": 0} {
-		if got := rate(text); got != want {
+		if got := limitOf(&v1alpha1.Limit{Egress: text}).Egress; got != want {
 			t.Errorf("%q is %d, want %d", text, got, want)
 		}
 	}

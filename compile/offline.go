@@ -155,14 +155,14 @@ func (in *Input) offlineAttachments() {
 	for k, w := range in.Workloads {
 		for i := range w.Spec.Interfaces {
 			if p := pools[networkOf(k.Project, w.Spec.Interfaces[i].Network)]; p != nil {
-				p.named = append(p.named, addresses(&w.Spec.Interfaces[i])...)
+				p.named = append(p.named, addresses(w.Spec.Interfaces[i].Addresses)...)
 			}
 		}
 	}
 	for k, s := range in.Services {
 		for _, n := range s.Spec.Networks {
 			if p := pools[Key{k.Project, n.Network}]; p != nil {
-				p.named = append(p.named, addresses(&v1alpha1.Interface{Addresses: n.Addresses})...)
+				p.named = append(p.named, addresses(n.Addresses)...)
 			}
 		}
 	}
@@ -197,16 +197,6 @@ func (in *Input) offlineAttachments() {
 	}
 }
 
-func addresses(i *v1alpha1.Interface) []netip.Addr {
-	var out []netip.Addr
-	for _, text := range i.Addresses {
-		if a, err := netip.ParseAddr(text); err == nil {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
 // offlinePool gives out the addresses of one Network in order.
 type offlinePool struct {
 	space space
@@ -219,7 +209,7 @@ type offlinePool struct {
 // take gives an interface its addresses: those it names as far as they are
 // possible, else the first free one of each family.
 func (p *offlinePool) take(iface *v1alpha1.Interface) []netip.Addr {
-	if named := addresses(iface); len(named) > 0 {
+	if named := addresses(iface.Addresses); len(named) > 0 {
 		for _, a := range named {
 			if p.taken[a] || !p.space.inside.contains(a) || p.space.reserved.contains(a) || p.space.special.contains(a) {
 				return nil // Compile says why

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -117,7 +116,7 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 		for i := range s.Spec.Ports {
 			port := &s.Spec.Ports[i]
 			row := snapshot.Service{ServiceKey: snapshot.ServiceKey{Addr: snapshot.Addr{VNI: d.facts.base.row.VNI, IP: addr}, Protocol: protocol(port.Protocol), Port: uint16(port.Port)},
-				Project: s.Namespace, Name: s.Name, PortName: port.Name, Affinity: time.Duration(s.Spec.AffinitySeconds) * time.Second}
+				Project: s.Namespace, Name: s.Name, PortName: port.Name, Affinity: seconds(s.Spec.AffinitySeconds)}
 			d.spread(row, s.Spec.Locality, mine, targetPort(*port), p)
 		}
 	}

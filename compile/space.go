@@ -214,6 +214,17 @@ func nobodys() ranges {
 	return union(out)
 }
 
+// addresses reads what can be read; validation refuses the rest.
+func addresses(texts []string) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range texts {
+		if a, err := netip.ParseAddr(text); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // single is the ranges of single addresses.
 func single(addrs []netip.Addr) ranges {
 	out := make([]v1alpha1.Range, len(addrs))

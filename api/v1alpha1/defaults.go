@@ -44,9 +44,7 @@ func DefaultNetwork(n *Network) {
 	if n.Spec.DNS == nil {
 		n.Spec.DNS = &DNS{}
 	}
-	fill(&n.Spec.DNS.Zone, DefaultZone)
-	fill(&n.Spec.DNS.TTLSeconds, 5)
-	fill(&n.Spec.DNS.Order, "random")
+	DefaultDNS(n.Spec.DNS)
 	if o := n.Spec.Outside; o != nil {
 		fill(&o.Mode, OutsideNode)
 		defaultPorts(o.Hosts)
@@ -56,6 +54,13 @@ func DefaultNetwork(n *Network) {
 			c.For = []string{ConsentLink}
 		}
 	}
+}
+
+// DefaultDNS fills in zone, ttlSeconds and order.
+func DefaultDNS(d *DNS) {
+	fill(&d.Zone, DefaultZone)
+	fill(&d.TTLSeconds, 5)
+	fill(&d.Order, "random")
 }
 
 // fill gives a field that is empty its default.

@@ -86,9 +86,14 @@ type FirewallRule struct {
 }
 
 // AcceptRisk is the annotation of a Node that consents, separated by commas,
-// to mass-delete (a snapshot that removes more than 30 % of what the node has)
-// and lock-out (a Firewall without a rule for SSH).
+// to risks.
 const AcceptRisk = "moire.dev/accept-risk"
+
+// Risks that AcceptRisk may name.
+const (
+	RiskMassDelete = "mass-delete" // a snapshot that removes more than 30 % of what the node has
+	RiskLockOut    = "lock-out"    // a Firewall without a rule for SSH
+)
 
 // States of a Node.
 const (

@@ -19,12 +19,16 @@ func ValidateNode(n *Node) []Problem {
 		j.add(CodeAddress, "spec.address", "write an IP address without a prefix length, such as 192.0.2.7", "%s", err)
 	}
 	j.length("spec.zone", n.Spec.Zone, 63)
-	j.firewall(n.Spec.Firewall, n.AcceptsRisk("lock-out"))
+	j.firewall(n.Spec.Firewall)
+	if n.LocksOut() {
+		j.add(CodeLockOut, "spec.firewall", "allow TCP port 22 from somewhere, or annotate the Node with "+AcceptRisk+"="+RiskLockOut,
+			"no rule lets SSH in, so nobody could reach the node any more")
+	}
 	return j.problems
 }
 
 // AcceptsRisk reports whether the annotation AcceptRisk of the Node consents to
-// a risk: "mass-delete" or "lock-out".
+// a risk.
 func (n *Node) AcceptsRisk(risk string) bool {
 	for r := range strings.SplitSeq(n.Annotations[AcceptRisk], ",") {
 		if strings.TrimSpace(r) == risk {
@@ -34,7 +38,14 @@ func (n *Node) AcceptsRisk(risk string) bool {
 	return false
 }
 
-func (j *judge) firewall(f *Firewall, lockOut bool) {
+// LocksOut reports whether the Firewall is to be enforced, no rule lets SSH in
+// and nobody accepted that.
+func (n *Node) LocksOut() bool {
+	f := n.Spec.Firewall
+	return f != nil && f.Mode == FirewallEnforce && !n.AcceptsRisk(RiskLockOut) && !slices.ContainsFunc(f.Allow, FirewallRule.lets)
+}
+
+func (j *judge) firewall(f *Firewall) {
 	if f == nil {
 		return
 	}
@@ -65,10 +76,6 @@ func (j *judge) firewall(f *Firewall, lockOut bool) {
 				j.port(fmt.Sprintf("%s.ports[%d]", field, k), &r.Ports[k])
 			}
 		}
-	}
-	if f.Mode == FirewallEnforce && !lockOut && !slices.ContainsFunc(f.Allow, FirewallRule.lets) {
-		j.add(CodeLockOut, "spec.firewall", "allow TCP port 22 from somewhere, or annotate the Node with "+AcceptRisk+"=lock-out",
-			"no rule lets SSH in, so nobody could reach the node any more")
 	}
 }
 

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -107,7 +108,7 @@ func ParseRate(s string) (uint64, error) {
 	if err != nil || f*factor > 1e18 {
 		return 0, fmt.Errorf("%q is too large for a rate", s)
 	}
-	return uint64(f * factor), nil
+	return uint64(math.Round(f * factor)), nil
 }
 
 func (j *judge) dns(d *DNS) {
