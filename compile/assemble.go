@@ -7,7 +7,6 @@ import (
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
-	"moire.dev/moire/snapshot/policy"
 )
 
 // built is a snapshot with what it was made from.
@@ -30,17 +29,7 @@ func (r *result) keep(old *result) {
 	}
 }
 
-func sameSet(a, b setRow) bool {
-	return a.key == b.key && a.set.Isolated == b.set.Isolated && a.set.AuditIsolated == b.set.AuditIsolated && a.set.Default == b.set.Default &&
-		slices.EqualFunc(a.set.Rules, b.set.Rules, sameRule)
-}
-
-func sameRule(a, b policy.Rule) bool {
-	return a.ID == b.ID && a.Tier == b.Tier && a.Action == b.Action && a.Audit == b.Audit && slices.Equal(a.Ports, b.Ports) &&
-		slices.EqualFunc(a.Peers, b.Peers, func(p, q policy.Peer) bool {
-			return p.Anyone == q.Anyone && p.Name == q.Name && p.CIDR == q.CIDR && slices.Equal(p.Except, q.Except) && slices.Equal(p.Identities, q.Identities)
-		})
-}
+func sameSet(a, b setRow) bool { return a.key == b.key && snapshot.SameSet(a.set, b.set) }
 
 // assemble puts the results together, node by node.
 func (c *Compiler) assemble(in *Input, joints []*joint) map[string]*snapshot.Snapshot {

@@ -215,7 +215,7 @@ func (d *jointDraft) order() {
 // keep takes the parts of an older joint that are no different, so that
 // snapshots see at a glance what changed.
 func (j *joint) keep(old *joint) {
-	if slices.EqualFunc(j.rows, old.rows, sameService) {
+	if slices.EqualFunc(j.rows, old.rows, snapshot.SameService) {
 		j.rows = old.rows
 	}
 	for node, h := range j.hosts {
@@ -226,15 +226,10 @@ func (j *joint) keep(old *joint) {
 		if slices.EqualFunc(h.sets, o.sets, sameSet) {
 			h.sets = o.sets
 		}
-		if slices.EqualFunc(h.services, o.services, sameService) {
+		if slices.EqualFunc(h.services, o.services, snapshot.SameService) {
 			h.services = o.services
 		}
 	}
-}
-
-func sameService(a, b snapshot.Service) bool {
-	return a.ServiceKey == b.ServiceKey && a.Project == b.Project && a.Name == b.Name && a.Floating == b.Floating && a.PortName == b.PortName && a.Affinity == b.Affinity &&
-		slices.Equal(a.Names, b.Names) && slices.Equal(a.Backends, b.Backends) && slices.Equal(a.Leaving, b.Leaving)
 }
 
 // at are the Networks that the given one sees through the Link.

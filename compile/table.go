@@ -52,7 +52,7 @@ var (
 	setTable = tableOf[snapshot.PolicyKey, policy.Set, setRow]{
 		func(s setRow) snapshot.PolicyKey { return s.key }, func(s setRow) policy.Set { return s.set }, sameSet}
 	serviceTable = tableOf[snapshot.ServiceKey, snapshot.Service, snapshot.Service]{
-		func(s snapshot.Service) snapshot.ServiceKey { return s.ServiceKey }, func(s snapshot.Service) snapshot.Service { return s }, sameService}
+		func(s snapshot.Service) snapshot.ServiceKey { return s.ServiceKey }, func(s snapshot.Service) snapshot.Service { return s }, snapshot.SameService}
 )
 
 // made is a table with what it was made from.

@@ -293,8 +293,8 @@ func (h *hasher) peer(p policy.Peer) {
 	h.text(p.Name)
 }
 
-// sameSet compares two Sets; one that is shared costs nothing.
-func sameSet(a, b policy.Set) bool {
+// SameSet compares two Sets; one that is shared costs nothing.
+func SameSet(a, b policy.Set) bool {
 	if a.Isolated != b.Isolated || a.AuditIsolated != b.AuditIsolated || a.Default != b.Default || len(a.Rules) != len(b.Rules) {
 		return false
 	}
@@ -309,7 +309,8 @@ func sameSet(a, b policy.Set) bool {
 	})
 }
 
-func sameService(a, b Service) bool {
+// SameService compares two Services.
+func SameService(a, b Service) bool {
 	return a.ServiceKey == b.ServiceKey && a.Project == b.Project && a.Name == b.Name && a.Floating == b.Floating && a.PortName == b.PortName &&
 		a.Affinity == b.Affinity && slices.Equal(a.Names, b.Names) && slices.Equal(a.Backends, b.Backends) && slices.Equal(a.Leaving, b.Leaving)
 }
