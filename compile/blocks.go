@@ -3,6 +3,7 @@ package compile
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -122,11 +123,12 @@ func (d *draft) full(v6 bool) bool {
 	if size == 0 || int64(len(d.claims)+len(d.named)+len(d.kept)) < size {
 		return false
 	}
-	taken := slices.Concat(d.named, d.kept)
-	for a := range d.claims {
-		taken = append(taken, a)
-	}
-	return d.space.dynamic.minus(single(taken)).size(v6) == 0
+	return d.space.dynamic.minus(d.somebodys()).size(v6) == 0
+}
+
+// somebodys are the addresses that are in use, named or kept.
+func (d *draft) somebodys() ranges {
+	return single(slices.Concat(slices.Collect(maps.Keys(d.claims)), d.named, d.kept))
 }
 
 // exhausted tells the Workload and its node that it gets nothing.
@@ -204,13 +206,7 @@ func (d *draft) waiting() map[string][]Key {
 
 // unblocked are the dynamic addresses that are free and in no block.
 func (d *draft) unblocked() ranges {
-	var taken []v1alpha1.Range
-	for a := range d.claims {
-		taken = append(taken, v1alpha1.Range{First: a, Last: a})
-	}
-	for _, a := range slices.Concat(d.named, d.kept) {
-		taken = append(taken, v1alpha1.Range{First: a, Last: a})
-	}
+	taken := d.somebodys()
 	for _, b := range d.f.network.Status.Blocks {
 		if p, err := netip.ParsePrefix(b.CIDR); err == nil {
 			taken = append(taken, v1alpha1.RangeOf(p))
@@ -230,11 +226,7 @@ func (d *draft) spare(node string, v6 bool) (all, free int64) {
 		if b.CIDR.Addr().Is6() != v6 {
 			continue
 		}
-		var out []v1alpha1.Range
-		for _, r := range b.Excluded {
-			out = append(out, v1alpha1.Range{First: r.First, Last: r.Last})
-		}
-		usable := (ranges{v1alpha1.RangeOf(b.CIDR)}).minus(union(out))
+		usable := (ranges{v1alpha1.RangeOf(b.CIDR)}).minus(rangesOf(b.Excluded))
 		all += usable.size(v6)
 		free += usable.size(v6)
 		for a, c := range d.claims {

@@ -63,7 +63,6 @@ type setRow struct {
 // draft is a result in the making.
 type draft struct {
 	*result
-	c      *Compiler
 	f      *facts
 	vni    snapshot.VNI
 	claims map[netip.Addr]claim // who has or gets which address
@@ -71,10 +70,11 @@ type draft struct {
 	workloads []*v1alpha1.Workload
 	// given are the addresses of Services and FloatingIPs; kept, those and the
 	// ones that they wait for.
-	given  map[netip.Addr]vip
+	given  map[netip.Addr]vipOwner
 	taken  map[netip.Addr]string // owners by status.taken
 	needed map[netip.Addr]bool   // by d.addresses
 	kept   []netip.Addr
+	wishes []wish
 	judged []judged
 	// named are the addresses that declared Workloads name.
 	named []netip.Addr
@@ -101,12 +101,13 @@ type judged struct {
 }
 
 // compileNetwork computes the result of one Network.
-func (c *Compiler) compileNetwork(f *facts) *result {
-	d := &draft{c: c, f: f, result: &result{facts: f, hosts: map[string]*hosting{}, vipsOf: map[vipOwner][]netip.Addr{}},
-		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]Key{}, who: map[policy.Identity]bool{}, given: map[netip.Addr]vip{}, taken: map[netip.Addr]string{}, needed: map[netip.Addr]bool{}}
+func compileNetwork(f *facts) *result {
+	d := &draft{f: f, result: &result{facts: f, hosts: map[string]*hosting{}, vipsOf: map[vipOwner][]netip.Addr{}},
+		claims: map[netip.Addr]claim{}, owners: map[netip.Addr]Key{}, who: map[policy.Identity]bool{}, given: map[netip.Addr]vipOwner{}, taken: map[netip.Addr]string{}, needed: map[netip.Addr]bool{}}
 	if f.network != nil {
 		d.space = spaceOf(&f.network.Spec)
 		d.vni = snapshot.VNI(f.network.Status.VNI)
+		d.wishes = d.findWishes()
 	}
 	d.live = f.network != nil && d.vni != 0 && f.project.missing == "" && f.twin == "" && !f.network.Spec.External
 	d.networkProblems()

@@ -89,7 +89,7 @@ func (c *Compiler) networks(name string, b *bucket) {
 			b.results = append(b.results, last)
 			continue
 		}
-		r := c.compileNetwork(f)
+		r := compileNetwork(f)
 		if last != nil {
 			r.keep(last)
 		}

@@ -234,11 +234,20 @@ func single(addrs []netip.Addr) ranges {
 	return union(out)
 }
 
+// rangesOf is the ranges of a Block.
+func rangesOf(in []snapshot.Range) ranges {
+	out := make([]v1alpha1.Range, len(in))
+	for i, r := range in {
+		out[i] = v1alpha1.Range(r)
+	}
+	return union(out)
+}
+
 // excluded is the part of a block that is not dynamic.
 func excluded(block netip.Prefix, dynamic ranges) []snapshot.Range {
 	var out []snapshot.Range
 	for _, r := range (ranges{v1alpha1.RangeOf(block)}).minus(dynamic) {
-		out = append(out, snapshot.Range{First: r.First, Last: r.Last})
+		out = append(out, snapshot.Range(r))
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -14,34 +15,28 @@ const (
 	KindFloatingIP = "FloatingIP"
 )
 
-// vip is an address of a Service or a FloatingIP.
-type vip struct {
-	kind string
-	key  Key
-	addr netip.Addr
-}
-
-func (v vip) String() string { return v.kind + " " + v.key.String() }
-
-// vipOwner is who may have an address of each family.
+// vipOwner is a Service or FloatingIP, which may have an address of each
+// family.
 type vipOwner struct {
 	kind string
 	key  Key
 }
 
+func (v vipOwner) String() string { return v.kind + " " + v.key.String() }
+
 // wish is what one Service or FloatingIP wants of the Network.
 type wish struct {
-	kind, field string
-	key         Key
-	named       []netip.Addr // in spec; none: one is chosen
-	has         []netip.Addr // in status
-	v6          []bool       // the families that are chosen, when none is named
-	refused     string
+	vipOwner
+	field   string
+	named   []netip.Addr // in spec; none: one is chosen
+	has     []netip.Addr // in status
+	v6      []bool       // the families that are chosen, when none is named
+	refused string
 }
 
-// wishes lists what the Services and FloatingIPs of the Network want, in the
-// order in which they get it.
-func (d *draft) wishes() []wish {
+// findWishes lists what the Services and FloatingIPs of the Network want, in
+// the order in which they get it.
+func (d *draft) findWishes() []wish {
 	var out []wish
 	families := []bool{}
 	for _, v6 := range []bool{false, true} {
@@ -54,12 +49,7 @@ func (d *draft) wishes() []wish {
 			break // networkProblems has told it
 		}
 		i := slices.IndexFunc(s.Spec.Networks, func(n v1alpha1.ServiceNetwork) bool { return n.Network == d.f.key.Name })
-		w := wish{kind: KindService, field: fmt.Sprintf("spec.networks[%d]", i), key: Key{s.Namespace, s.Name}, v6: families}
-		for _, text := range s.Spec.Networks[i].Addresses {
-			if a, err := netip.ParseAddr(text); err == nil {
-				w.named = append(w.named, a)
-			}
-		}
+		w := wish{vipOwner: vipOwner{KindService, Key{s.Namespace, s.Name}}, field: fmt.Sprintf("spec.networks[%d]", i), named: addresses(s.Spec.Networks[i].Addresses), v6: families}
 		for _, a := range s.Status.Addresses {
 			if ip, err := netip.ParseAddr(a.Address); err == nil && a.Network == d.f.key.Name {
 				w.has = append(w.has, ip)
@@ -68,20 +58,12 @@ func (d *draft) wishes() []wish {
 		out = append(out, w)
 	}
 	for _, f := range d.f.floats {
-		w := wish{kind: KindFloatingIP, field: "spec.pool", key: Key{f.Namespace, f.Name}, refused: f.refused}
-		if a, err := netip.ParseAddr(f.Spec.Address); err == nil {
-			w.named = []netip.Addr{a}
-		}
-		if a, err := netip.ParseAddr(f.Status.Address); err == nil {
-			w.has = []netip.Addr{a}
-		}
-		w.v6 = []bool{d.space.floating.size(false) == 0 && d.space.floating.size(true) > 0}
-		out = append(out, w)
+		out = append(out, wish{vipOwner: vipOwner{KindFloatingIP, Key{f.Namespace, f.Name}}, field: "spec.pool", refused: f.refused,
+			named: addresses([]string{f.Spec.Address}), has: addresses([]string{f.Status.Address}),
+			v6: []bool{d.space.floating.size(false) == 0 && d.space.floating.size(true) > 0}})
 	}
 	return out
 }
-
-func (w *wish) owner() string { return w.kind + " " + w.key.String() }
 
 // readTaken reads which addresses the Network says that somebody took who still
 // wants them. They may not stand in the status of their owners yet.
@@ -90,9 +72,9 @@ func (d *draft) readTaken() {
 		return
 	}
 	wanted := map[string]wish{}
-	for _, w := range d.wishes() {
+	for _, w := range d.wishes {
 		if w.refused == "" {
-			wanted[w.owner()] = w
+			wanted[w.String()] = w
 		}
 	}
 	for _, t := range d.f.network.Status.Taken {
@@ -112,7 +94,7 @@ func (d *draft) takenFor(w wish, v6 bool) netip.Addr {
 	for a, by := range d.taken {
 		_, given := d.given[a]
 		_, claimed := d.claims[a]
-		if code, _, _ := d.misplacedVIP(w.kind, a); code != "" || by != w.owner() || a.Is6() != v6 || given || claimed || d.owner(a) != (Key{}) {
+		if code, _, _ := d.misplacedVIP(w.kind, a); code != "" || by != w.String() || a.Is6() != v6 || given || claimed || d.owner(a) != (Key{}) {
 			continue
 		}
 		if _, waits := d.heldBy(a, ""); !waits && (!out.IsValid() || a.Less(out)) {
@@ -135,20 +117,20 @@ func (d *draft) givenVIPs() {
 			live[ip] = live[ip] || !a.foreign
 		}
 	}
-	for _, w := range d.wishes() {
+	for _, w := range d.wishes {
 		if w.refused != "" {
 			continue
 		}
 		for _, a := range w.has {
 			_, taken := d.given[a]
-			if by := d.taken[a]; by != "" && by != w.owner() {
+			if by := d.taken[a]; by != "" && by != w.String() {
 				continue // its status is out of date: the Network is the truth
 			}
 			if code, _, _ := d.misplacedVIP(w.kind, a); code != "" || taken || live[a] || len(w.named) > 0 && !slices.Contains(w.named, a) || d.familyOf(w, a.Is6()).IsValid() {
 				continue
 			}
-			d.given[a] = vip{w.kind, w.key, a}
-			d.vipsOf[vipOwner{w.kind, w.key}] = append(d.vipsOf[vipOwner{w.kind, w.key}], a)
+			d.given[a] = w.vipOwner
+			d.vipsOf[w.vipOwner] = append(d.vipsOf[w.vipOwner], a)
 			d.kept = append(d.kept, a)
 			if owner := d.owner(a); owner != (Key{}) {
 				d.problem(about(codeInUse, workloadName(owner), "", fmt.Sprintf("%s is the address of %s", a, d.given[a]), "choose another address"))
@@ -159,7 +141,7 @@ func (d *draft) givenVIPs() {
 
 // familyOf is the address of the family that the wish has; invalid: none.
 func (d *draft) familyOf(w wish, v6 bool) netip.Addr {
-	for _, a := range d.vipsOf[vipOwner{w.kind, w.key}] {
+	for _, a := range d.vipsOf[w.vipOwner] {
 		if a.Is6() == v6 {
 			return a
 		}
@@ -174,9 +156,9 @@ func (d *draft) wishedVIPs() {
 		return
 	}
 	var free [2]ranges
-	for _, w := range d.wishes() {
+	for _, w := range d.wishes {
 		if w.refused != "" {
-			d.problem(about(codeNoConsent, w.kind+" "+w.key.String(), w.field, w.refused, ""))
+			d.problem(about(codeNoConsent, w.String(), w.field, w.refused, ""))
 			continue
 		}
 		for i, a := range w.named {
@@ -188,7 +170,7 @@ func (d *draft) wishedVIPs() {
 			continue
 		}
 		if w.kind == KindFloatingIP && len(d.space.floating) == 0 {
-			d.problem(about(codeNotInPool, "FloatingIP "+w.key.String(), w.field, "Network "+d.f.key.String()+" sets no addresses apart for FloatingIPs", "its owner would list some in spec.floating"))
+			d.problem(about(codeNotInPool, w.String(), w.field, "Network "+d.f.key.String()+" sets no addresses apart for FloatingIPs", "its owner would list some in spec.floating"))
 			continue
 		}
 		for _, v6 := range w.v6 {
@@ -212,7 +194,7 @@ func (d *draft) wishedVIPs() {
 
 // wishNamed asks for an address that spec names.
 func (d *draft) wishNamed(w wish, a netip.Addr, i int) {
-	object, field := w.kind+" "+w.key.String(), fmt.Sprintf("%s.addresses[%d]", w.field, i)
+	object, field := w.String(), fmt.Sprintf("%s.addresses[%d]", w.field, i)
 	if w.kind == KindFloatingIP {
 		field = "spec.address"
 	}
@@ -229,7 +211,7 @@ func (d *draft) wishNamed(w wish, a netip.Addr, i int) {
 		by = "Workload " + c.workload + " on node " + c.node
 	} else if d.needed[a] {
 		by = "another Service or FloatingIP that comes first"
-	} else if d.taken[a] != w.owner() {
+	} else if d.taken[a] != w.String() {
 		by = d.taken[a]
 	}
 	if by != "" {
@@ -269,7 +251,7 @@ func (d *draft) wishAny(w wish, free *ranges, v6 bool) {
 		}
 	}
 	if !a.IsValid() {
-		d.problem(about(codeExhausted, w.kind+" "+w.key.String(), w.field, fmt.Sprintf("Network %s has no free %s address for it", d.f.key, family(v6)),
+		d.problem(about(codeExhausted, w.String(), w.field, fmt.Sprintf("Network %s has no free %s address for it", d.f.key, family(v6)),
 			"add a prefix, or more addresses to spec.services or spec.floating"))
 		return
 	}
@@ -298,22 +280,11 @@ func (d *draft) freeVIPs(kind string) ranges {
 			out = s.inside.minus(s.static).minus(s.floating)
 		}
 	}
-	taken := []v1alpha1.Range{}
-	for a := range d.claims {
-		taken = append(taken, v1alpha1.Range{First: a, Last: a})
+	taken := slices.Concat(slices.Collect(maps.Keys(d.taken)), d.f.taken)
+	for _, w := range d.wishes {
+		taken = append(taken, w.named...)
 	}
-	for _, a := range slices.Concat(d.named, d.kept, d.f.taken) {
-		taken = append(taken, v1alpha1.Range{First: a, Last: a})
-	}
-	for _, w := range d.wishes() {
-		for _, a := range w.named {
-			taken = append(taken, v1alpha1.Range{First: a, Last: a})
-		}
-	}
-	for a := range d.taken {
-		taken = append(taken, v1alpha1.Range{First: a, Last: a})
-	}
-	return out.minus(s.special).minus(s.reserved).minus(union(taken)).minus(d.f.elder).minus(d.unconfirmed())
+	return out.minus(s.special).minus(s.reserved).minus(d.somebodys()).minus(single(taken)).minus(d.f.elder).minus(d.unconfirmed())
 }
 
 // unconfirmed are the addresses of blocks that their nodes have not confirmed
@@ -325,15 +296,13 @@ func (d *draft) unconfirmed() ranges {
 		if err != nil {
 			continue
 		}
-		var alone []v1alpha1.Range
+		left := ranges{v1alpha1.RangeOf(p)}
 		for _, e := range d.f.host(b.Node).echo {
-			for _, r := range e.Excluded {
-				if e.CIDR == p {
-					alone = append(alone, v1alpha1.Range{First: r.First, Last: r.Last})
-				}
+			if e.CIDR == p {
+				left = left.minus(rangesOf(e.Excluded))
 			}
 		}
-		out = append(out, (ranges{v1alpha1.RangeOf(p)}).minus(union(alone))...)
+		out = append(out, left...)
 	}
 	return union(out)
 }
