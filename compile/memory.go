@@ -314,25 +314,13 @@ func (m *memory) learnReport(node string, old, now *report) {
 	}
 	for _, of := range []*report{old, now} {
 		for p := range of.attachments {
-			a, b := old.attachments[p], now.attachments[p]
-			bucket := m.bucket(p)
-			if !slices.EqualFunc(a, b, sameAttachment) {
-				bucket.dirty = true
-			}
-			if bucket.attachments[node] = b; b == nil {
-				delete(bucket.attachments, node)
-			}
+			b := m.bucket(p)
+			b.learn(b.attachments, node, old.attachments[p], now.attachments[p])
 		}
 		for p := range of.guests {
-			a, b := old.guests[p], now.guests[p]
-			bucket := m.bucket(p)
-			if !slices.EqualFunc(a, b, sameAttachment) {
-				bucket.dirty = true
-			}
-			if bucket.guests[node] = b; b == nil {
-				delete(bucket.guests, node)
-			}
-			for _, x := range b {
+			b := m.bucket(p)
+			b.learn(b.guests, node, old.guests[p], now.guests[p])
+			for _, x := range now.guests[p] {
 				m.visit(x.Project, p)
 			}
 		}
@@ -346,5 +334,16 @@ func (m *memory) learnReport(node string, old, now *report) {
 				m.touch(k.Project)
 			}
 		}
+	}
+}
+
+// learn replaces, in one of the bucket's tables, what a node said; nil is
+// nothing.
+func (b *bucket) learn(table map[string][]*snapshot.Attachment, node string, old, now []*snapshot.Attachment) {
+	if !slices.EqualFunc(old, now, sameAttachment) {
+		b.dirty = true
+	}
+	if table[node] = now; now == nil {
+		delete(table, node)
 	}
 }
