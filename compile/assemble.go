@@ -33,7 +33,7 @@ func sameSet(a, b setRow) bool { return a.key == b.key && snapshot.SameSet(a.set
 
 // assemble puts the results together, node by node.
 func (c *Compiler) assemble(in *Input, joints []*joint) map[string]*snapshot.Snapshot {
-	nodes := nodeRows(in)
+	nodes := c.memory.nodes
 	if !maps.Equal(nodes, c.nodes) {
 		c.nodes, c.snapshots = nodes, nil
 	}

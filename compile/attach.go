@@ -248,7 +248,7 @@ func (d *draft) misplaced(a netip.Addr) (code, why, fix string) {
 		return codeReserved, "is in spec.reserved of Network " + d.f.key.String(), "choose another address or take it out of reserved"
 	case slices.Contains(s.gateways, a):
 		return codeSpecial, "is the gateway of Network " + d.f.key.String(), "the first address of a prefix belongs to the fabric; choose another address"
-	case nobodys().contains(a):
+	case s.nobody.contains(a):
 		return codeSpecial, "is an address of the nodes themselves, loopback, link-local or multicast, which nobody has in a Network", "choose another address"
 	case s.special.contains(a):
 		return codeSpecial, "is the network or broadcast address of a prefix of Network " + d.f.key.String(), "choose another address"

@@ -94,6 +94,7 @@ type jointDraft struct {
 	// to do with nobody else.
 	near  []neighbour
 	alone bool
+	peers []peerPlace
 }
 
 func (d *jointDraft) problem(p v1alpha1.Problem) { d.problems = append(d.problems, p) }
@@ -116,6 +117,7 @@ func (c *Compiler) compileJoint(f *jointFacts, old *joint) *joint {
 	d.alone = base.facts.network == nil || len(d.near) == 1 && len(f.pool) == 0 && len(f.home) == 0 && len(base.facts.guests) == 0 && base.facts.network.Spec.Outside == nil
 	d.exit()
 	if base.live {
+		d.peers = d.peersOf()
 		d.gateway()
 		d.services()
 		d.floatingRows()

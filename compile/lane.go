@@ -185,8 +185,9 @@ func (m *memory) judgeSpace(l *lane, seen map[Key][]occupied) {
 			l.fail(codeLinkOverlap, fmt.Sprintf("spec.ends[%d].translate", i), why, "choose another prefix to be seen as")
 			return
 		}
-		if _, as := splitSight(m.networks[l.path[i*last]], l.end(i).Translate); len(as.and(nobodys())) > 0 {
-			l.fail(codeLinkOverlap, fmt.Sprintf("spec.ends[%d].translate", i), fmt.Sprintf("%s belongs to the nodes themselves, or to nobody", as.and(nobodys())[0]), "choose another prefix to be seen as")
+		_, as := splitSight(m.networks[l.path[i*last]], l.end(i).Translate)
+		if both := as.and(nobodys()); len(both) > 0 {
+			l.fail(codeLinkOverlap, fmt.Sprintf("spec.ends[%d].translate", i), fmt.Sprintf("%s belongs to the nodes themselves, or to nobody", both[0]), "choose another prefix to be seen as")
 			return
 		}
 	}

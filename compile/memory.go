@@ -27,6 +27,7 @@ type memory struct {
 	projects   map[string]string
 	trusts     map[string]string // Domain -> trust domain
 	hosts      map[string]host   // without echo
+	nodes      map[string]snapshot.Node
 
 	buckets map[string]*bucket
 	// wide are the Policies of tiers admin and baseline.
@@ -216,8 +217,8 @@ func (m *memory) places(in *Input) {
 		hosts[name] = host{name: name, zone: n.Spec.Zone, exists: true, external: n.Spec.External, numbered: in.NodeNumbers[name] != 0}
 	}
 	before := m.underlay
-	m.underlay = nil
-	for _, n := range nodeRows(in) {
+	m.nodes, m.underlay = nodeRows(in), nil
+	for _, n := range m.nodes {
 		if n.Address.IsValid() {
 			m.underlay = append(m.underlay, n.Address)
 		}

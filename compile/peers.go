@@ -168,7 +168,7 @@ func (d *jointDraft) nobodyHas(peer *parsedPeer) miss {
 func (d *jointDraft) resolveNetwork(peer *parsedPeer, scope string, in func(*project) bool) ([]policy.Peer, miss) {
 	var out []policy.Peer
 	found := false
-	for _, n := range d.peersOf() {
+	for _, n := range d.peers {
 		var who []policy.Identity
 		for _, x := range append([]*project{n.facts.project}, n.facts.guests...) {
 			if in(x) && networkOf(x.name, peer.network) == n.facts.key {
@@ -224,7 +224,7 @@ func (d *jointDraft) missedCIDR(peer *parsedPeer) miss {
 	for _, feet := range []string{"169.254.0.0/16", "fd00:4d4f:4952:45::/64"} { // nodes that ask in the name of a linked Network
 		seen = seen || len(d.facts.links) > 0 && peer.cidr.Overlaps(netip.MustParsePrefix(feet))
 	}
-	for _, n := range d.peersOf() {
+	for _, n := range d.peers {
 		seen = seen || n.prefixes == nil || slices.ContainsFunc(n.prefixes, peer.cidr.Overlaps)
 	}
 	if !seen {

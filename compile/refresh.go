@@ -167,19 +167,19 @@ func (c *Compiler) floatings() (touched bool) {
 			m.rejoin[t.home.facts.key] = true
 		}
 	}
-	homes := map[string][]*result{}
+	ofProject := map[string]floatFacts{}
 	for k, o := range m.floats {
-		list, known := homes[k.Project]
+		f, known := ofProject[k.Project]
 		if !known {
-			list = m.homesOf(k.Project)
-			homes[k.Project] = list
+			f.homes = m.homesOf(k.Project)
+			var nodes [][]string
+			for _, r := range f.homes {
+				nodes = append(nodes, r.endpointNodes)
+			}
+			f.away = m.awayOf(nodes...)
+			ofProject[k.Project] = f
 		}
-		f := floatFacts{float: o, pool: m.results[poolOf(o)], homes: list}
-		for _, r := range list {
-			f.away = append(f.away, m.awayOf(r.endpointNodes)...)
-		}
-		slices.Sort(f.away)
-		f.away = slices.Compact(f.away)
+		f.float, f.pool = o, m.results[poolOf(o)]
 		old := m.floatings[k]
 		if old != nil && old.facts.equal(&f) {
 			continue

@@ -109,7 +109,8 @@ type space struct {
 	prefixes []netip.Prefix // sorted
 	inside   ranges         // all addresses of the prefixes
 	reserved ranges
-	special  ranges // gateways, network and broadcast addresses, nobodys
+	special  ranges // gateways, network and broadcast addresses, nobody
+	nobody   ranges // those inside that nobody has in any Network
 	gateways []netip.Addr
 	// services and floating are the ranges set apart for addresses of Services
 	// and FloatingIPs; static, for Workloads that name their address.
@@ -139,7 +140,8 @@ func spaceOf(spec *v1alpha1.NetworkSpec) space {
 		}
 	}
 	if !spec.External {
-		special = append(special, union(inside).and(nobodys())...)
+		s.nobody = union(inside).and(nobodys())
+		special = append(special, s.nobody...)
 	}
 	slices.SortFunc(s.prefixes, netip.Prefix.Compare)
 	allocation, ok1 := parseRanges(spec.Allocation)
