@@ -169,9 +169,6 @@ func (a *assembly) floating(f *floating) {
 		a.projects = append(a.projects, t.home.facts.project)
 		a.projects = append(a.projects, t.home.facts.guests...)
 	}
-	if f.holder != "" {
-		set(&a.s.Externals, f.addr.IP, snapshot.External{Address: f.addr.IP, Node: f.holder, Owner: f.name()})
-	}
 }
 
 // orphans are single endpoints of Networks whose rows are not all there.

@@ -99,7 +99,7 @@ func (d *draft) claimLive(j *judged) {
 		return
 	}
 	for _, a := range j.Addresses {
-		d.claims[a] = claim{j.Project + "/" + j.Workload, j.node, true}
+		d.claims[a] = claim{j.Project + "/" + j.Workload, j.node}
 		if !d.space.inside.contains(a) {
 			d.problem(about(codePrefixInUse, networkName(d.f.key), "spec.prefixes",
 				fmt.Sprintf("no prefix contains %s, which %s/%s on node %s uses", a, j.Project, j.Workload, j.node), "put the prefix back until the Workload is gone"))
@@ -138,7 +138,7 @@ func (d *draft) claimStatic(j *judged) {
 			j.waits = true
 			d.problem(held(me, d.staticField(j, a), a, holder))
 		}
-		d.claims[a] = claim{me.String(), j.node, false}
+		d.claims[a] = claim{me.String(), j.node}
 	}
 }
 

@@ -113,7 +113,7 @@ func (m *memory) judgeLane(l *lane) {
 }
 
 // judgeRef looks whether the Link may have to do with the Network.
-func (m *memory) judgeRef(l *lane, k Key, field string) *v1alpha1.Network {
+func (m *memory) judgeRef(l *lane, k Key, field string) {
 	n, domain := m.networks[k], m.projects[l.key.Project]
 	switch {
 	case n == nil:
@@ -125,7 +125,6 @@ func (m *memory) judgeRef(l *lane, k Key, field string) *v1alpha1.Network {
 	case domain != "" && !consents(n, m.projects[k.Project], l.key.Project, domain, v1alpha1.ConsentLink):
 		l.fail(codeNoConsent, field, noConsent(k, m.projects[k.Project], l.key.Project, domain, v1alpha1.ConsentLink), "")
 	}
-	return n
 }
 
 // judgeFunction adds the Network behind a function to the path.

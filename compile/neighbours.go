@@ -74,7 +74,7 @@ func (m *memory) learnUsers(k Key, p *v1alpha1.Policy) {
 		return
 	}
 	user := k.Project
-	if p.Spec.Tier == v1alpha1.TierAdmin || p.Spec.Tier == v1alpha1.TierBaseline {
+	if tierOf(p) != policy.Project {
 		user = ""
 	}
 	for _, s := range serviceNames(p) {

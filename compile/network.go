@@ -84,10 +84,7 @@ type draft struct {
 }
 
 // claim says who holds an address.
-type claim struct {
-	workload, node string
-	live           bool
-}
+type claim struct{ workload, node string }
 
 // judged is an attachment with its verdict.
 type judged struct {
@@ -225,7 +222,7 @@ func (d *draft) external() {
 				d.problem(held(key, field, a, holder))
 				continue
 			}
-			d.claims[a] = claim{key.String(), w.Spec.Node, true}
+			d.claims[a] = claim{key.String(), w.Spec.Node}
 			if d.live && n != 0 {
 				d.endpoints = append(d.endpoints, snapshot.Endpoint{Addr: snapshot.Addr{VNI: d.vni, IP: a}, Project: key.Project, Workload: key.Name, MAC: mac, Identity: n, Node: w.Spec.Node})
 			}

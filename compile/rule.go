@@ -22,10 +22,8 @@ type parsedPolicy struct {
 	networks []string
 	projects []string
 	// selects: the Policy speaks of the direction at all.
-	selects [2]bool
-	rules   [2][]parsedRule
-	// services that peers name; Project "" is the default.
-	services []Key
+	selects  [2]bool
+	rules    [2][]parsedRule
 	problems []v1alpha1.Problem
 }
 
@@ -40,7 +38,6 @@ type parsedRule struct {
 }
 
 type parsedPeer struct {
-	field    string
 	selector parsedSelector
 	// project is the one named, "" for the default.
 	project, network string
@@ -104,11 +101,8 @@ func (out *parsedPolicy) parseRule(p *v1alpha1.Policy, dir policy.Direction, i i
 }
 
 func (out *parsedPolicy) parsePeer(p *v1alpha1.Policy, peer *v1alpha1.Peer, field string) parsedPeer {
-	parsed := parsedPeer{field: field, project: peer.Project, network: peer.Network, labelled: peer.Labels != nil, service: peer.Service,
+	parsed := parsedPeer{project: peer.Project, network: peer.Network, labelled: peer.Labels != nil, service: peer.Service,
 		name: strings.ToLower(strings.TrimSuffix(peer.Name, ".")), selector: out.parseSelector(p, peer.Labels, field+".labels")}
-	if peer.Service != "" {
-		out.services = append(out.services, Key{peer.Project, peer.Service})
-	}
 	if peer.CIDR == "" {
 		return parsed
 	}

@@ -38,7 +38,7 @@ func (d *jointDraft) services() {
 			visible += len(o.facts.services)
 		}
 	}
-	if visible == 0 || !base.live {
+	if visible == 0 {
 		return
 	}
 	p := d.places()

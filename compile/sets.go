@@ -41,9 +41,6 @@ type resolvedPolicy struct {
 // those of its own. Identities that the same Policies select share one list.
 func (d *jointDraft) policies() {
 	base := d.facts.base
-	if !base.live {
-		return
-	}
 	sets := make(map[policy.Identity][2]policy.Set, len(base.used))
 	for _, p := range append([]*project{base.facts.project}, base.facts.guests...) {
 		d.projectSets(p, sets)

@@ -108,7 +108,7 @@ func (m *memory) serviceStatus(k Key, o *v1alpha1.Service) ServiceStatus {
 		if r == nil || j == nil {
 			continue
 		}
-		if !r.live || len(r.addresses) > 0 && slices.ContainsFunc(r.addresses, func(a AddressNeed) bool { return a.Kind == KindService && a.Key == k }) {
+		if !r.live || slices.ContainsFunc(r.addresses, func(a AddressNeed) bool { return a.Kind == KindService && a.Key == k }) {
 			waits = network.String()
 		}
 		for _, a := range r.addressesFor(KindService, k) {
