@@ -174,7 +174,7 @@ func (m *model) consents(network key, project, purpose string) bool {
 	}
 	n := m.networks[network]
 	return n != nil && slices.ContainsFunc(n.Spec.Consents, func(c v1alpha1.Consent) bool {
-		return m.meant(&c, network, project) && slices.Contains(purposes(&c), purpose)
+		return m.meant(&c, network, project) && slices.Contains(c.Purposes(), purpose)
 	})
 }
 
@@ -182,13 +182,6 @@ func (m *model) consents(network key, project, purpose string) bool {
 func (m *model) meant(c *v1alpha1.Consent, network key, project string) bool {
 	domain := cmp.Or(c.Domain, m.domains[network.project])
 	return (c.Project == project || c.Project == "*") && m.domains[project] == domain
-}
-
-func purposes(c *v1alpha1.Consent) []string {
-	if len(c.For) == 0 {
-		return []string{v1alpha1.ConsentLink}
-	}
-	return c.For
 }
 
 // reaches: what is in one Network gets to the other.

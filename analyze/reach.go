@@ -279,7 +279,7 @@ func (m *model) lookAtConsents() {
 		for i := range m.networks[k].Spec.Consents {
 			c := &m.networks[k].Spec.Consents[i]
 			var unused []string
-			for _, purpose := range purposes(c) {
+			for _, purpose := range c.Purposes() {
 				if !m.used(k, c, purpose) {
 					unused = append(unused, purpose)
 				}

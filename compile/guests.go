@@ -61,11 +61,7 @@ func consents(n *v1alpha1.Network, domain, project, projectDomain, what string) 
 		return false
 	}
 	return slices.ContainsFunc(n.Spec.Consents, func(c v1alpha1.Consent) bool {
-		reasons := c.For
-		if len(reasons) == 0 {
-			reasons = []string{v1alpha1.ConsentLink}
-		}
-		return slices.Contains(reasons, what) && cmp.Or(c.Domain, domain) == projectDomain && (c.Project == "*" || c.Project == project)
+		return slices.Contains(c.Purposes(), what) && cmp.Or(c.Domain, domain) == projectDomain && (c.Project == "*" || c.Project == project)
 	})
 }
 

@@ -171,6 +171,11 @@ func TestLinkConsent(t *testing.T) {
 			wantCodes(t, codes(ps), codeNoConsent)
 		}
 	}
+	w := tenants()
+	w.consent("store", "main", "shop", "", []string{}...)
+	w.link("shop", "x", "shop/main", "store/main")
+	_, ps := w.settled()
+	wantCodes(t, codes(ps), codeNoConsent) // for: [] is for nothing
 }
 
 // TestLinkOverlap: what would be seen twice is refused with both owners, the

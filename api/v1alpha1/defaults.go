@@ -50,9 +50,8 @@ func DefaultNetwork(n *Network) {
 		defaultPorts(o.Hosts)
 	}
 	for i := range n.Spec.Consents {
-		if c := &n.Spec.Consents[i]; c.For == nil {
-			c.For = []string{ConsentLink}
-		}
+		c := &n.Spec.Consents[i]
+		c.For = c.Purposes()
 	}
 }
 

@@ -170,3 +170,12 @@ type Consent struct {
 	// +optional
 	For []string `json:"for,omitempty"`
 }
+
+// Purposes are what the Consent is for: For, or its default when that was left
+// out. An empty list is for nothing.
+func (c *Consent) Purposes() []string {
+	if c.For == nil {
+		return []string{ConsentLink}
+	}
+	return c.For
+}
