@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -52,26 +51,7 @@ func (d Digest) Version() Version {
 
 // Digest looks at every row.
 func (s *Snapshot) Digest() Digest {
-	d := Digest{node: s.Node, rest: s.rest()}
-	h := &hasher{}
-	d.tables[0] = total(h, 'n', s.Nodes, plain[Node])
-	d.tables[1] = total(h, 'w', s.Networks, plain[Network])
-	d.tables[2] = total(h, 'i', s.Identities, (*hasher).identity)
-	d.tables[3] = total(h, 'e', s.Endpoints, (*hasher).endpoint)
-	d.tables[4] = total(h, 'b', s.Blocks, plain[Block])
-	d.tables[5] = total(h, 'g', s.Grants, plain[Grant])
-	for k, v := range s.Policies {
-		d.tables[6].add(h.policy(k, v))
-	}
-	d.tables[7] = total(h, 'c', s.Chains, plain[Chain])
-	d.tables[8] = total(h, 's', s.Services, (*hasher).service)
-	d.tables[9] = total(h, 'x', s.Exits, plain[Exit])
-	d.tables[10] = total(h, 'm', s.Masquerades, plain[Masquerade])
-	d.tables[11] = total(h, 'o', s.Externals, plain[External])
-	d.tables[12] = total(h, 'd', s.Names, plain[DNS])
-	d.tables[13] = total(h, 'k', s.Checks, plain[Check])
-	d.tables[14] = total(h, 'u', s.Captures, plain[Capture])
-	return d
+	return Digest{node: s.Node}.After(&Snapshot{}, &Delta{Put: *s})
 }
 
 // After is the Digest of old.Apply(delta), when d is that of old, at the cost
@@ -83,30 +63,21 @@ func (d Digest) After(old *Snapshot, delta *Delta) Digest {
 	put, gone := &delta.Put, &delta.Delete
 	h := &hasher{}
 	d.rest = put.rest()
-	change(h, &d.tables[0], 'n', old.Nodes, put.Nodes, gone.Nodes, plain[Node])
-	change(h, &d.tables[1], 'w', old.Networks, put.Networks, gone.Networks, plain[Network])
+	change(h, &d.tables[0], 'n', old.Nodes, put.Nodes, gone.Nodes, plain)
+	change(h, &d.tables[1], 'w', old.Networks, put.Networks, gone.Networks, plain)
 	change(h, &d.tables[2], 'i', old.Identities, put.Identities, gone.Identities, (*hasher).identity)
 	change(h, &d.tables[3], 'e', old.Endpoints, put.Endpoints, gone.Endpoints, (*hasher).endpoint)
-	change(h, &d.tables[4], 'b', old.Blocks, put.Blocks, gone.Blocks, plain[Block])
-	change(h, &d.tables[5], 'g', old.Grants, put.Grants, gone.Grants, plain[Grant])
-	for k := range both(put.Policies, gone.Policies) {
-		if was, had := old.Policies[k]; had {
-			d.tables[6].sub(h.policy(k, was))
-		}
-	}
-	for k, v := range put.Policies {
-		if _, dies := gone.Policies[k]; !dies {
-			d.tables[6].add(h.policy(k, v))
-		}
-	}
-	change(h, &d.tables[7], 'c', old.Chains, put.Chains, gone.Chains, plain[Chain])
+	change(h, &d.tables[4], 'b', old.Blocks, put.Blocks, gone.Blocks, plain)
+	change(h, &d.tables[5], 'g', old.Grants, put.Grants, gone.Grants, plain)
+	change(h, &d.tables[6], 'p', old.Policies, put.Policies, gone.Policies, (*hasher).policy)
+	change(h, &d.tables[7], 'c', old.Chains, put.Chains, gone.Chains, plain)
 	change(h, &d.tables[8], 's', old.Services, put.Services, gone.Services, (*hasher).service)
-	change(h, &d.tables[9], 'x', old.Exits, put.Exits, gone.Exits, plain[Exit])
-	change(h, &d.tables[10], 'm', old.Masquerades, put.Masquerades, gone.Masquerades, plain[Masquerade])
-	change(h, &d.tables[11], 'o', old.Externals, put.Externals, gone.Externals, plain[External])
-	change(h, &d.tables[12], 'd', old.Names, put.Names, gone.Names, plain[DNS])
-	change(h, &d.tables[13], 'k', old.Checks, put.Checks, gone.Checks, plain[Check])
-	change(h, &d.tables[14], 'u', old.Captures, put.Captures, gone.Captures, plain[Capture])
+	change(h, &d.tables[9], 'x', old.Exits, put.Exits, gone.Exits, plain)
+	change(h, &d.tables[10], 'm', old.Masquerades, put.Masquerades, gone.Masquerades, plain)
+	change(h, &d.tables[11], 'o', old.Externals, put.Externals, gone.Externals, plain)
+	change(h, &d.tables[12], 'd', old.Names, put.Names, gone.Names, plain)
+	change(h, &d.tables[13], 'k', old.Checks, put.Checks, gone.Checks, plain)
+	change(h, &d.tables[14], 'u', old.Captures, put.Captures, gone.Captures, plain)
 	return d
 }
 
@@ -120,45 +91,33 @@ func (s *Snapshot) rest() sum {
 	return h.end()
 }
 
-// total is the sum of a table.
-func total[K comparable, V any](h *hasher, tag byte, rows map[K]V, how func(*hasher, *V)) (out sum) {
-	for _, v := range rows {
-		out.add(row(h, tag, &v, how))
-	}
-	return out
-}
-
-func row[V any](h *hasher, tag byte, v *V, how func(*hasher, *V)) sum {
-	h.b = append(h.b[:0], tag)
-	how(h, v)
-	return h.end()
-}
-
 // change takes what goes and what is replaced out of the sum, and puts in what
 // comes.
-func change[K comparable, V any](h *hasher, s *sum, tag byte, old, put, gone map[K]V, how func(*hasher, *V)) {
-	for k := range both(put, gone) {
-		if was, had := old[k]; had {
-			s.sub(row(h, tag, &was, how))
+func change[K comparable, V any](h *hasher, s *sum, tag byte, old, put, gone map[K]V, how func(*hasher, K, *V)) {
+	var v V // one for all rows: how lets it escape
+	take := func(k K) {
+		var had bool
+		if v, had = old[k]; had {
+			s.sub(row(h, tag, k, &v, how))
 		}
 	}
-	for k, v := range put {
-		if _, dies := gone[k]; !dies {
-			s.add(row(h, tag, &v, how))
+	for k := range gone {
+		take(k)
+	}
+	for k, now := range put {
+		if _, dies := gone[k]; dies {
+			continue
 		}
+		take(k)
+		v = now
+		s.add(row(h, tag, k, &v, how))
 	}
 }
 
-// both are the keys of either, each once.
-func both[K comparable, V any](a, b map[K]V) map[K]struct{} {
-	out := make(map[K]struct{}, len(a)+len(b))
-	for k := range maps.Keys(a) {
-		out[k] = struct{}{}
-	}
-	for k := range maps.Keys(b) {
-		out[k] = struct{}{}
-	}
-	return out
+func row[K comparable, V any](h *hasher, tag byte, k K, v *V, how func(*hasher, K, *V)) sum {
+	h.b = append(h.b[:0], tag)
+	how(h, k, v)
+	return h.end()
 }
 
 // hasher writes one row so that different rows are different bytes.
@@ -169,8 +128,9 @@ func (h *hasher) end() sum {
 	return sum{binary.BigEndian.Uint64(x[:8]), binary.BigEndian.Uint64(x[8:16])}
 }
 
-// plain is for rows of which there are few.
-func plain[V any](h *hasher, v *V) { h.b = fmt.Appendf(h.b, "%+v", *v) }
+// plain is for rows of which there are few. All but those of Policies say their
+// key themselves.
+func plain[K comparable, V any](h *hasher, _ K, v *V) { h.b = fmt.Appendf(h.b, "%+v", *v) }
 
 func (h *hasher) number(n uint64) { h.b = binary.AppendUvarint(h.b, n) }
 
@@ -200,7 +160,7 @@ func (h *hasher) addr(a Addr) { h.number(uint64(a.VNI)); h.ip(a.IP) }
 
 func (h *hasher) prefix(p netip.Prefix) { h.ip(p.Addr()); h.number(uint64(p.Bits() + 1)) }
 
-func (h *hasher) endpoint(e *Endpoint) {
+func (h *hasher) endpoint(_ Addr, e *Endpoint) {
 	h.addr(e.Addr)
 	h.text(e.Project)
 	h.text(e.Workload)
@@ -213,7 +173,7 @@ func (h *hasher) endpoint(e *Endpoint) {
 	h.flag(e.Chain.Reverse)
 }
 
-func (h *hasher) identity(i *Identity) {
+func (h *hasher) identity(_ policy.Identity, i *Identity) {
 	h.number(uint64(i.Number))
 	for _, s := range []string{i.Domain, i.Project, i.Account, i.SPIFFE} {
 		h.text(s)
@@ -225,7 +185,7 @@ func (h *hasher) identity(i *Identity) {
 	}
 }
 
-func (h *hasher) service(s *Service) {
+func (h *hasher) service(_ ServiceKey, s *Service) {
 	h.addr(s.Addr)
 	h.number(uint64(s.Protocol))
 	h.number(uint64(s.Port))
@@ -249,8 +209,7 @@ func (h *hasher) service(s *Service) {
 	h.number(uint64(s.Affinity))
 }
 
-func (h *hasher) policy(k PolicyKey, s policy.Set) sum {
-	h.b = append(h.b[:0], 'p')
+func (h *hasher) policy(k PolicyKey, s *policy.Set) {
 	h.number(uint64(k.VNI))
 	h.number(uint64(k.Identity))
 	h.number(uint64(k.Direction))
@@ -276,7 +235,6 @@ func (h *hasher) policy(k PolicyKey, s policy.Set) sum {
 			h.number(uint64(p.Last))
 		}
 	}
-	return h.end()
 }
 
 func (h *hasher) peer(p policy.Peer) {

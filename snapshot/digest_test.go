@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -59,28 +60,64 @@ func put(v reflect.Value, value any, path string, do func(string)) {
 	v.Set(old)
 }
 
+// clone shares nothing with the row.
+func clone(of any) any {
+	var deep func(to, from reflect.Value)
+	deep = func(to, from reflect.Value) {
+		to.Set(from)
+		switch {
+		case from.Kind() == reflect.Slice:
+			to.Set(reflect.MakeSlice(from.Type(), from.Len(), from.Len()))
+			for i := range from.Len() {
+				deep(to.Index(i), from.Index(i))
+			}
+		case from.Kind() == reflect.Struct && from.Type().PkgPath() != "net/netip":
+			for i := range from.NumField() {
+				deep(to.Field(i), from.Field(i))
+			}
+		}
+	}
+	out := reflect.New(reflect.TypeOf(of).Elem())
+	deep(out.Elem(), reflect.ValueOf(of).Elem())
+	return out.Interface()
+}
+
 // TestDigestSeesEveryField: whichever field of a row is another, so is the
-// Digest; a field that is added to a row and forgotten there fails here.
+// Digest, and so is the row for Diff; a field that is added to a row and
+// forgotten there fails here.
 func TestDigestSeesEveryField(t *testing.T) {
 	h := &hasher{}
 	for name, c := range map[string]struct {
 		row any
 		sum func(any) sum
+		// same is how Diff compares such rows; nil: by reflection.
+		same func(a, b any) bool
 	}{
-		"endpoint": {&Endpoint{}, func(r any) sum { return row(h, 'e', r.(*Endpoint), (*hasher).endpoint) }},
-		"identity": {&Identity{}, func(r any) sum { return row(h, 'i', r.(*Identity), (*hasher).identity) }},
-		"service":  {&Service{}, func(r any) sum { return row(h, 's', r.(*Service), (*hasher).service) }},
-		"set":      {&policy.Set{}, func(r any) sum { return h.policy(PolicyKey{}, *r.(*policy.Set)) }},
-		"key":      {&PolicyKey{}, func(r any) sum { return h.policy(*r.(*PolicyKey), policy.Set{}) }},
-		"network":  {&Network{}, func(r any) sum { return row(h, 'w', r.(*Network), plain[Network]) }},
+		"endpoint": {&Endpoint{}, func(r any) sum { return row(h, 'e', Addr{}, r.(*Endpoint), (*hasher).endpoint) }, nil},
+		"identity": {&Identity{}, func(r any) sum { return row(h, 'i', 0, r.(*Identity), (*hasher).identity) },
+			func(a, b any) bool { return sameIdentity(*a.(*Identity), *b.(*Identity)) }},
+		"service": {&Service{}, func(r any) sum { return row(h, 's', ServiceKey{}, r.(*Service), (*hasher).service) },
+			func(a, b any) bool { return SameService(*a.(*Service), *b.(*Service)) }},
+		"set": {&policy.Set{}, func(r any) sum { return row(h, 'p', PolicyKey{}, r.(*policy.Set), (*hasher).policy) },
+			func(a, b any) bool { return SameSet(*a.(*policy.Set), *b.(*policy.Set)) }},
+		"key":     {&PolicyKey{}, func(r any) sum { return row(h, 'p', *r.(*PolicyKey), &policy.Set{}, (*hasher).policy) }, nil},
+		"network": {&Network{}, func(r any) sum { return row(h, 'w', 0, r.(*Network), plain) }, nil},
 	} {
 		seen := map[sum]string{c.sum(c.row): "nothing"}
+		rows := []any{clone(c.row)}
 		leaves(reflect.ValueOf(c.row).Elem(), name, func(path string) {
 			s := c.sum(c.row)
 			if other, is := seen[s]; is {
 				t.Errorf("%s makes no difference to %s", path, other)
 			}
 			seen[s] = path
+			if c.same == nil {
+				return
+			}
+			if i := slices.IndexFunc(rows, func(o any) bool { return c.same(o, c.row) }); i >= 0 {
+				t.Errorf("%s is the same as %+v", path, rows[i])
+			}
+			rows = append(rows, clone(c.row))
 		})
 	}
 	one, other := &Snapshot{Node: "a"}, &Snapshot{Node: "b"}
