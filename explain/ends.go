@@ -3,7 +3,6 @@ package explain
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -232,7 +231,7 @@ func (w *world) missing(e end) string {
 	if !w.sees(e.project) {
 		return fmt.Sprintf("no node has a Workload %s attached", e)
 	}
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
+	for _, name := range w.nodes {
 		for k, g := range w.snaps[name].Grants {
 			if k.Project == e.project && k.Workload == e.name && g.Error != "" {
 				why = append(why, fmt.Sprintf("node %s may not attach it to Network %s: %s", name, k.Network, g.Error))

@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
@@ -99,14 +100,7 @@ func (p *path) intoChain(n snapshot.Network, e snapshot.Endpoint) *route {
 
 // linkName names a Link, as far as who asks may know it.
 func (p *path) linkName(k snapshot.ChainKey) string {
-	project := k.Link
-	for i := range project {
-		if project[i] == '/' {
-			project = project[:i]
-			break
-		}
-	}
-	if !p.sees(project) {
+	if project, _, _ := strings.Cut(k.Link, "/"); !p.sees(project) {
 		return "a Link"
 	}
 	return "Link " + k.Link

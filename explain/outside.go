@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"go4.org/netipx"
+
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
 )
@@ -107,17 +109,17 @@ func (p *path) regions(s *snapshot.Snapshot, n snapshot.Network) []region {
 		// The first address that no smaller cut holds.
 		for a, tries := c.Addr(), 0; c.Contains(a) && tries < 4096; a, tries = a.Next(), tries+1 {
 			j := slices.IndexFunc(sorted[:i], func(x netip.Prefix) bool { return x.Contains(a) })
-			if j < 0 && !inside(a) && !isNode(s, a) {
+			if j < 0 && !inside(a) && nodeAt(s, a) == "" {
 				out = append(out, region{a, "an address in " + c.String()})
 				break
 			}
 			if j >= 0 {
-				a = last(sorted[j])
+				a = netipx.PrefixLastIP(sorted[j])
 			}
 		}
 	}
 	if free := elsewhere(p.src.Addr.IP.Is6(), func(a netip.Addr) bool {
-		return inside(a) || isNode(s, a) || slices.ContainsFunc(sorted, func(x netip.Prefix) bool { return x.Contains(a) })
+		return inside(a) || nodeAt(s, a) != "" || slices.ContainsFunc(sorted, func(x netip.Prefix) bool { return x.Contains(a) })
 	}); free.IsValid() {
 		out = append([]region{{free, "any other address"}}, out...)
 	}
@@ -127,24 +129,14 @@ func (p *path) regions(s *snapshot.Snapshot, n snapshot.Network) []region {
 	return out
 }
 
-// isNode: the address is a node's own.
-func isNode(s *snapshot.Snapshot, a netip.Addr) bool {
-	for _, n := range s.Nodes {
-		if n.Address == a {
-			return true
+// nodeAt is the node whose own address it is, the first by name; "": none's.
+func nodeAt(s *snapshot.Snapshot, a netip.Addr) (out string) {
+	for name, n := range s.Nodes {
+		if n.Address == a && (out == "" || name < out) {
+			out = name
 		}
 	}
-	return false
-}
-
-// last is the last address of a prefix.
-func last(x netip.Prefix) netip.Addr {
-	b := x.Masked().Addr().AsSlice()
-	for i := x.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 1 << (7 - i%8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
+	return out
 }
 
 // elsewhere finds a public address that taken does not hold.
@@ -175,10 +167,8 @@ func (p *path) leave(n snapshot.Network, x snapshot.Exit) *route {
 	if !ok {
 		return p.lost(NoExit, fmt.Sprintf("Network %s/%s has no address outside of the family of %s", n.Project, n.Name, p.dst))
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
-		if s.Nodes[name].Address == p.dst && !p.opens(x) {
-			return p.lost(HostClosed, fmt.Sprintf("%s is node %s itself, and spec.outside.hosts of Network %s/%s does not open %s", p.dst, name, n.Project, n.Name, p.portText()))
-		}
+	if name := nodeAt(s, p.dst); name != "" && !p.opens(x) {
+		return p.lost(HostClosed, fmt.Sprintf("%s is node %s itself, and spec.outside.hosts of Network %s/%s does not open %s", p.dst, name, n.Project, n.Name, p.portText()))
 	}
 	text := fmt.Sprintf("%s is outside; node %s translates", p.dst, node)
 	if node != p.src.Node {
@@ -254,7 +244,7 @@ func (p *path) translate(n snapshot.Network, node string, as netip.Addr) *arriva
 
 // owner is what an address of the underlay belongs to.
 func (p *path) owner(a netip.Addr) string {
-	for _, name := range slices.Sorted(maps.Keys(p.snaps)) {
+	for _, name := range p.nodes {
 		if x, ok := p.snaps[name].Externals[a]; ok {
 			return x.Owner
 		}

@@ -3,7 +3,9 @@ package explain
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"moire.dev/moire/snapshot"
@@ -24,7 +26,7 @@ const (
 
 // Packet says what happens to the packet, from the snapshots alone.
 func Packet(q Query, snaps map[string]*snapshot.Snapshot) Answer {
-	w := &world{q: &q, snaps: snaps}
+	w := &world{q: &q, snaps: snaps, nodes: slices.Sorted(maps.Keys(snaps))}
 	from, to, protocol, err := q.parse()
 	if err != nil {
 		return Answer{Error: err.Error(), Steps: []Step{}}

@@ -2,9 +2,7 @@ package explain
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
@@ -32,13 +30,7 @@ func (p *path) service(n snapshot.Network) *route {
 	if len(x.Backends) == 0 {
 		return p.noBackend(StepService, p.src.Node, x)
 	}
-	b := x.Backends[p.pick(len(x.Backends))]
-	text := fmt.Sprintf("%s is %s: ", at(p.dst, p.port), p.title(x))
-	if len(x.Backends) == 1 {
-		text += "its only backend is " + p.backend(s, x.Backends[0])
-	} else {
-		text += fmt.Sprintf("a hash of addresses and ports chooses one of %d backends: %s", len(x.Backends), p.backends(s, x.Backends))
-	}
+	b, text := p.choose(s, x, "backend")
 	if x.Affinity > 0 {
 		text += fmt.Sprintf("; a client stays with its own for %s", x.Affinity)
 	}
@@ -49,6 +41,16 @@ func (p *path) service(n snapshot.Network) *route {
 	}
 	p.Backend = at(p.dst, p.port)
 	return p.plain(n)
+}
+
+// choose picks one of the backends, and tells of all.
+func (p *path) choose(s *snapshot.Snapshot, x snapshot.Service, what string) (snapshot.Backend, string) {
+	b := x.Backends[p.pick(len(x.Backends))]
+	text := fmt.Sprintf("%s is %s: ", at(p.dst, p.port), p.title(x))
+	if len(x.Backends) == 1 {
+		return b, text + "its only " + what + " is " + p.backend(s, b)
+	}
+	return b, text + fmt.Sprintf("a hash of addresses and ports chooses one of %d %ss: %s", len(x.Backends), what, p.backends(s, x.Backends))
 }
 
 // answers finds what of a Service answers to the packet: its port, or all of
@@ -171,13 +173,7 @@ func (p *path) floating(s *snapshot.Snapshot, x snapshot.Service) *route {
 	if len(x.Backends) == 0 {
 		return p.noBackend(StepFloating, node, x)
 	}
-	b := x.Backends[p.pick(len(x.Backends))]
-	text := fmt.Sprintf("%s is %s: ", at(p.dst, p.port), p.title(x))
-	if len(x.Backends) == 1 {
-		text += "its only target is " + p.backend(s, b)
-	} else {
-		text += fmt.Sprintf("a hash of addresses and ports chooses one of %d targets: %s", len(x.Backends), p.backends(s, x.Backends))
-	}
+	b, text := p.choose(s, x, "target")
 	p.step(Step{Name: StepFloating, Result: ResultOK, Node: node, Text: text})
 	if b.Node != node && p.sees(x.Project) {
 		p.step(Step{Name: StepRoute, Result: ResultOK, Node: node, Text: "as it is, to " + p.tunnel(b.Node, x.Addr.VNI)})
@@ -261,7 +257,7 @@ func (p *path) fromOutside() {
 
 // holder is the node that answers for an address on the underlay.
 func (p *path) holder(a netip.Addr) (string, *snapshot.Snapshot) {
-	for _, name := range slices.Sorted(maps.Keys(p.snaps)) {
+	for _, name := range p.nodes {
 		if x, ok := p.snaps[name].Externals[a]; ok && p.snaps[x.Node] != nil {
 			return x.Node, p.snaps[x.Node]
 		}

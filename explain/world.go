@@ -14,6 +14,7 @@ import (
 type world struct {
 	q     *Query
 	snaps map[string]*snapshot.Snapshot
+	nodes []string // that have one, sorted
 }
 
 // sees reports whether who asks may know of the project.
@@ -24,7 +25,7 @@ func (w *world) sees(project string) bool { return w.q.Sees == nil || w.q.Sees(p
 // hosts it counts.
 func (w *world) endpoints(match func(snapshot.Endpoint) bool) []snapshot.Endpoint {
 	found := map[snapshot.Addr]snapshot.Endpoint{}
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
+	for _, name := range w.nodes {
 		for k, e := range w.snaps[name].Endpoints {
 			if old, known := found[k]; match(e) && w.sees(e.Project) && (!known || old.Node != e.Node && e.Node == name) {
 				found[k] = e
@@ -41,7 +42,7 @@ func (w *world) servicesOf(e end) []snapshot.Service {
 	if e.kind == workloadKind {
 		return nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
+	for _, name := range w.nodes {
 		for k, s := range w.snaps[name].Services {
 			named := e.name != "" && s.Project == e.project && s.Name == e.name && w.sees(s.Project)
 			if e.kind == serviceKind && s.Floating || e.kind == floatingKind && !s.Floating {
@@ -69,7 +70,7 @@ func portsOf(s *snapshot.Snapshot, a snapshot.Addr) []snapshot.Service {
 
 // network finds the row of a Network in any snapshot.
 func (w *world) network(v snapshot.VNI) (snapshot.Network, bool) {
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
+	for _, name := range w.nodes {
 		if n, ok := w.snaps[name].Networks[v]; ok {
 			return n, true
 		}
@@ -82,7 +83,7 @@ func (w *world) node(name string) snapshot.Node {
 	if s := w.snaps[name]; s != nil {
 		return s.Nodes[name]
 	}
-	for _, k := range slices.Sorted(maps.Keys(w.snaps)) {
+	for _, k := range w.nodes {
 		if n, ok := w.snaps[k].Nodes[name]; ok {
 			return n
 		}
@@ -133,7 +134,7 @@ func (w *world) end(e snapshot.Endpoint) *End {
 		return out
 	}
 	out.Project, out.Workload, out.MAC, out.Node, out.Number = e.Project, e.Workload, e.MAC.String(), e.Node, uint32(e.Identity)
-	for _, name := range slices.Sorted(maps.Keys(w.snaps)) {
+	for _, name := range w.nodes {
 		id, ok := w.snaps[name].Identities[e.Identity]
 		if !ok {
 			continue
