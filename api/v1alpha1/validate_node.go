@@ -59,10 +59,7 @@ func (j *judge) firewall(f *Firewall) {
 		r := &f.Allow[i]
 		field := fmt.Sprintf("spec.firewall.allow[%d]", i)
 		if r.Name != "" {
-			j.length(field+".name", r.Name, 63)
-			if !ruleName.MatchString(r.Name) {
-				j.add(CodeName, field+".name", "use lower case letters, digits and '-', beginning with a letter", "%q is not the name of a rule", r.Name)
-			}
+			j.ruleName(field+".name", r.Name)
 		}
 		if j.count(field+".from", len(r.From), 64) {
 			for k, c := range r.From {
@@ -71,11 +68,7 @@ func (j *judge) firewall(f *Firewall) {
 				}
 			}
 		}
-		if j.count(field+".ports", len(r.Ports), 64) {
-			for k := range r.Ports {
-				j.port(fmt.Sprintf("%s.ports[%d]", field, k), &r.Ports[k])
-			}
-		}
+		j.ports(field+".ports", r.Ports, 64)
 	}
 }
 

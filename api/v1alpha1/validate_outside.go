@@ -68,11 +68,7 @@ func (j *judge) outside(o *Outside) {
 	if len(o.Addresses) <= 2 {
 		j.addresses("spec.outside.addresses", o.Addresses, "a Network has at most one IPv4 and one IPv6 address outside")
 	}
-	if j.count("spec.outside.hosts", len(o.Hosts), 32) {
-		for i := range o.Hosts {
-			j.port(fmt.Sprintf("spec.outside.hosts[%d]", i), &o.Hosts[i])
-		}
-	}
+	j.ports("spec.outside.hosts", o.Hosts, 32)
 }
 
 func (j *judge) limit(field string, l *Limit) {

@@ -77,10 +77,7 @@ func (j *judge) rules(direction string, rules []Rule, tier string) {
 		r := &rules[i]
 		field := fmt.Sprintf("%s[%d]", list, i)
 		if r.Name != "" {
-			j.length(field+".name", r.Name, 63)
-			if !ruleName.MatchString(r.Name) {
-				j.add(CodeName, field+".name", "use lower case letters, digits and '-', beginning with a letter", "%q is not the name of a rule", r.Name)
-			}
+			j.ruleName(field+".name", r.Name)
 			if names[r.Name] {
 				j.warn(CodeRuleName, field+".name", "give each rule a name of its own", "another rule has the name %q too, so this one is known by its index", r.Name)
 			}
@@ -96,11 +93,23 @@ func (j *judge) rules(direction string, rules []Rule, tier string) {
 		j.peers(field+".from", r.From, direction)
 		j.peers(field+".to", r.To, direction)
 		j.matchEqual(field+".matchEqual", r.MatchEqual)
-		if j.count(field+".ports", len(r.Ports), 64) {
-			for k := range r.Ports {
-				j.port(fmt.Sprintf("%s.ports[%d]", field, k), &r.Ports[k])
-			}
-		}
+		j.ports(field+".ports", r.Ports, 64)
+	}
+}
+
+func (j *judge) ruleName(field, name string) {
+	j.length(field, name, 63)
+	if !ruleName.MatchString(name) {
+		j.add(CodeName, field, "use lower case letters, digits and '-', beginning with a letter", "%q is not the name of a rule", name)
+	}
+}
+
+func (j *judge) ports(field string, list []Port, limit int) {
+	if !j.count(field, len(list), limit) {
+		return
+	}
+	for i := range list {
+		j.port(fmt.Sprintf("%s[%d]", field, i), &list[i])
 	}
 }
 
