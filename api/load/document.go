@@ -18,7 +18,7 @@ type kind struct {
 	apiVersion string
 	namespaced bool
 	schema     reflect.Type
-	make       func() runtime.Object
+	empty      runtime.Object
 }
 
 // namespace is what a v1 Namespace may say; only its metadata counts.
@@ -31,19 +31,19 @@ type namespace struct {
 
 func kinds() map[string]kind {
 	ours := v1alpha1.GroupVersion.String()
-	of := func(namespaced bool, o runtime.Object, make func() runtime.Object) kind {
-		return kind{ours, namespaced, reflect.TypeOf(o).Elem(), make}
+	of := func(namespaced bool, o runtime.Object) kind {
+		return kind{ours, namespaced, reflect.TypeOf(o).Elem(), o}
 	}
 	return map[string]kind{
-		"Domain":     of(false, &v1alpha1.Domain{}, func() runtime.Object { return &v1alpha1.Domain{} }),
-		"Node":       of(false, &v1alpha1.Node{}, func() runtime.Object { return &v1alpha1.Node{} }),
-		"Network":    of(true, &v1alpha1.Network{}, func() runtime.Object { return &v1alpha1.Network{} }),
-		"Workload":   of(true, &v1alpha1.Workload{}, func() runtime.Object { return &v1alpha1.Workload{} }),
-		"Policy":     of(true, &v1alpha1.Policy{}, func() runtime.Object { return &v1alpha1.Policy{} }),
-		"Link":       of(true, &v1alpha1.Link{}, func() runtime.Object { return &v1alpha1.Link{} }),
-		"Service":    of(true, &v1alpha1.Service{}, func() runtime.Object { return &v1alpha1.Service{} }),
-		"FloatingIP": of(true, &v1alpha1.FloatingIP{}, func() runtime.Object { return &v1alpha1.FloatingIP{} }),
-		"Namespace":  {"v1", false, reflect.TypeFor[namespace](), func() runtime.Object { return &metav1.PartialObjectMetadata{} }},
+		"Domain":     of(false, &v1alpha1.Domain{}),
+		"Node":       of(false, &v1alpha1.Node{}),
+		"Network":    of(true, &v1alpha1.Network{}),
+		"Workload":   of(true, &v1alpha1.Workload{}),
+		"Policy":     of(true, &v1alpha1.Policy{}),
+		"Link":       of(true, &v1alpha1.Link{}),
+		"Service":    of(true, &v1alpha1.Service{}),
+		"FloatingIP": of(true, &v1alpha1.FloatingIP{}),
+		"Namespace":  {"v1", false, reflect.TypeFor[namespace](), &metav1.PartialObjectMetadata{}},
 	}
 }
 
@@ -129,7 +129,7 @@ func (r *reader) finish(it *Item, k kind, value map[string]any) {
 	}
 	raw, err := json.Marshal(value)
 	if err == nil {
-		it.Object = k.make()
+		it.Object = k.empty.DeepCopyObject()
 		err = json.Unmarshal(raw, it.Object)
 	}
 	if err != nil {

@@ -13,18 +13,13 @@ import (
 
 // Objects are the good objects of some files.
 type Objects struct {
-	Domains     map[string]*v1alpha1.Domain              // by name
-	Namespaces  map[string]*metav1.PartialObjectMetadata // by name
-	Nodes       map[string]*v1alpha1.Node                // by name
-	Networks    map[string]*v1alpha1.Network             // by "project/name"
-	Workloads   map[string]*v1alpha1.Workload            // by "project/name"
-	Policies    map[string]*v1alpha1.Policy              // by "project/name"
-	Links       map[string]*v1alpha1.Link                // by "project/name"
-	Services    map[string]*v1alpha1.Service             // by "project/name"
-	FloatingIPs map[string]*v1alpha1.FloatingIP          // by "project/name"
-	// Items are all of them in the order of the files.
+	Domains    map[string]*v1alpha1.Domain              // by name
+	Namespaces map[string]*metav1.PartialObjectMetadata // by name
+	Networks   map[string]*v1alpha1.Network             // by "project/name"
+	Workloads  map[string]*v1alpha1.Workload            // by "project/name"
+	Policies   map[string]*v1alpha1.Policy              // by "project/name"
+	// Items are all, of every kind, in the order of the files.
 	Items []Item
-	index map[string]int
 	// places has the positions also of objects that were refused.
 	places map[string]*Item
 }
@@ -42,10 +37,9 @@ type Item struct {
 }
 
 func newObjects() *Objects {
-	return &Objects{Domains: map[string]*v1alpha1.Domain{}, Namespaces: map[string]*metav1.PartialObjectMetadata{}, Nodes: map[string]*v1alpha1.Node{},
+	return &Objects{Domains: map[string]*v1alpha1.Domain{}, Namespaces: map[string]*metav1.PartialObjectMetadata{},
 		Networks: map[string]*v1alpha1.Network{}, Workloads: map[string]*v1alpha1.Workload{}, Policies: map[string]*v1alpha1.Policy{},
-		Links: map[string]*v1alpha1.Link{}, Services: map[string]*v1alpha1.Service{}, FloatingIPs: map[string]*v1alpha1.FloatingIP{},
-		index: map[string]int{}, places: map[string]*Item{}}
+		places: map[string]*Item{}}
 }
 
 // All lists the objects in the order of the files.
@@ -58,26 +52,17 @@ func (o *Objects) All() []runtime.Object {
 }
 
 func (o *Objects) add(it Item) {
-	o.index[it.ID] = len(o.Items)
 	o.Items = append(o.Items, it)
 	_, key, _ := strings.Cut(it.ID, " ")
 	switch obj := it.Object.(type) {
 	case *v1alpha1.Domain:
 		o.Domains[key] = obj
-	case *v1alpha1.Node:
-		o.Nodes[key] = obj
 	case *v1alpha1.Network:
 		o.Networks[key] = obj
 	case *v1alpha1.Workload:
 		o.Workloads[key] = obj
 	case *v1alpha1.Policy:
 		o.Policies[key] = obj
-	case *v1alpha1.Link:
-		o.Links[key] = obj
-	case *v1alpha1.Service:
-		o.Services[key] = obj
-	case *v1alpha1.FloatingIP:
-		o.FloatingIPs[key] = obj
 	case *metav1.PartialObjectMetadata:
 		o.Namespaces[key] = obj
 	}
