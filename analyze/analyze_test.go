@@ -128,6 +128,38 @@ func TestNothingToSay(t *testing.T) {
 	}
 }
 
+// TestGuests: a Network of another project is named as project/network, and one
+// of the own project with its name is another one.
+func TestGuests(t *testing.T) {
+	const text = `
+{apiVersion: moire.dev/v1alpha1, kind: Domain, metadata: {name: red}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {moire.dev/domain: red}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: store, labels: {moire.dev/domain: red}}}
+---
+{apiVersion: moire.dev/v1alpha1, kind: Network, metadata: {name: main, namespace: shop}, spec: {prefixes: [10.0.0.0/24]}}
+---
+{apiVersion: moire.dev/v1alpha1, kind: Network, metadata: {name: main, namespace: store}, spec: {prefixes: [10.1.0.0/24], consents: [{project: shop, for: [attach]}]}}
+---
+{apiVersion: moire.dev/v1alpha1, kind: Workload, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {interfaces: [{network: store/main}]}}
+---
+{apiVersion: moire.dev/v1alpha1, kind: Workload, metadata: {name: db, namespace: shop, labels: {app: db}}, spec: {interfaces: [{network: store/main}]}}
+---
+{apiVersion: moire.dev/v1alpha1, kind: Policy, metadata: {name: there, namespace: shop}, spec: {subject: {networks: [store/main]}, ingress: [{action: allow, from: [{network: store/main, labels: {matchLabels: {app: db}}}]}]}}
+---
+{apiVersion: moire.dev/v1alpha1, kind: Policy, metadata: {name: here, namespace: shop}, spec: {subject: {networks: [main]}, ingress: []}}
+`
+	objects, problems := load.Loader{}.Bytes("guests.yaml", []byte(text))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	found := analyze.Run(objects.All()...)
+	if len(found) != 1 || found[0].Code != analyze.CodeIdle || found[0].Object != "Policy shop/here" {
+		t.Errorf("found %v", found)
+	}
+}
+
 // TestSARIFShape: what the standard requires of a log, by section of SARIF
 // 2.1.0.
 func TestSARIFShape(t *testing.T) {

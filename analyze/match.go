@@ -50,15 +50,10 @@ func (p *policy) object() string { return "Policy " + p.Namespace + "/" + p.Name
 
 // comparePolicies is the order in which Policies are asked.
 func comparePolicies(a, b *policy) int {
-	first := func(p *policy) int {
-		if p.Namespace == v1alpha1.SystemNamespace {
-			return 0
-		}
-		return 1
-	}
+	others := func(p *policy) int { return boolInt(p.Namespace != v1alpha1.SystemNamespace) }
 	c := cmp.Compare(a.tier, b.tier)
 	if c == 0 && a.tier != verdict.Project {
-		c = cmp.Or(cmp.Compare(first(a), first(b)), cmp.Compare(a.Spec.Priority, b.Spec.Priority))
+		c = cmp.Or(others(a)-others(b), cmp.Compare(a.Spec.Priority, b.Spec.Priority))
 	}
 	return cmp.Or(c, cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
@@ -133,8 +128,11 @@ func (p *policy) selects(i *iface) bool {
 	case p.tier != verdict.Project && p.Namespace != v1alpha1.SystemNamespace && i.domain != p.domain:
 		return false
 	}
+	in := func(n string) bool {
+		return networkKey(i.project, n) == i.network || p.tier != verdict.Project && n == i.network.name
+	}
 	s := p.Spec.Subject
-	return s == nil || (len(s.Networks) == 0 || slices.Contains(s.Networks, i.network.name)) && (len(s.Projects) == 0 || slices.Contains(s.Projects, i.project))
+	return s == nil || (len(s.Networks) == 0 || slices.ContainsFunc(s.Networks, in)) && (len(s.Projects) == 0 || slices.Contains(s.Projects, i.project))
 }
 
 // certainty of a match.
@@ -156,7 +154,7 @@ func (m *model) matches(r *rule, q *peer, subject, x *iface) certainty {
 	if q.project == "" && r.of.Namespace != v1alpha1.SystemNamespace && x.domain != r.of.domain {
 		return no
 	}
-	if q.Network != "" && q.Network != x.network.name || q.Service != "" && !m.behind(key{cmp.Or(q.project, subject.project), q.Service}, x) {
+	if q.Network != "" && networkKey(x.project, q.Network) != x.network || q.Service != "" && !m.behind(key{cmp.Or(q.project, subject.project), q.Service}, x) {
 		return no
 	}
 	for _, k := range r.equal {

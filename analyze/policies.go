@@ -246,7 +246,7 @@ func (m *model) pools(s *iface) []key {
 	for _, k := range sortedKeys(m.floatingIPs) {
 		f := m.floatingIPs[k]
 		for _, t := range f.Spec.Targets {
-			if k.project == s.project && t.Workload == s.workload && (t.Network == "" || t.Network == s.network.name) {
+			if k.project == s.project && t.Workload == s.workload && (t.Network == "" || networkKey(k.project, t.Network) == s.network) {
 				out = append(out, key{cmp.Or(f.Spec.Pool.Project, k.project), f.Spec.Pool.Network})
 			}
 		}

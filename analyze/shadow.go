@@ -160,17 +160,18 @@ func (m *model) withImagined(p *policy) []*iface {
 	if p.subject == nil || p.Spec.Subject != nil && contradiction(p.Spec.Subject.Labels) != "" {
 		return out
 	}
-	x := &iface{project: p.Namespace, domain: p.domain, imagined: true, network: key{p.Namespace, ""}}
+	x := &iface{project: p.Namespace, domain: p.domain, imagined: true}
+	name := ""
 	if s := p.Spec.Subject; s != nil {
 		x.labels = imagine(s.Labels)
 		if len(s.Projects) > 0 {
 			x.project = s.Projects[0]
 		}
 		if len(s.Networks) > 0 {
-			x.network.name = s.Networks[0]
+			name = s.Networks[0]
 		}
 	}
-	x.network.project = x.project
+	x.network = networkKey(x.project, name)
 	if p.selects(x) {
 		out = append(out, x)
 	}
@@ -214,7 +215,7 @@ func (m *model) atoms(r *rule, s *iface) []atom {
 				x.project = s.project
 			}
 			if q.Network != "" {
-				x.network = key{x.project, q.Network}
+				x.network = networkKey(x.project, q.Network)
 			}
 			for _, k := range r.equal {
 				if v, ok := s.labels[k]; ok {
