@@ -132,7 +132,7 @@ func (d *draft) problem(p v1alpha1.Problem) { d.problems = append(d.problems, p)
 
 func (d *draft) networkProblems() {
 	for _, s := range d.f.services {
-		object := "Service " + s.Namespace + "/" + s.Name
+		object := serviceName(s)
 		i := slices.IndexFunc(s.Spec.Networks, func(n v1alpha1.ServiceNetwork) bool { return n.Network == d.f.key.Name })
 		field := fmt.Sprintf("spec.networks[%d].network", i)
 		switch {

@@ -68,6 +68,9 @@ func workloadName(k Key) string { return "Workload " + k.String() }
 func policyName(p *v1alpha1.Policy) string {
 	return "Policy " + p.Namespace + "/" + p.Name
 }
+func serviceName(s *v1alpha1.Service) string {
+	return "Service " + s.Namespace + "/" + s.Name
+}
 
 // sortProblems brings Problems into their one order and drops repetitions.
 func sortProblems(ps []v1alpha1.Problem) []v1alpha1.Problem {

@@ -93,12 +93,12 @@ func (d *jointDraft) places() *places {
 // service makes the rows of one Service of the Network of; ts translates what
 // it is seen as when that is another Network.
 func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []netip.Addr, ts []translation) {
-	all := d.backends(p, s, of)
+	all, broken := d.backends(p, s, of)
 	if of != d.facts.base && s.Spec.Selector == nil && len(all) == 0 {
 		return // what is outside of the other Network is not reached from here
 	}
 	if of == d.facts.base {
-		d.serviceProblems(s, all)
+		d.serviceProblems(s, all, broken)
 		state := make(map[string]bool, len(all))
 		for _, b := range all {
 			state[b.name] = state[b.name] || !b.leaves && !b.out
@@ -162,8 +162,9 @@ func (d *jointDraft) spread(row snapshot.Service, locality string, all []place, 
 	}
 }
 
-// backends lists everything that may be behind a Service, sorted.
-func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) []place {
+// backends lists everything that may be behind a Service, sorted. The error says
+// what is wrong with its selector.
+func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) ([]place, error) {
 	var out []place
 	add := func(e snapshot.Endpoint, weight uint32, zone string) {
 		home := e.Real()
@@ -190,7 +191,7 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) []plac
 		sel, err := metav1.LabelSelectorAsSelector(s.Spec.Selector)
 		project := of.facts.projectOf(s.Namespace)
 		if err != nil || project == nil {
-			return nil
+			return nil, err
 		}
 		for n := range project.matching(sel) {
 			for _, e := range p.byIdentity[n] {
@@ -215,13 +216,13 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) []plac
 			} else if !d.inside(a) {
 				if snapshot.StaysInside(a) {
 					if of == d.facts.base {
-						d.problem(about(codeOutside, "Service "+s.Namespace+"/"+s.Name, fmt.Sprintf("spec.endpoints[%d].address", i),
+						d.problem(about(codeOutside, serviceName(s), fmt.Sprintf("spec.endpoints[%d].address", i),
 							fmt.Sprintf("%s is loopback, link-local or multicast, or nobody's", a), "correct the address"))
 					}
 					continue
 				}
 				if d.facts.base.facts.network.Spec.Outside == nil && of == d.facts.base {
-					d.problem(about(codeNoExit, "Service "+s.Namespace+"/"+s.Name, fmt.Sprintf("spec.endpoints[%d].address", i),
+					d.problem(about(codeNoExit, serviceName(s), fmt.Sprintf("spec.endpoints[%d].address", i),
 						fmt.Sprintf("%s is outside of all Networks, and Network %s has no way out", a, d.facts.base.facts.key), "give the Network spec.outside, or correct the address"))
 					continue
 				}
@@ -230,7 +231,7 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) []plac
 		}
 	}
 	slices.SortFunc(out, func(a, b place) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(b.Weight, a.Weight)) })
-	return slices.CompactFunc(out, func(a, b place) bool { return a.Addr == b.Addr })
+	return slices.CompactFunc(out, func(a, b place) bool { return a.Addr == b.Addr }), nil
 }
 
 // addressIn is how this Network sees an address of another one; it is the
@@ -288,13 +289,11 @@ func (d *jointDraft) inside(a netip.Addr) bool {
 }
 
 // serviceProblems says what is wrong with what is behind a Service.
-func (d *jointDraft) serviceProblems(s *v1alpha1.Service, all []place) {
-	name, where := "Service "+s.Namespace+"/"+s.Name, " in Network "+d.facts.base.facts.key.String()
-	if s.Spec.Selector != nil {
-		if _, err := metav1.LabelSelectorAsSelector(s.Spec.Selector); err != nil {
-			d.problem(about(codeSelector, name, "spec.selector", "the label selector is not valid: "+err.Error(), "correct it; until then nobody is selected"))
-			return
-		}
+func (d *jointDraft) serviceProblems(s *v1alpha1.Service, all []place, broken error) {
+	name, where := serviceName(s), " in Network "+d.facts.base.facts.key.String()
+	if broken != nil {
+		d.problem(about(codeSelector, name, "spec.selector", "the label selector is not valid: "+broken.Error(), "correct it; until then nobody is selected"))
+		return
 	}
 	if s.Spec.ExternalName != "" && d.facts.base.facts.network.Spec.Outside == nil {
 		d.problem(about(codeNoExit, name, "spec.externalName", fmt.Sprintf("%s is outside of all Networks, and Network %s has no way out", s.Spec.ExternalName, d.facts.base.facts.key), "give the Network spec.outside"))
