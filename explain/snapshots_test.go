@@ -3,7 +3,6 @@ package explain_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -276,9 +275,15 @@ func TestUnseenIsNotTold(t *testing.T) {
 	if n < 50 {
 		t.Errorf("only %d answers", n)
 	}
-	for _, to := range []string{"bank/db", "bank/none", "service bank/db", "db.bank.cloud.example"} {
-		a, b := explain.Packet(explain.Query{From: "shop/web", To: to, Port: 1, Sees: sees}, w), explain.Packet(explain.Query{From: "shop/web", To: strings.ReplaceAll(to, "db", "xx"), Port: 1, Sees: sees}, w)
-		if x, y := strings.ReplaceAll(fmt.Sprint(a), "db", "xx"), fmt.Sprint(b); x != y && !strings.Contains(to, ".") {
+	for _, to := range []string{"bank/db", "service bank/db", "db.bank.cloud.example"} {
+		told := func(to string) string {
+			b, err := json.Marshal(explain.Packet(explain.Query{From: "shop/web", To: to, Port: 1, Sees: sees}, w))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b)
+		}
+		if x, y := strings.ReplaceAll(told(to), "db", "xx"), told(strings.ReplaceAll(to, "db", "xx")); x != y {
 			t.Errorf("%s is told apart from what is not there:\n%s\n%s", to, x, y)
 		}
 	}
