@@ -177,7 +177,9 @@ func (w world) outside() {
 		s.Externals[ip("198.51.100.1")] = snapshot.External{Address: ip("198.51.100.1"), Node: "gw", Owner: "Network shop/front"}
 		s.Externals[ip("198.51.100.7")] = snapshot.External{Address: ip("198.51.100.7"), Node: "gw", Owner: "FloatingIP shop/public"}
 		s.Names[front] = snapshot.DNS{VNI: front, Zone: "cloud.example", Metadata: "http://192.0.2.9", Records: []snapshot.DNSRecord{
-			{Name: "mail.example.com.", Type: "CNAME", Data: "green.example.com."}, {Name: "green.example.com.", Type: "A", Data: "10.0.0.4"}}}
+			{Name: "mail.example.com.", Type: "CNAME", Data: "green.example.com."}, {Name: "green.example.com.", Type: "A", Data: "10.0.0.4"},
+			{Name: "www.shop.cloud.example.", Type: "A", Data: "10.0.0.4"}, {Name: "blue.shop.cloud.example.", Type: "A", Data: "10.0.0.4"},
+			{Name: "alias.shop.cloud.example.", Type: "CNAME", Data: "green.shop.cloud.example."}, {Name: "*.apps.shop.cloud.example.", Type: "A", Data: "10.0.0.4"}}}
 	})
 	w.rules(on(plain, "10.6.0.3"), policy.Egress,
 		rule("policy/shop/cron/egress/bad", policy.Deny, []policy.Peer{{Anyone: true, CIDR: netip.MustParsePrefix("203.0.113.0/24")}}),
@@ -236,6 +238,21 @@ func TestEverything(t *testing.T) {
 			a.Text(&b)
 			golden(t, filepath.Join("testdata", "words", name+".txt"), b.Bytes())
 		})
+	}
+}
+
+// TestRecords: names are answered as the name service of the Network does.
+func TestRecords(t *testing.T) {
+	w := whole()
+	for name, want := range map[string]string{
+		"www.shop.cloud.example": "10.0.0.4", "blue.shop.cloud.example": "10.0.0.4", "alias.shop.cloud.example": "10.0.0.4",
+		"any.apps.shop.cloud.example": "10.0.0.4", "a.b.apps.shop.cloud.example": "10.0.0.4", "green.shop.cloud.example": "10.0.0.4", "mail.example.com": "10.0.0.4",
+		"web.shop.cloud.example": "10.0.0.2", "x.web.shop.cloud.example": "", "none.shop.cloud.example": "", "apps.shop.cloud.example": "",
+	} {
+		a := explain.Packet(explain.Query{From: "shop/web", To: name, Port: 8080}, w)
+		if got, _, _ := strings.Cut(a.Sent, ":"); got != want || a.Error != "" {
+			t.Errorf("%s is sent to %q, want %q: %+v", name, a.Sent, want, a)
+		}
 	}
 }
 
