@@ -1,7 +1,6 @@
 package route
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,30 +11,29 @@ import (
 	"moire.dev/moire/snapshot/l7"
 )
 
-// Build makes the Table of a Config. Backends and mirrors that name no cluster
-// which exists become Invalid; anything else that is wrong is an error that
-// says where.
+// Build makes the Table of a Config. Routes that no listener takes are left
+// out; backends and mirrors that name no cluster which exists become Invalid;
+// anything else that l7.Config.Validate has against routes and listeners is an
+// error that says all of it.
 func Build(cfg *l7.Config) (*Table, error) { return build(cfg, crowd) }
 
 func build(cfg *l7.Config, crowd int) (*Table, error) {
+	if err := check(cfg); err != nil {
+		return nil, err
+	}
 	b := &builder{cfg: cfg, table: &Table{}, clusters: map[string]int{}, buckets: map[bucketKey]int32{}, levels: map[levelKey]int32{}}
 	for i := range cfg.Clusters {
 		b.clusters[cfg.Clusters[i].Name] = i
 	}
 	b.addListeners()
-	order := make([]int, len(cfg.Routes))
 	for i := range cfg.Routes {
 		b.compileRoute(i)
-		order[i] = i
 	}
 	if len(b.errors) > 0 {
 		return nil, errors.Join(b.errors...)
 	}
-	slices.SortStableFunc(order, func(x, y int) int {
-		return cmp.Or(cmp.Compare(cfg.Routes[x].Created, cfg.Routes[y].Created), strings.Compare(cfg.Routes[x].Name, cfg.Routes[y].Name))
-	})
-	for age, i := range order {
-		b.attach(i, age)
+	for age, a := range cfg.Attachments() {
+		b.attach(&a, age)
 	}
 	t := b.table
 	for i := range t.buckets {
@@ -47,12 +45,22 @@ func build(cfg *l7.Config, crowd int) (*Table, error) {
 	return t, nil
 }
 
+// check refuses a Config whose routes or listeners mean nothing.
+func check(cfg *l7.Config) error {
+	var all []error
+	for _, p := range cfg.Validate() {
+		if !p.Soft && (strings.HasPrefix(p.Field, "routes") || strings.HasPrefix(p.Field, "listeners[")) {
+			all = append(all, p)
+		}
+	}
+	return errors.Join(all...)
+}
+
 type builder struct {
 	cfg      *l7.Config
 	table    *Table
 	clusters map[string]int
 	compiled [][]compiledRule // by route
-	claims   []claims         // by listener
 	buckets  map[bucketKey]int32
 	levels   map[levelKey]int32
 	errors   []error
@@ -102,14 +110,14 @@ func (b *builder) addListeners() {
 		l.port = uint16(n)
 		t.listeners = append(t.listeners, l)
 		shared[address] = append(shared[address], i)
-		name, wild := trimWildcard(c.Hostname)
+		name, wild := l7.TrimWildcard(c.Hostname)
 		hash, _ := hostnameHash(name)
 		t.doors.put(hostHash(address, 0, wild || name == "", hash), int32(i))
 	}
 	for _, all := range shared {
 		var depths uint64
 		for _, i := range all {
-			if name, wild := trimWildcard(t.listeners[i].hostname); wild {
+			if name, wild := l7.TrimWildcard(t.listeners[i].hostname); wild {
 				_, n := hostnameHash(name)
 				depths |= labelBit(n)
 			}
@@ -118,7 +126,6 @@ func (b *builder) addListeners() {
 			t.listeners[i].crowded, t.listeners[i].depths = len(all) > 1, depths
 		}
 	}
-	b.claims = make([]claims, len(t.listeners))
 }
 
 // hostnameHash is the hash of a host name as Scratch.split makes it, and its
@@ -139,73 +146,22 @@ func hostnameHash(name string) (uint64, int) {
 // wildcard over more than 64.
 func labelBit(n int) uint64 { return 1 << (n - 1) }
 
-// attach puts a route into the listeners that take it.
-func (b *builder) attach(i, age int) {
-	c := &b.cfg.Routes[i]
-	for n := range b.cfg.Listeners {
-		l := &b.cfg.Listeners[n]
-		if len(c.Listeners) > 0 && !slices.Contains(c.Listeners, l.Name) || !fits(c.Kind, l) {
-			continue
-		}
-		hostnames := c.Hostnames
-		if len(hostnames) == 0 {
-			hostnames = []string{""}
-		}
-		hostnames = intersecting(hostnames, l.Hostname)
-		if len(hostnames) == 0 {
-			continue
-		}
-		kind := cmp.Or(c.Kind, l7.HTTPRoute)
-		switch kind {
-		case l7.TCPRoute:
-			if b.table.listeners[n].tcp == nil && len(b.compiled[i]) > 0 {
-				b.table.listeners[n].tcp = b.compiled[i][0].rule
-			}
-			continue
-		case l7.HTTPRoute, l7.GRPCRoute:
-			if other := b.claims[n].claim(hostnames, l.Hostname, kind, c.Name); other != "" {
-				b.table.rejected = append(b.table.rejected, Rejected{l.Name, c.Name, other})
-				continue
-			}
-		}
-		for _, h := range hostnames {
-			b.fill(b.level(int32(n), kind, h), b.compiled[i], age)
-		}
+// attach puts a route into a listener. Age is smaller for older routes.
+func (b *builder) attach(a *l7.Attachment, age int) {
+	t, r := b.table, &b.cfg.Routes[a.Route]
+	if a.Other >= 0 {
+		t.rejected = append(t.rejected, Rejected{b.cfg.Listeners[a.Listener].Name, r.Name, b.cfg.Routes[a.Other].Name})
+		return
 	}
-}
-
-// fits says whether a listener takes routes of a kind.
-func fits(kind l7.Kind, l *l7.Listener) bool {
-	switch cmp.Or(kind, l7.HTTPRoute) {
-	case l7.HTTPRoute, l7.GRPCRoute:
-		return l.Protocol == "" || l.Protocol == l7.AutoHTTP || l.Protocol == l7.HTTP1 || l.Protocol == l7.HTTP2
-	case l7.TLSRoute:
-		return l.Protocol == l7.TLS || l.Protocol == l7.TCP && l.TLS != nil
-	case l7.TCPRoute:
-		return l.Protocol == l7.TCP
-	}
-	return false
-}
-
-// intersecting are the hostnames that share a host with the listener's.
-func intersecting(hostnames []string, of string) []string {
-	var out []string
-	for _, h := range hostnames {
-		if (covers(h, of) || covers(of, h)) && !slices.Contains(out, h) {
-			out = append(out, h)
+	if r.Kind == l7.TCPRoute {
+		if l := &t.listeners[a.Listener]; l.tcp == nil {
+			l.tcp = b.compiled[a.Route][0].rule
 		}
+		return
 	}
-	return out
-}
-
-// covers says whether every host of q is one of p. Empty: all hosts.
-func covers(p, q string) bool {
-	if p == "" || p == q {
-		return true
+	for _, h := range a.Hostnames {
+		b.fill(b.level(int32(a.Listener), t.routes[a.Route].Kind, h), b.compiled[a.Route], age)
 	}
-	name, wild := trimWildcard(p)
-	rest, _ := trimWildcard(q)
-	return wild && rest != q && rest == name || wild && strings.HasSuffix(rest, "."+name)
 }
 
 func (b *builder) level(n int32, kind l7.Kind, hostname string) int32 {
@@ -219,7 +175,7 @@ func (b *builder) level(n int32, kind l7.Kind, hostname string) int32 {
 	}
 	t := b.table
 	at := int32(len(t.levels))
-	name, wild := trimWildcard(hostname)
+	name, wild := l7.TrimWildcard(hostname)
 	t.levels = append(t.levels, level{host: name, wild: wild, listener: n, space: space, kind: kind,
 		seed: mix(uint64(at) + 1), patterns: -1, services: -1, every: -1})
 	b.levels[k] = at

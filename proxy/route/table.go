@@ -165,24 +165,16 @@ func (t *Table) doorOf(address int32, wild bool, hash uint64, host []byte) int {
 			return -1
 		}
 		l := &t.listeners[n]
-		name, w := trimWildcard(l.hostname)
+		name, w := l7.TrimWildcard(l.hostname)
 		if l.address == address && (w || name == "") == wild && name == string(host) {
 			return int(n)
 		}
 	}
 }
 
-// trimWildcard takes "*." off a hostname.
-func trimWildcard(hostname string) (string, bool) {
-	if len(hostname) > 2 && hostname[:2] == "*." {
-		return hostname[2:], true
-	}
-	return hostname, false
-}
-
 // admits says whether a hostname, perhaps with a wildcard, takes a host.
 func admits(hostname string, host []byte) bool {
-	name, wild := trimWildcard(hostname)
+	name, wild := l7.TrimWildcard(hostname)
 	if !wild {
 		return name == string(host)
 	}
