@@ -44,12 +44,12 @@ func (q *ring) publish() (half bool) {
 	return head&(q.mask>>1) == 0
 }
 
-// drain gives all that is there to do, oldest first; what do has seen is free
-// when it returns.
-func (q *ring) drain(do func(*event)) (n int) {
+// drain gives all that is there to do, oldest first, with its number; what do
+// has seen is free when it returns.
+func (q *ring) drain(do func(e *event, number uint64)) (n int) {
 	tail, head := q.tail.Load(), q.head.Load()
 	for ; tail != head; tail++ {
-		do(&q.slots[tail&q.mask])
+		do(&q.slots[tail&q.mask], tail)
 		q.tail.Store(tail + 1)
 		n++
 	}

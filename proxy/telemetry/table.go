@@ -117,6 +117,14 @@ func (d *directory[T]) open(names []name, workers int, next *uint32, now int64) 
 	return out
 }
 
+// nameOf is the name that has a number in events; noName is left empty.
+func (d *directory[T]) nameOf(number uint32) name {
+	if e := (*d.numbered.Load())[number]; e != nil && e.name.name != noName {
+		return e.name
+	}
+	return name{}
+}
+
 // threshold of the 56 bits of randomness in a trace id (W3C Trace Context
 // level 2) for a share that is kept: a trace is kept when they are not below.
 func threshold(share float64) uint64 {

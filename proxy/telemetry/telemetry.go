@@ -43,7 +43,24 @@ type Telemetry struct {
 	listeners directory[listenerSeries]
 
 	config atomic.Pointer[settings] // wanted by the last Open
+
+	history      *history
+	collected    atomic.Uint64 // events
+	outletCounts [lastOutletCounts]outletCounts
 }
+
+// What outletCounts are of.
+const (
+	accessLogCounts = iota
+	recordCounts
+	otlpCounts
+	zipkinCounts
+	lastOutletCounts
+)
+
+var outletNames = [lastOutletCounts]string{"access_log", "records", "otlp", "zipkin"}
+
+func (t *Telemetry) sayer() sayer { return sayer{t.config.Load().name, t.boot} }
 
 // settings are the part of a configuration that the collector follows.
 type settings struct {
@@ -81,6 +98,7 @@ func New(o Options) *Telemetry {
 	}
 	t.boot = uint32(start.Unix())
 	t.config.Store(&settings{})
+	t.history = newHistory(o.History)
 	return t
 }
 
