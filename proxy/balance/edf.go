@@ -1,8 +1,8 @@
 package balance
 
 // schedule is smooth weighted round robin: earliest deadline first, a deadline
-// being 1/weight after the last. An endpoint gets its share in every stretch of
-// the sequence, to within one turn. A 4-ary heap: the cost grows with the
+// being 1/weight after the last. At any time two endpoints have had turns in the
+// proportion of their weights, to within a turn of each. A 4-ary heap: the cost grows with the
 // logarithm of the number of endpoints, of base 4.
 type schedule struct {
 	heap  []turn

@@ -51,14 +51,19 @@ func (l *local) load(now int64, tau float64) float64 {
 	return cost * float64(l.pending+1)
 }
 
-// learn takes the end of a try into cost. Failures never make an endpoint look
-// better; those in which it did not work at all double what it costs, up to tau.
+// learn takes the end of a try into cost. A failure never makes an endpoint
+// look better than its last answer: an error that came quickly counts as long
+// as that. When it did not work at all, or never has, it doubles the cost, up to
+// tau.
 func (l *local) learn(now int64, o Outcome, tau float64) {
 	rtt := float64(max(o.Latency, 0))
 	switch {
 	case o.Result == Success:
+		l.good = rtt
 		l.observe(now, rtt, tau)
-	case o.Result == Gateway || o.Result.local():
+	case o.Result == ServerError && l.good > 0:
+		l.observe(now, max(rtt, l.good), tau)
+	case o.Result != Canceled:
 		l.observe(now, max(rtt, l.cost, min(2*max(l.cost, failedAtLeast/2), tau)), tau)
 	case rtt > l.cost:
 		l.observe(now, rtt, tau)

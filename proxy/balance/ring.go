@@ -41,7 +41,7 @@ func newRing(p *Plan, members []int32, least int) *ring {
 	// As many points that the lightest endpoint has a whole number of them.
 	size := float64(min(max(least, pointsEach*len(members), len(members)), maxRing))
 	size = min(math.Ceil(lightest/sum*size)*sum/lightest, maxRing)
-	var points []point
+	points := make([]point, 0, int(size)+len(members))
 	var key []byte
 	for _, m := range members {
 		n := max(1, int(math.Round(p.weights[m]/sum*size)))
@@ -51,7 +51,10 @@ func newRing(p *Plan, members []int32, least int) *ring {
 		}
 	}
 	slices.SortFunc(points, func(a, b point) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(p.addresses[a.member], p.addresses[b.member]))
+		if a.hash != b.hash {
+			return cmp.Compare(a.hash, b.hash)
+		}
+		return cmp.Compare(p.addresses[a.member], p.addresses[b.member])
 	})
 	return index(points)
 }

@@ -81,6 +81,7 @@ type local struct {
 	pending int32
 	cost    float64 // Peak EWMA, nanoseconds
 	stamp   int64   // when cost was brought up to date
+	good    float64 // the last answer that was none of an error
 	counts  atomic.Uint64
 	answers atomic.Uint64
 	latency atomic.Int64
