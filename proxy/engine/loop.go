@@ -19,6 +19,8 @@ type Loop struct {
 	// Panics counts tasks that ended in a panic. OnPanic, when set, is told.
 	Panics  int
 	OnPanic func(v any, stack []byte)
+	// BeforeFlush, when set, is called once a turn before what waits is written.
+	BeforeFlush func()
 
 	poll    poller
 	slots   []slot // by file descriptor
@@ -182,6 +184,9 @@ func (l *Loop) runReady() {
 }
 
 func (l *Loop) flush() {
+	if l.BeforeFlush != nil {
+		l.BeforeFlush()
+	}
 	// A flush may make others dirty (an owner that is told): they are served, too.
 	for i := 0; i < len(l.dirty); i++ {
 		c := l.dirty[i]

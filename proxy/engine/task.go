@@ -137,3 +137,12 @@ func (l *Loop) endTasks() {
 	}
 	l.idle = nil
 }
+
+// Within wakes t at by, with Expired set, or earlier: an earlier time that was
+// set before stays, so that who waits again and again does not pay for it. Who
+// is woken with Expired looks himself what the time is.
+func (t *Task) Within(by int64) {
+	if !t.timer.Armed() || t.timer.when > by {
+		t.loop.Arm(&t.timer, by, t)
+	}
+}

@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"bytes"
+	"net/netip"
+
+	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/telemetry"
+	"moire.dev/moire/snapshot/l7"
+)
+
+// caller is who is at the other end of a connection that we accepted.
+type caller struct {
+	w        *worker
+	ln       *listener
+	plan     *plan
+	peer     netip.AddrPort // from the PROXY header, when there is one
+	local    netip.AddrPort
+	address  []byte // text of peer's address
+	secure   bool
+	identity []byte // URI SAN
+	open     *int   // connections of the listening address, to be counted down
+	opened   bool
+}
+
+// preface begins every HTTP/2 connection (RFC 9113, 3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// greeting is a connection of which it is not known yet what it speaks: PROXY
+// header, TLS, protocol.
+type greeting struct {
+	caller
+	c      *engine.Conn
+	header bool // the PROXY header is still to come
+	layer  *tlsLayer
+	timer  engine.Timer
+}
+
+// accept takes a connection that the kernel has.
+func (w *worker) accept(a *accepting, fd int, peer netip.AddrPort) {
+	ln := a.ln
+	g := &greeting{caller: caller{w: w, ln: ln, plan: w.plan, peer: peer, local: ln.addr, open: &a.open}}
+	c, err := w.loop.Adopt(fd, ln.addr, peer, g)
+	if err != nil {
+		return
+	}
+	g.c = c
+	a.open++
+	g.opened = true
+	if most := ln.limits.connections; most > 0 && a.open > most {
+		w.tel.AddListener(w.plan.table, ln.id, telemetry.Refused, 1)
+		a.open--
+		c.Abort()
+		return
+	}
+	w.tel.ConnOpened(w.plan.table, ln.id)
+	w.conns[g] = struct{}{}
+	g.header = ln.conf.ProxyProtocol
+	if t := ln.limits.handshake; t > 0 {
+		w.loop.Arm(&g.timer, w.loop.Now+t, g)
+	}
+	g.advance()
+}
+
+// Ready implements engine.Owner.
+func (g *greeting) Ready(*engine.Conn) { g.advance() }
+
+// Expire implements engine.Expirer: the caller says nothing, or too slowly.
+func (g *greeting) Expire(*engine.Timer) { g.end() }
+
+// drain implements conn.
+func (g *greeting) drain(last bool) {
+	if last {
+		g.end()
+	}
+}
+
+// advance goes on as far as the bytes that came allow.
+func (g *greeting) advance() {
+	c := g.c
+	if c.Closed() {
+		return
+	}
+	if g.header {
+		if done := g.readHeader(); !done {
+			return
+		}
+	}
+	if g.ln.conf.Protocol == l7.TLS {
+		g.peekTLS()
+		return
+	}
+	if g.ln.tls != nil {
+		g.handshake()
+		return
+	}
+	g.speak("")
+}
+
+// speak chooses the protocol: by ALPN, by configuration, or by the preface of
+// HTTP/2, which no HTTP/1 request begins with.
+func (g *greeting) speak(alpn string) {
+	c := g.c
+	if g.ln.conf.Protocol == l7.TCP {
+		g.leave()
+		serveRule(g.caller, c, g.w.plan.routes.MatchTCP(g.ln.index), telemetry.TCP, nil)
+		return
+	}
+	two := alpn == "h2" || alpn == "" && g.ln.conf.Protocol == l7.HTTP2
+	if alpn == "" && (g.ln.conf.Protocol == l7.AutoHTTP || g.ln.conf.Protocol == "") {
+		b := c.In.Bytes()
+		n := min(len(b), len(preface))
+		switch {
+		case n == 0 && !c.EOF && !c.Broken():
+			if g.ln.tls == nil {
+				// Nothing came yet: an idle connection needs no state of its own but this.
+				g.idle()
+			}
+			return
+		case bytes.Equal(b[:n], []byte(preface[:n])) && n > 0:
+			if n < len(preface) && !c.EOF && !c.Broken() {
+				return
+			}
+			two = n == len(preface)
+		}
+	}
+	g.leave()
+	if two {
+		serve2(g.caller, c)
+	} else {
+		serve1(g.caller, c)
+	}
+}
+
+// idle lets a plain connection wait for its first request as long as for the next.
+func (g *greeting) idle() {
+	if t := g.ln.limits.idle; t > 0 {
+		g.w.loop.Arm(&g.timer, g.w.loop.Now+t, g)
+	} else {
+		g.w.loop.Disarm(&g.timer)
+	}
+	if g.c.EOF || g.c.Broken() {
+		g.end()
+	}
+}
+
+// leave: another owner takes over.
+func (g *greeting) leave() {
+	g.w.loop.Disarm(&g.timer)
+	delete(g.w.conns, g)
+	if g.peer.IsValid() {
+		g.address = g.peer.Addr().AppendTo(nil)
+	}
+}
+
+// end closes a connection that came to nothing.
+func (g *greeting) end() {
+	g.w.loop.Disarm(&g.timer)
+	delete(g.w.conns, g)
+	g.caller.close()
+	g.c.Close()
+}
+
+// serves says whether the TLS of this connection is also that of another listener.
+func (f *caller) serves(index int) bool {
+	other := f.plan.listeners[index]
+	return other.tls == nil || other.tls == f.ln.tls
+}
+
+// close counts the connection down.
+func (f *caller) close() {
+	if f.opened {
+		f.opened = false
+		*f.open--
+		f.w.tel.ConnClosed(f.plan.table, f.ln.id)
+	}
+}
+
+// listen makes the worker accept on sockets, one for each address.
+func (w *worker) listen(addr netip.AddrPort, ln *listener, fds []int) error {
+	a := w.listeners[addr]
+	if a == nil {
+		a = &accepting{}
+		w.listeners[addr] = a
+	}
+	a.ln = ln
+	for _, fd := range fds {
+		s, err := w.loop.Accept(fd, func(fd int, peer netip.AddrPort) { w.accept(a, fd, peer) })
+		if err != nil {
+			return err
+		}
+		a.socks = append(a.socks, s)
+	}
+	return nil
+}

@@ -1,0 +1,307 @@
+package proxy
+
+import (
+	"errors"
+
+	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/http1"
+	"moire.dev/moire/proxy/message"
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// attempt is one try to have a request answered by one endpoint.
+type attempt struct {
+	x     *exchange
+	p     *pool
+	i     int // index of the endpoint
+	u     *upConn
+	up    stream
+	began int64
+	by    int64 // when this try's time is up; 0: never
+	// offset of the kept body that was sent.
+	offset  int
+	scanned int
+	sent    bool // the endpoint may have seen some of it
+	counted bool // among the pending
+	hops    int  // connections that took no stream
+	why     failure
+}
+
+// failure is why a try, or the whole exchange, came to nothing.
+type failure struct {
+	err    error
+	flags  telemetry.Flags
+	result balance.Result
+	status int // to answer
+	reason string
+	// unseen: the endpoint cannot have begun with the request.
+	unseen bool
+	// answered: there is an answer, which another try may better.
+	answered bool
+	// reused: it was on a connection that had answered others before.
+	reused bool
+}
+
+// What a step of an attempt came to.
+type step uint8
+
+const (
+	stepNone   step = iota
+	stepMoved       // something moved, go on
+	stepAnswer      // the head of the answer is in x.resp
+	stepFailed      // why says why
+)
+
+var errConnectTime = errors.New("connecting took too long")
+
+// start begins a try at an endpoint; nil: there is none, see why.
+func (x *exchange) start(fresh bool) (*attempt, *failure) {
+	w, p := x.w, x.pool
+	a := &x.tries[x.live]
+	*a = attempt{x: x, p: p, began: w.loop.Now}
+	i, ok := p.pick.Pick(w.loop.Now, x.subset, w.random(), x.hash, &x.visited)
+	if !ok {
+		return nil, &failure{flags: telemetry.NoHealthyUpstream, status: 503, reason: "no healthy upstream", unseen: true}
+	}
+	if !p.limits.AcquireRequest() {
+		w.tel.AddCluster(p.table, p.id, telemetry.OverflowRequests, 1)
+		return nil, &failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many requests to this cluster", unseen: true}
+	}
+	a.i = i
+	x.visited.Add(i)
+	a.by = x.rule.deadlines.Try(w.loop.Now, 0)
+	p.pick.Begin(i)
+	w.tel.TryStarted(x.plan.table, p.id)
+	if x.rec.UpstreamStart = w.loop.Now; x.tried > 0 {
+		x.rec.Retries++
+	}
+	x.tried++
+	x.live++
+	if a.u = p.conn(a, i, fresh); a.u == nil {
+		a.why = failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many connections to this cluster", unseen: true}
+		return a, nil
+	}
+	x.rec.Upstream = a.u.e.addr
+	return a, nil
+}
+
+// step does what can be done now.
+func (a *attempt) step() step {
+	if a.why.status != 0 {
+		return stepFailed
+	}
+	x := a.x
+	if !a.sent {
+		if s := a.send(); s != stepMoved {
+			return s
+		}
+	}
+	moved, err := a.pumpRequest()
+	if err != nil {
+		return a.lost(err)
+	}
+	s := a.readHead()
+	if s == stepNone && a.by != 0 && x.w.loop.Now >= a.by {
+		return a.fail(failure{err: errTryTime, flags: telemetry.UpstreamTimeout, result: balance.TimedOut, status: 504, reason: "upstream request timeout"})
+	}
+	if s == stepNone && moved {
+		return stepMoved
+	}
+	return s
+}
+
+func (a *attempt) fail(f failure) step {
+	a.why = f
+	return stepFailed
+}
+
+// send writes the head of the request once there is a connection.
+func (a *attempt) send() step {
+	x, u := a.x, a.u
+	if u == nil { // ALPN chose HTTP/1 on the connection that it waited for
+		if a.u = a.p.dial(a, a.p.at[a.i]); a.u == nil {
+			return a.fail(failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many connections to this cluster", unseen: true})
+		}
+		u = a.u
+	}
+	switch u.state {
+	case upDead:
+		return a.fail(failure{err: u.err, flags: telemetry.UpstreamFailed, result: balance.ConnectFailed, status: 503,
+			reason: "upstream connection failure", unseen: true})
+	case upDialing:
+		a.pending()
+		if a.by != 0 && x.w.loop.Now >= a.by {
+			return a.fail(failure{err: errTryTime, flags: telemetry.UpstreamTimeout, result: balance.TimedOut, status: 504, reason: "upstream request timeout", unseen: true})
+		}
+		return a.pendingStep()
+	}
+	a.unpending()
+	switch {
+	case x.passing != nil:
+		a.sendRaw()
+	case u.two != nil:
+		if s := a.send2(); s != stepMoved {
+			return s
+		}
+	default:
+		a.send1()
+	}
+	a.sent = true
+	return stepMoved
+}
+
+// pending counts a that waits for a connection.
+func (a *attempt) pending() {
+	if a.counted {
+		return
+	}
+	if !a.p.limits.AcquirePending() {
+		a.p.w.tel.AddCluster(a.p.table, a.p.id, telemetry.OverflowPending, 1)
+		a.why = failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many requests wait for this cluster", unseen: true}
+		return
+	}
+	a.counted = true
+}
+
+func (a *attempt) pendingStep() step {
+	if a.why.status != 0 {
+		return stepFailed
+	}
+	return stepNone
+}
+
+func (a *attempt) unpending() {
+	if a.counted {
+		a.counted = false
+		a.p.limits.ReleasePending()
+	}
+}
+
+// send1 writes the head on an HTTP/1 connection.
+func (a *attempt) send1() {
+	x, w := a.x, a.x.w
+	a.up.c = a.u.c
+	h := &x.req
+	upgrade := h.Upgrade
+	if x.down2 != nil {
+		x.toHTTP1(h)
+	}
+	h.Close = false
+	w.scratch = http1.AppendRequest(w.scratch[:0], h)
+	a.up.c.Write(w.scratch)
+	h.Upgrade = upgrade
+	a.up.out = h.Framing
+	a.up.finished = h.Framing == message.None || h.Framing == message.Sized && h.Length == 0
+}
+
+// lost: the connection broke before the answer.
+func (a *attempt) lost(err error) step {
+	f := failure{err: err, flags: telemetry.UpstreamClosed, result: balance.Reset, status: 503, reason: "upstream connection closed before an answer"}
+	switch {
+	case a.x.down.gone():
+		f = failure{err: err, flags: telemetry.CallerClosed, result: balance.Canceled, status: 499, reason: "caller is gone"}
+	case a.isCaller(err):
+		f = failure{err: err, flags: telemetry.CallerProtocolError, result: balance.Canceled, status: 400, reason: err.Error()}
+	case a.up.two != nil:
+		f.flags, f.reason, f.unseen = telemetry.UpstreamReset, "upstream reset the stream", a.up.two.refused()
+	}
+	f.reused = a.u != nil && a.u.reused && f.result == balance.Reset
+	return a.fail(f)
+}
+
+// isCaller: the caller's message is what is wrong.
+func (a *attempt) isCaller(err error) bool {
+	var e *http1.Error
+	return err == errShort || err == errReset || err == errTooLong || errors.As(err, &e)
+}
+
+// readHead looks for the head of the answer; interim ones are passed on.
+func (a *attempt) readHead() step {
+	if a.up.two != nil {
+		return a.readHead2()
+	}
+	x, c := a.x, a.up.c
+	limits := &x.w.answerLimits
+	for {
+		b := c.In.Bytes()
+		if len(b) == 0 {
+			if c.EOF || c.Broken() {
+				return a.lost(errShort)
+			}
+			return stepNone
+		}
+		n := http1.HeadEnd(b, a.scanned)
+		if n < 0 {
+			switch {
+			case len(b) >= limits.Head:
+				return a.garbled(http1.ErrHeadTooLarge)
+			case c.EOF || c.Broken():
+				return a.lost(errShort)
+			}
+			a.scanned = len(b)
+			return stepNone
+		}
+		a.scanned = 0
+		x.answers = append(x.answers[:0], b[:n]...)
+		c.Consume(n)
+		x.resp.Reset()
+		if err := http1.ParseResponse(x.answers, &x.resp, limits, x.req.Method); err != nil {
+			return a.garbled(err)
+		}
+		if x.resp.Status >= 200 || x.resp.Status == 101 {
+			break
+		}
+		x.interim()
+	}
+	a.up.expect(&x.resp, &x.respTrailers, limits)
+	return stepAnswer
+}
+
+// garbled: what the endpoint sent is no answer.
+func (a *attempt) garbled(err error) step {
+	return a.fail(failure{err: err, flags: telemetry.UpstreamProtocolError, result: balance.Gateway, status: 502, reason: "upstream answered with something else than HTTP"})
+}
+
+// finish ends the try; keep: its connection can be used again.
+func (a *attempt) finish(result balance.Result, status int, keep bool) {
+	x, w, p := a.x, a.x.w, a.p
+	a.unpending()
+	p.limits.ReleaseRequest()
+	at := x.rec.FirstByte
+	if at == 0 || result != balance.Success && status == 0 {
+		at = w.loop.Now
+	}
+	w.tel.TryDone(x.plan.table, p.id, status, w.loop.Now-a.began)
+	w.judged(p, p.pick.End(a.i, w.loop.Now, balance.Outcome{Result: result, Latency: at - a.began}))
+	u := a.u
+	a.u = nil
+	switch {
+	case u == nil:
+	case a.up.two != nil:
+		a.up.two.leave()
+	case u.user == a:
+		u.release(keep)
+	default:
+		u.forget(a)
+	}
+}
+
+// forget takes out an attempt that waits for u.
+func (u *upConn) forget(a *attempt) {
+	for i, o := range u.waiting {
+		if o == a {
+			u.waiting = append(u.waiting[:i], u.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// drop ends the try whatever its state.
+func (a *attempt) drop() {
+	if a.p != nil && a.u != nil {
+		a.finish(balance.Canceled, 0, false)
+	}
+}
+
+var _ engine.Owner = (*upConn)(nil)

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	stdtls "crypto/tls"
+	"fmt"
+	"net/netip"
+
+	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/resilience"
+	"moire.dev/moire/snapshot/l7"
+)
+
+// cluster is what all workers share about a cluster. It lives as long as its
+// name is in the configuration.
+type cluster struct {
+	name   string
+	shared *balance.Shared
+	limits *resilience.Circuit
+}
+
+// settings of a cluster in one configuration.
+type settings struct {
+	*cluster
+	id    int32
+	conf  *l7.Cluster
+	plan  *balance.Plan
+	addrs []netip.AddrPort // by endpoint index
+	tls   *stdtls.Config   // nil: plain
+
+	connect, idle int64
+	two           bool // HTTP/2 (with TLS: when ALPN says so, or always)
+	auto          bool // ALPN says
+	tcp           bool
+	hashed        bool // the balancer asks for a hash
+}
+
+func (cl *cluster) settings(id int, c *l7.Cluster, subsets []map[string]string, now int64, tls *stdtls.Config) (*settings, error) {
+	p, err := cl.shared.Build(c, subsets, now)
+	if err != nil {
+		return nil, err
+	}
+	s := &settings{cluster: cl, id: int32(id), conf: c, plan: p, tls: tls,
+		connect: int64(c.Connect.Or(5e9)), idle: int64(c.Idle.Or(60e9)),
+		two: c.Protocol == l7.HTTP2, auto: c.Protocol == l7.AutoHTTP, tcp: c.Protocol == l7.TCP,
+		hashed: c.Balancer.Kind == l7.RingHash || c.Balancer.Kind == l7.Maglev}
+	for i := range p.Len() {
+		a, err := netip.ParseAddrPort(p.Address(i))
+		if err != nil {
+			return nil, fmt.Errorf("cluster %s: endpoint %q: not an IP address and port", c.Name, p.Address(i))
+		}
+		s.addrs = append(s.addrs, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+	}
+	cl.limits.Configure(c.Circuit, c.Budget)
+	return s, nil
+}

@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/message"
+	"moire.dev/moire/proxy/resilience"
+	"moire.dev/moire/proxy/route"
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// match finds the rule of the request, on exactly what the endpoint will get.
+func (x *exchange) match() bool {
+	w := x.w
+	if !x.from.ln.trusted {
+		x.sanitize()
+	}
+	x.grpc = route.IsGRPC(&x.req)
+	f := x.plan.routes.Match(x.from.ln.index, &x.req, &w.routing, &x.arena)
+	x.found = f
+	x.rec.Path = x.req.Path
+	r := &x.rec
+	if f.Rule != nil {
+		x.rule = x.plan.rules[f.Rule.ID]
+		r.Route = x.rule.tel
+	}
+	w.tel.RequestStarted(r.Table, r.Route)
+	w.tel.Extract(r.Table, &x.req, &r.Trace)
+	switch {
+	case f.Status == 400:
+		r.Flags |= telemetry.CallerProtocolError
+		x.reply(400, f.Why)
+		return false
+	case x.from.secure && f.Listener != x.from.ln.index && f.Rule != nil && !x.from.serves(f.Listener):
+		r.Flags |= telemetry.NoRoute
+		x.reply(421, "this connection is not for this host")
+		return false
+	case x.rule == nil:
+		r.Flags |= telemetry.NoRoute
+		x.reply(404, "no route")
+		return false
+	}
+	return true
+}
+
+// admit does what a rule does to requests before all else: faults and limits.
+func (x *exchange) admit() bool {
+	w, rule := x.w, x.rule
+	x.by = rule.deadlines.Whole(w.loop.Now, x.callersTimeout())
+	if rule.fault != nil {
+		in := rule.fault.Inject(&x.req, w.random())
+		if in.Delay > 0 {
+			x.rec.Flags |= telemetry.DelayInjected
+			x.t.Sleep(w.loop.Now + in.Delay)
+		}
+		if in.Abort {
+			x.rec.Flags |= telemetry.FaultInjected
+			x.abort(in)
+			return false
+		}
+	}
+	for i, l := range rule.limiters {
+		a := l.Take(w.loop.Now, rule.LimitKey(i, &x.req, x.from.peer.Addr(), x.from.identity, &w.routing))
+		if !a.OK {
+			for j := range i {
+				rule.limiters[j].GiveBack(w.loop.Now, rule.LimitKey(j, &x.req, x.from.peer.Addr(), x.from.identity, &w.routing))
+			}
+			x.rec.Flags |= telemetry.RateLimited
+			v := resilience.AppendSeconds(nil, a.After)
+			x.resp.Reset()
+			x.resp.Add([]byte("retry-after"), v)
+			x.reply(429, "rate limit exceeded")
+			return false
+		}
+	}
+	return true
+}
+
+func (x *exchange) abort(in resilience.Injected) {
+	if x.grpc && in.GRPC > 0 {
+		x.resp.Reset()
+		x.replyGRPC(in.GRPC, "fault injected")
+		return
+	}
+	status := in.Status
+	if status == 0 {
+		status = 503
+	}
+	x.resp.Reset()
+	x.reply(status, "fault injected")
+}
+
+// callersTimeout is what the caller itself allows, by grpc-timeout; 0: nothing said.
+func (x *exchange) callersTimeout() int64 {
+	if !x.grpc {
+		return 0
+	}
+	if v, ok := x.req.Get(message.GRPCTimeout); ok {
+		if d, ok := resilience.ParseGRPCTimeout(v); ok {
+			return d
+		}
+	}
+	return 0
+}
+
+// filter does what filters do to a request; false: one has answered.
+func (x *exchange) filter(f *route.Filters, origin *route.Origin) bool {
+	x.resp.Reset()
+	if f.CORS != nil {
+		if f.CORS.Preflight(&x.req, &x.resp, &x.arena) {
+			x.reply(x.resp.Status, "")
+			return false
+		}
+		*origin = f.CORS.Origin(&x.req, &x.arena)
+	}
+	if f.Redirect != nil {
+		x.plan.routes.Answer(f.Redirect, x.found, &x.req, &x.resp, &x.arena)
+		x.reply(x.resp.Status, "")
+		return false
+	}
+	f.Request(&x.req, x.found.Prefix, &x.arena)
+	return true
+}
+
+// choose picks a backend of the rule by weight.
+func (x *exchange) choose() bool {
+	w, rule := x.w, x.rule
+	i := rule.Pick(w.random())
+	if i == route.None || rule.Backends[i].Cluster == route.Invalid {
+		x.rec.Flags |= telemetry.NoCluster
+		status := 500
+		x.reply(status, "no backend")
+		return false
+	}
+	x.backend = &rule.Backends[i]
+	if !x.filter(&x.backend.Filters, &x.origins[1]) {
+		return false
+	}
+	x.pool = w.pools[x.backend.Cluster]
+	x.rec.Cluster = x.pool.id
+	x.subset = rule.subsets[i]
+	if x.pool.hashed {
+		x.hash = rule.HashOf(&x.req, x.from.peer.Addr(), &w.routing)
+	}
+	if rule.retry != nil || rule.hedge.Delay > 0 {
+		most := 64 << 10
+		if rule.retry != nil {
+			most = rule.retry.Body
+		}
+		x.body.keep(most)
+	}
+	x.mirror(rule.Filters.Mirrors)
+	x.mirror(x.backend.Filters.Mirrors)
+	x.ids = w.tel.Inject(x.rec.Table, &x.req, &x.rec.Trace, x.ids[:0])
+	return true
+}
+
+// changeAnswer does what the filters do to the head of an endpoint's answer.
+func (x *exchange) changeAnswer() {
+	for i, f := range [2]*route.Filters{&x.rule.Filters, &x.backend.Filters} {
+		if f.CORS != nil {
+			f.CORS.Response(&x.resp, x.origins[i], &x.arena)
+		}
+		f.Response(&x.resp)
+	}
+}
+
+// sanitize removes what only we and those we trust may say, and tells the
+// endpoint who the caller is.
+func (x *exchange) sanitize() {
+	h := &x.req
+	kept := h.Fields[:0]
+	for _, f := range h.Fields {
+		switch f.ID {
+		case message.XForwardedFor, message.XForwardedProto, message.XForwardedHost, message.Forwarded, message.XRequestID:
+			continue
+		case message.Other:
+			if internal(f.Name) {
+				continue
+			}
+		}
+		kept = append(kept, f)
+	}
+	h.Fields = kept
+	proto := plainText
+	if x.from.secure {
+		proto = secureText
+	}
+	h.Fields = append(h.Fields,
+		message.Field{Name: xForwardedFor, Value: x.from.address, ID: message.XForwardedFor},
+		message.Field{Name: xForwardedProto, Value: proto, ID: message.XForwardedProto})
+	x.rec.Forwarded = x.from.address
+}
+
+var (
+	plainText       = []byte("http")
+	secureText      = []byte("https")
+	xForwardedFor   = []byte("x-forwarded-for")
+	xForwardedProto = []byte("x-forwarded-proto")
+)
+
+// internal names begin with x-moire- or l5d-.
+func internal(name []byte) bool {
+	return len(name) > 4 && (string(name[:4]) == "l5d-" || len(name) > 8 && string(name[:8]) == "x-moire-")
+}
+
+// unwanted says why an answer is one that another try may better; nil: it is
+// taken.
+func (x *exchange) unwanted(a *attempt) *failure {
+	r := x.rule.retry
+	if r == nil || x.resp.Status == 101 {
+		return nil
+	}
+	t := resilience.Try{Failure: resilience.Answered, Status: x.resp.Status, GRPC: -1, Sent: true, BodyKept: x.bodyKept()}
+	if x.grpc {
+		if code, ok := grpcCode(&x.resp); ok {
+			t.GRPC = code
+		}
+	}
+	if !r.Retriable(x.req.Method, t) {
+		return nil
+	}
+	result := balance.OfStatus(x.resp.Status)
+	if t.GRPC >= 0 {
+		result = balance.OfGRPC(t.GRPC)
+	}
+	return &failure{result: result, status: x.resp.Status, reason: "endpoint answered with an error", answered: true}
+}

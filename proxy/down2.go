@@ -1,0 +1,162 @@
+package proxy
+
+import (
+	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/http2"
+	"moire.dev/moire/proxy/message"
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// down2 is an HTTP/2 connection of a caller.
+type down2 struct {
+	caller
+	k       conn2
+	timer   engine.Timer
+	partial int64 // since when a frame or head is not whole
+	served  int
+	closed  bool
+}
+
+// serve2 takes over a connection that speaks HTTP/2.
+func serve2(from caller, c *engine.Conn) {
+	w, ln := from.w, from.ln
+	d := &down2{caller: from}
+	d.k = conn2{w: w, c: c, down: d, since: w.loop.Now}
+	d.k.h.Init(&http2.Config{TLS: from.secure, MaxStreams: uint32(ln.limits.streams), MaxHead: ln.limits.head.Head,
+		MaxFields: ln.limits.head.Fields, EnableConnect: true}, &w.streams, w.loop.Now)
+	c.SetOwner(&d.k)
+	w.conns[d] = struct{}{}
+	if w.draining {
+		d.k.h.Drain()
+	}
+	d.arm(ln.limits.idle)
+	d.k.touch()
+	d.k.ready()
+}
+
+// request begins an exchange for a request that came.
+func (d *down2) request(ev *http2.Event) {
+	w := d.w
+	x := w.newExchange(&d.caller)
+	t := d.k.newStream2(ev.Stream, x)
+	t.gotEnd = ev.End
+	x.down2 = t
+	x.down.two = t
+	head := ev.Stream.Head
+	head.Fields = append(x.req.Fields[:0], head.Fields...)
+	x.req = head
+	x.down.expect(&x.req, &x.reqTrailers, nil)
+	if ev.End {
+		x.req.Framing, x.down.ended = message.None, true
+	}
+	d.served++
+	if most := d.ln.limits.requests; most > 0 && d.served >= most && !w.draining {
+		d.k.h.Drain()
+	}
+	x.begin()
+}
+
+// watch bounds how long a frame or a head may take, and how long nothing may happen.
+func (d *down2) watch() {
+	if !d.k.h.Partial() {
+		d.partial = 0
+		return
+	}
+	if d.partial == 0 {
+		d.partial = d.w.loop.Now
+		d.arm(d.ln.limits.headTime)
+	}
+}
+
+func (d *down2) arm(nanos int64) {
+	if nanos > 0 {
+		d.w.loop.Arm(&d.timer, d.w.loop.Now+nanos, d)
+	}
+}
+
+// Expire implements engine.Expirer.
+func (d *down2) Expire(*engine.Timer) {
+	now, limits := d.w.loop.Now, &d.ln.limits
+	if d.partial != 0 && limits.headTime > 0 && now-d.partial >= limits.headTime {
+		d.w.tel.AddListener(d.plan.table, d.ln.id, telemetry.SlowCallers, 1)
+		d.k.h.GoAway(http2.NoError, "a frame took too long")
+		d.k.gone()
+		return
+	}
+	if idle := d.k.idleFor(now); limits.idle > 0 && idle >= limits.idle {
+		d.k.h.GoAway(http2.NoError, "idle")
+		d.k.gone()
+		return
+	} else if limits.idle > 0 {
+		d.arm(limits.idle - idle)
+	}
+}
+
+// drain implements conn.
+func (d *down2) drain(last bool) {
+	if last {
+		d.k.h.GoAway(http2.NoError, "shutting down")
+		d.k.gone()
+		return
+	}
+	d.k.h.Drain()
+	d.k.touch()
+}
+
+// close ends the connection; streams that are still held end by themselves.
+func (d *down2) close() {
+	if d.closed {
+		return
+	}
+	d.closed = true
+	d.w.loop.Disarm(&d.timer)
+	delete(d.w.conns, d)
+	d.caller.close()
+	d.k.c.CloseSoon()
+}
+
+// interim passes on a 1xx answer; HTTP/2 has no 101.
+func (t *stream2) interim(h *message.Head) {
+	if t.wasReset() || h.Status == 101 {
+		return
+	}
+	if err := t.k.h.WriteHead(t.s, h, false); err != nil {
+		t.reset(codeInternal)
+	}
+	t.k.touch()
+}
+
+// writeHead2 writes the head of an answer on an HTTP/2 stream.
+func (x *exchange) writeHead2() {
+	t, h := x.down2, &x.resp
+	if t.wasReset() {
+		x.down.finished = !x.tunnel
+		return
+	}
+	if x.tunnel && h.Status == 101 {
+		x.acceptConnect(h)
+	}
+	end := !x.tunnel && (h.Framing == message.None || h.Framing == message.Sized && h.Length == 0 || x.req.IsMethod("HEAD"))
+	h.Upgrade = nil
+	if err := t.k.h.WriteHead(t.s, h, end); err != nil {
+		x.w.p.log.Debug("an answer cannot be written in HTTP/2", "why", err)
+		t.reset(codeInternal)
+		x.broken = true
+	}
+	x.down.finished = end
+	t.k.touch()
+}
+
+// end2 ends an exchange on an HTTP/2 stream.
+func (x *exchange) end2() {
+	t := x.down2
+	if x.broken || !x.down.finished {
+		if x.rec.Status == 499 || x.rec.Flags&telemetry.CallerClosed != 0 {
+			t.reset(http2.Cancel)
+		} else {
+			t.reset(codeInternal)
+		}
+	}
+	t.free()
+	x.w.freeExchange(x)
+}

@@ -1,0 +1,226 @@
+package proxy
+
+import (
+	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/message"
+	"moire.dev/moire/proxy/route"
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// exchange is one request and its answer. Its code runs on a coroutine: serve
+// reads from top to bottom what happens to a request.
+type exchange struct {
+	w    *worker
+	t    *engine.Task
+	plan *plan // the configuration that it began with
+	from *caller
+
+	down1 *down1   // whose request it is, over HTTP/1
+	down2 *stream2 // or over HTTP/2
+	down  stream
+
+	req, resp                 message.Head
+	reqTrailers, respTrailers message.Head
+	heads                     []byte // memory of req
+	answers                   []byte // memory of resp
+	arena                     route.Arena
+	ids                       []byte // memory of trace context
+	found                     route.Found
+
+	passing *passing // a connection that is passed through
+
+	rule     *rule
+	backend  *route.Backend
+	pool     *pool // of the backend's cluster
+	subset   int
+	hash     uint64
+	visited  balance.Tried
+	origins  [2]route.Origin // for CORS: of the rule, of the backend
+	tries    [2]attempt      // the second for a hedge
+	live     int             // how many of tries are under way
+	won      *attempt        // whose answer is taken
+	body     kept            // request body that may be sent again
+	tried    int             // attempts begun
+	budgeted int             // of these, taken from the budget of retries
+	backoff  int64           // before the next
+	resent   bool            // once more, because a kept connection was closed
+	mirrors  []*mirror
+
+	rec      telemetry.Request
+	grpc     bool   // content-type application/grpc
+	close    bool   // the caller's connection ends with this answer
+	answered bool   // the head of an answer went to the caller
+	broken   bool   // the answer that began cannot be ended
+	tunnel   bool   // after a 101 or a CONNECT: bytes both ways
+	extended bool   // an extended CONNECT went on as an Upgrade
+	upgrade  []byte // an Upgrade went on as an extended CONNECT to this
+	accept   []byte // and this is its Sec-WebSocket-Accept
+
+	moved      int64 // when something moved last
+	by         int64 // when the request's time is up; 0: never
+	rateSince  int64 // of the measure of the minimum rate
+	rateBytes  uint64
+	waitedSend bool // the caller kept us waiting all the time since
+}
+
+// newExchange is an exchange for a caller, with the memory of an earlier one.
+func (w *worker) newExchange(from *caller) *exchange {
+	var x *exchange
+	if n := len(w.exchanges); n > 0 {
+		x = w.exchanges[n-1]
+		w.exchanges = w.exchanges[:n-1]
+	} else {
+		x = &exchange{w: w}
+		x.req.Fields = make([]message.Field, 0, 16)
+		x.resp.Fields = make([]message.Field, 0, 16)
+		x.rec.Reset()
+	}
+	x.plan, x.from = w.plan, from
+	return x
+}
+
+// freeExchange keeps x and its memory for another request.
+func (w *worker) freeExchange(x *exchange) {
+	if cap(x.heads) > keepHeads {
+		x.heads = nil
+	}
+	if cap(x.answers) > keepHeads {
+		x.answers = nil
+	}
+	x.req.Reset()
+	x.resp.Reset()
+	x.reqTrailers.Reset()
+	x.respTrailers.Reset()
+	x.arena.Reset()
+	x.arena.Trim(keepHeads)
+	x.rec.Reset()
+	x.body.free(w)
+	*x = exchange{
+		w: w, heads: x.heads[:0], answers: x.answers[:0], arena: x.arena, ids: x.ids, rec: x.rec,
+		req: x.req, resp: x.resp, reqTrailers: x.reqTrailers, respTrailers: x.respTrailers,
+		mirrors: x.mirrors[:0], body: x.body,
+	}
+	if len(w.exchanges) < 1024 {
+		w.exchanges = append(w.exchanges, x)
+	}
+}
+
+// keepHeads is the largest memory of heads that an exchange keeps when it is over.
+const keepHeads = 16 << 10
+
+// begin starts the coroutine of x; req and down are set.
+func (x *exchange) begin() {
+	w := x.w
+	x.moved = w.loop.Now
+	x.close = x.req.Close
+	r := &x.rec
+	r.Table, r.Listener, r.Start = x.plan.table, x.from.ln.id, w.loop.Now
+	r.Source, r.Local, r.Secure, r.Caller = x.from.peer, x.from.local, x.from.secure, x.from.identity
+	r.Method, r.Host, r.Path = x.req.Method, x.req.Authority, x.req.Path
+	switch {
+	case x.passing != nil:
+	case x.down2 != nil:
+		r.Protocol = telemetry.HTTP2
+	case x.req.Minor == 1:
+		r.Protocol = telemetry.HTTP11
+	default:
+		r.Protocol = telemetry.HTTP10
+	}
+	x.t = w.loop.Go(x)
+}
+
+// wake has the coroutine look again.
+func (x *exchange) wake() { x.t.Wake() }
+
+// Run implements engine.Runner.
+func (x *exchange) Run(*engine.Task) {
+	if x.passing != nil {
+		x.pass()
+	} else {
+		x.serve()
+	}
+	x.end()
+}
+
+// Abort implements engine.Runner: the code of x panicked. Nothing that it held
+// is used again.
+func (x *exchange) Abort() {
+	for i := range x.tries[:x.live] {
+		x.tries[i].drop()
+	}
+	x.live, x.broken = 0, true
+	x.end()
+}
+
+// serve is what happens to a request, in order.
+func (x *exchange) serve() {
+	if !x.match() { // which rule
+		return
+	}
+	if !x.admit() { // may it: rate limits, faults
+		return
+	}
+	if !x.filter(&x.rule.Filters, &x.origins[0]) { // what the rule changes, or answers itself
+		return
+	}
+	if !x.choose() { // which backend of the rule
+		return
+	}
+	x.forward() // to an endpoint, and its answer back
+}
+
+// end tells what happened and gives the connection back.
+func (x *exchange) end() {
+	w := x.w
+	r := &x.rec
+	r.End = w.loop.Now
+	r.In, r.Out = x.down.read, x.down.wrote
+	if !x.answered && r.Status == 0 && x.down.gone() {
+		r.Flags |= telemetry.CallerClosed
+	}
+	w.tel.RequestDone(r)
+	for range x.budgeted {
+		x.pool.limits.ReleaseRetry()
+	}
+	switch {
+	case x.passing != nil:
+		x.passing.end(x)
+	case x.down1 != nil:
+		x.end1()
+	default:
+		x.end2()
+	}
+}
+
+// end1 ends x on an HTTP/1 connection, which goes on when both messages are
+// whole.
+func (x *exchange) end1() {
+	d := x.down1
+	keep := x.answered && !x.close && !x.broken && x.down.finished && !x.tunnel
+	if keep && !x.down.ended {
+		keep = x.skipBody()
+	}
+	if x.broken {
+		d.c.Abort()
+	}
+	x.w.freeExchange(x)
+	d.done(keep)
+}
+
+// skipBody takes what is left of a request body when it is here already.
+func (x *exchange) skipBody() bool {
+	for {
+		data, err := x.down.peek()
+		if err != nil {
+			return false
+		}
+		if x.down.ended {
+			return true
+		}
+		if len(data) == 0 {
+			return false
+		}
+		x.down.take(len(data))
+	}
+}

@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"errors"
+
+	"moire.dev/moire/proxy/message"
+)
+
+var errTooLong = errors.New("request body is larger than allowed")
+
+// kept is what of a request body is held back for another try.
+type kept struct {
+	b    []byte
+	most int
+	// on: all that came so far is in b. It goes off when that is too much.
+	on bool
+}
+
+// keepBody begins to keep up to most bytes.
+func (k *kept) keep(most int) { k.on, k.most = true, most }
+
+func (k *kept) free(w *worker) {
+	if k.b != nil && cap(k.b) <= keepHeads {
+		*k = kept{b: k.b[:0]}
+		return
+	}
+	*k = kept{}
+}
+
+// pumpRequest moves the request body to the endpoint, the kept part first.
+func (a *attempt) pumpRequest() (moved bool, err error) {
+	x, w := a.x, a.x.w
+	if a.up.finished {
+		return false, nil
+	}
+	if err := x.tooLong(); err != nil {
+		return false, err
+	}
+	if !x.body.on && a.offset >= len(x.body.b) {
+		return pump(w, &x.down, &a.up)
+	}
+	for {
+		if rest := x.body.b[a.offset:]; len(rest) > 0 {
+			n := a.up.put(w, rest, false)
+			a.offset += n
+			moved = moved || n > 0
+			if n < len(rest) {
+				a.up.starved()
+				return moved, nil
+			}
+		}
+		if !x.body.on {
+			m, err := pump(w, &x.down, &a.up)
+			return moved || m, err
+		}
+		more, err := x.keepMore()
+		if err != nil {
+			return moved, err
+		}
+		if more {
+			moved = true
+			continue
+		}
+		if x.down.ended {
+			a.up.finish(w, x.down.trailers)
+			moved = true
+		}
+		return moved, nil
+	}
+}
+
+// keepMore takes what came of the request body into what is kept.
+func (x *exchange) keepMore() (bool, error) {
+	data, err := x.down.peek()
+	if err != nil || len(data) == 0 {
+		return false, err
+	}
+	if len(x.body.b)+len(data) > x.body.most {
+		// Too much to be sent again. The second of two tries ends: only one can
+		// have what comes from here on.
+		x.body.on = false
+		if x.live > 1 {
+			x.tries[1].drop()
+			x.live = 1
+		}
+		return true, nil
+	}
+	x.body.b = append(x.body.b, data...)
+	x.down.take(len(data))
+	return true, nil
+}
+
+// again: another try could be given all of the body.
+func (x *exchange) bodyKept() bool {
+	return x.body.on || x.down.read == 0 && (x.down.ended || x.req.Framing == message.None)
+}
+
+// tooLong looks at the listener's limit of a body.
+func (x *exchange) tooLong() error {
+	most := x.from.ln.limits.body
+	if most > 0 && (x.req.Framing == message.Sized && x.req.Length > most || x.down.read > uint64(most)) {
+		return errTooLong
+	}
+	return nil
+}

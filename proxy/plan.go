@@ -1,0 +1,201 @@
+package proxy
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"moire.dev/moire/proxy/http1"
+	"moire.dev/moire/proxy/resilience"
+	"moire.dev/moire/proxy/route"
+	"moire.dev/moire/proxy/telemetry"
+	"moire.dev/moire/snapshot/l7"
+)
+
+// plan is one configuration, ready to be served. It is immutable; exchanges end
+// with the plan that they began with.
+type plan struct {
+	conf      *l7.Config
+	routes    *route.Table
+	rules     []*rule // by route.Rule.ID
+	table     *telemetry.Table
+	listeners []*listener // as in conf
+	clusters  []*settings // as in conf
+}
+
+// rule is a route.Rule and what else it takes to serve it.
+type rule struct {
+	*route.Rule
+	tel       int32
+	deadlines resilience.Deadlines
+	retry     *resilience.Retry
+	hedge     resilience.Hedge
+	fault     *resilience.Fault
+	limiters  []*resilience.Limiter
+	subsets   []int // by backend: the subset of its cluster
+}
+
+// listener is one listener of a plan.
+type listener struct {
+	index   int
+	id      int32
+	conf    *l7.Listener
+	addr    netip.AddrPort
+	trusted bool
+	limits  limits
+	tls     *serverTLS // nil: plain
+}
+
+// limits of a listener, nanoseconds; zero or less: none.
+type limits struct {
+	head                             http1.Limits
+	body                             int64
+	connections, streams, requests   int
+	handshake, headTime, idle, stall int64
+	minRate                          int // bytes per second
+}
+
+func newLimits(l *l7.Limits) limits {
+	or := func(v, otherwise int) int {
+		if v == 0 {
+			return otherwise
+		}
+		return max(v, 0)
+	}
+	return limits{
+		head: http1.Limits{Head: min(or(l.Head, 64<<10), 64<<10), Fields: or(l.Fields, 100)}, body: l.Body,
+		connections: or(l.Connections, 50_000), streams: or(l.Streams, 100), requests: l.Requests,
+		handshake: int64(l.Handshake.Or(5e9)), headTime: int64(l.HeadTime.Or(10e9)),
+		idle: int64(l.Idle.Or(3600e9)), stall: int64(l.Stall.Or(300e9)), minRate: or(l.MinRate, 240),
+	}
+}
+
+// build makes the plan of a configuration, with what is shared with the one
+// before: clusters and rate limits of the same name.
+func (p *Proxy) build(cfg *l7.Config, old *plan) (*plan, error) {
+	routes, err := route.Build(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if r := routes.Rejected(); len(r) > 0 {
+		p.log.Warn("routes that cannot be reached were left out", "first", fmt.Sprint(r[0]), "count", len(r))
+	}
+	n := &plan{conf: cfg, routes: routes}
+	if err := p.certificates(cfg); err != nil {
+		return nil, err
+	}
+	for i := range cfg.Listeners {
+		l, err := p.listener(cfg, i)
+		if err != nil {
+			return nil, err
+		}
+		n.listeners = append(n.listeners, l)
+	}
+	subsets := subsetsOf(cfg, routes)
+	for i := range cfg.Clusters {
+		c := &cfg.Clusters[i]
+		tls, err := p.clientTLS(c)
+		if err != nil {
+			return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
+		}
+		s, err := p.cluster(c.Name).settings(i, c, subsets[i], p.now(), tls)
+		if err != nil {
+			return nil, err
+		}
+		n.clusters = append(n.clusters, s)
+	}
+	n.table = p.tel.Open(cfg)
+	for id := range routes.Rules() {
+		r, err := n.rule(routes.Rule(id), old)
+		if err != nil {
+			return nil, err
+		}
+		n.rules = append(n.rules, r)
+	}
+	return n, nil
+}
+
+func (n *plan) rule(r *route.Rule, old *plan) (*rule, error) {
+	conf := &n.conf.Routes[r.Route.ID]
+	index := ruleIndex(n.routes, r)
+	out := &rule{Rule: r, tel: n.table.Rule(r.Route.ID, index), retry: resilience.NewRetry(r.Retry), hedge: resilience.NewHedge(r.Hedge),
+		deadlines: resilience.Deadlines{Request: r.Timeout, Backend: r.BackendTimeout}}
+	var err error
+	if out.fault, err = resilience.NewFault(r.Fault); err != nil {
+		return nil, fmt.Errorf("route %s, rule %s: %w", conf.Name, r.Name, err)
+	}
+	before := old.sameRule(conf.Name, r.Name)
+	for i, c := range r.RateLimits {
+		if before != nil && i < len(before.limiters) && before.limiters[i].Config() == c {
+			out.limiters = append(out.limiters, before.limiters[i])
+			continue
+		}
+		out.limiters = append(out.limiters, resilience.NewLimiter(c))
+	}
+	for _, b := range r.Backends {
+		subset := 0
+		if b.Cluster != route.Invalid {
+			var ok bool
+			if subset, ok = n.clusters[b.Cluster].plan.Subset(r.Subset); !ok {
+				return nil, fmt.Errorf("route %s, rule %s: no subset %v", conf.Name, r.Name, r.Subset)
+			}
+		}
+		out.subsets = append(out.subsets, subset)
+	}
+	return out, nil
+}
+
+// sameRule is the rule with these names in an older plan.
+func (n *plan) sameRule(routeName, ruleName string) *rule {
+	if n == nil {
+		return nil
+	}
+	for _, r := range n.rules {
+		if len(r.limiters) > 0 && r.Route.Name == routeName && r.Name == ruleName {
+			return r
+		}
+	}
+	return nil
+}
+
+// ruleIndex is the place of r in its route.
+func ruleIndex(t *route.Table, r *route.Rule) int {
+	i := 0
+	for id := r.ID - 1; id >= 0 && t.Rule(id).Route == r.Route; id-- {
+		i++
+	}
+	return i
+}
+
+// subsetsOf are the selectors that rules use, by cluster.
+func subsetsOf(cfg *l7.Config, t *route.Table) [][]map[string]string {
+	out := make([][]map[string]string, len(cfg.Clusters))
+	for id := range t.Rules() {
+		r := t.Rule(id)
+		if len(r.Subset) == 0 {
+			continue
+		}
+		for _, b := range r.Backends {
+			if b.Cluster != route.Invalid && !slices.ContainsFunc(out[b.Cluster], func(m map[string]string) bool { return maps.Equal(m, r.Subset) }) {
+				out[b.Cluster] = append(out[b.Cluster], r.Subset)
+			}
+		}
+	}
+	return out
+}
+
+func (p *Proxy) listener(cfg *l7.Config, i int) (*listener, error) {
+	c := &cfg.Listeners[i]
+	addr, err := netip.ParseAddrPort(c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: address %q is not an IP address and port", c.Name, c.Address)
+	}
+	l := &listener{index: i, id: int32(i), conf: c, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), trusted: c.Trusted, limits: newLimits(&c.Limits)}
+	if c.TLS != nil {
+		if l.tls, err = p.serverTLS(c); err != nil {
+			return nil, fmt.Errorf("listener %s: %w", c.Name, err)
+		}
+	}
+	return l, nil
+}

@@ -1,0 +1,226 @@
+package proxy
+
+import (
+	"errors"
+
+	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/http1"
+	"moire.dev/moire/proxy/message"
+)
+
+// What can end a message before its end.
+var (
+	errShort = errors.New("connection ended inside a message")
+	errReset = errors.New("stream was reset by its peer")
+	errStall = errors.New("nothing moved for too long")
+)
+
+// raw is the framing of a tunnel: bytes until either side ends.
+const raw = message.UntilClose
+
+// stream is one side of an exchange: the caller's or an endpoint's, over
+// HTTP/1 (its connection) or HTTP/2 (a stream of one). What comes is read by
+// peek and take, what goes is written by head, put and finish.
+type stream struct {
+	c   *engine.Conn
+	two *stream2 // nil: HTTP/1
+
+	framing  message.Framing // of the body that comes
+	left     int64           // of a Sized one
+	chunks   http1.Chunked
+	avail    int           // bytes of the current chunk at the front of c.In
+	trailers *message.Head // that came
+	ended    bool          // all of the body has been taken
+	read     uint64        // body bytes taken
+	tunnel   bool          // the end of one direction is told, and the other goes on
+
+	out      message.Framing // of the body that goes
+	outLeft  int64
+	finished bool // all of the body has been put
+	wrote    uint64
+}
+
+// expect begins to read the body that h announced; trailers is where the fields
+// after it go.
+func (s *stream) expect(h, trailers *message.Head, lim *http1.Limits) {
+	s.framing, s.left, s.avail, s.ended = h.Framing, h.Length, 0, false
+	switch {
+	case s.two != nil:
+		s.ended = s.two.bodyEnded()
+	case h.Framing == message.None || h.Framing == message.Sized && h.Length == 0:
+		s.ended = true
+	case h.Framing == message.Chunked:
+		s.chunks.Reset(trailers, lim)
+		s.trailers = trailers
+	}
+}
+
+// peek is what can be read of the body now. No bytes: wait, or ended is set.
+func (s *stream) peek() ([]byte, error) {
+	if s.ended {
+		return nil, nil
+	}
+	if s.two != nil {
+		return s.two.peek(s)
+	}
+	b := s.c.In.Bytes()
+	switch s.framing {
+	case message.Sized:
+		if int64(len(b)) > s.left {
+			b = b[:s.left]
+		}
+	case message.Chunked:
+		var err error
+		if b, err = s.peekChunk(); err != nil || s.ended {
+			return nil, err
+		}
+	default:
+		if len(b) == 0 && s.c.EOF && s.c.Err == 0 && s.c.Fault == nil {
+			s.ended = true
+			return nil, nil
+		}
+	}
+	if len(b) == 0 && (s.c.EOF || s.c.Broken()) {
+		return nil, errShort
+	}
+	return b, nil
+}
+
+// peekChunk is what there is of the current chunk.
+func (s *stream) peekChunk() ([]byte, error) {
+	for s.avail == 0 {
+		b := s.c.In.Bytes()
+		if len(b) == 0 {
+			return nil, nil
+		}
+		data, n, err := s.chunks.Next(b)
+		if err != nil {
+			return nil, err
+		}
+		s.avail = len(data)
+		s.c.Consume(n - len(data)) // data is the last of what was read
+		if s.chunks.Done() {
+			s.ended = true
+			return nil, nil
+		}
+		if n == 0 {
+			return nil, nil
+		}
+	}
+	return s.c.In.Bytes()[:s.avail], nil
+}
+
+// all says whether n bytes are known to be all that is left.
+func (s *stream) all(n int) bool {
+	if s.two != nil {
+		return s.two.all(n)
+	}
+	return s.framing == message.Sized && int64(n) == s.left
+}
+
+// take removes n bytes of what peek gave.
+func (s *stream) take(n int) {
+	s.read += uint64(n)
+	if s.two != nil {
+		s.two.take(n)
+		return
+	}
+	s.c.Consume(n)
+	switch s.framing {
+	case message.Sized:
+		if s.left -= int64(n); s.left == 0 {
+			s.ended = true
+		}
+	case message.Chunked:
+		s.avail -= n
+	}
+}
+
+// put writes as much of p as there is room for; last: nothing comes after p.
+func (s *stream) put(w *worker, p []byte, last bool) int {
+	var n int
+	switch {
+	case s.two != nil:
+		n = s.two.put(p, last)
+		s.finished = last && n == len(p)
+	case s.out == message.Chunked:
+		n = min(len(p), s.c.Room()-http1.MaxChunkHeader-len(http1.ChunkEnd))
+		if n <= 0 {
+			return 0
+		}
+		w.scratch = http1.AppendChunk(w.scratch[:0], p[:n])
+		s.c.Write(w.scratch)
+	default:
+		n = s.c.Offer(p)
+	}
+	s.wrote += uint64(n)
+	return n
+}
+
+// finish ends the body that goes.
+func (s *stream) finish(w *worker, trailers *message.Head) {
+	if s.finished {
+		return
+	}
+	s.finished = true
+	switch {
+	case s.two != nil:
+		s.two.finish(trailers)
+	case s.out == message.Chunked:
+		w.scratch = http1.AppendLastChunk(w.scratch[:0], trailers)
+		s.c.Write(w.scratch)
+	case s.tunnel:
+		s.c.CloseWrite()
+	}
+}
+
+// starved has the task woken when there is room to write again.
+func (s *stream) starved() {
+	if s.two != nil {
+		s.two.starved = true
+		return
+	}
+	s.c.Starved = true
+}
+
+// gone: nothing can be written to this side any more.
+func (s *stream) gone() bool {
+	if s.two != nil {
+		return s.two.gone()
+	}
+	return s.c == nil || s.c.Broken()
+}
+
+// blockedAt is since when this side takes nothing of what waits; 0: it takes.
+func (s *stream) blockedAt() int64 {
+	if s.two != nil {
+		return s.two.blockedAt()
+	}
+	return s.c.BlockedAt
+}
+
+// pump moves the body from one side to the other as far as there are bytes and
+// room, and says whether anything moved. It is over when to is finished.
+func pump(w *worker, from, to *stream) (moved bool, err error) {
+	for !to.finished {
+		data, err := from.peek()
+		if err != nil {
+			return moved, err
+		}
+		if len(data) == 0 {
+			if from.ended {
+				to.finish(w, from.trailers)
+				moved = true
+			}
+			return moved, nil
+		}
+		n := to.put(w, data, from.all(len(data)))
+		if n == 0 {
+			to.starved()
+			return moved, nil
+		}
+		from.take(n)
+		moved = true
+	}
+	return moved, nil
+}

@@ -1,0 +1,246 @@
+package proxy
+
+import (
+	"net/netip"
+
+	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// pool is a worker's side of a cluster: whom to choose, and the connections.
+type pool struct {
+	*settings
+	w     *worker
+	table *telemetry.Table
+	pick  *balance.Picker
+	ends  map[netip.AddrPort]*endpoint
+	at    []*endpoint // by endpoint index
+}
+
+// endpoint has a worker's connections to one address.
+type endpoint struct {
+	addr netip.AddrPort
+	idle []*upConn // HTTP/1, the last used is the last
+	two  []*upConn // HTTP/2, all that take streams or will
+	gone bool      // the configuration has it no more
+}
+
+// upConn is one connection to an endpoint.
+type upConn struct {
+	w    *worker
+	p    *pool
+	e    *endpoint
+	c    *engine.Conn
+	two  *conn2 // HTTP/2
+	user *attempt
+	// waiting for the connection to be ready, beside user.
+	waiting []*attempt
+	state   upState
+	err     error // why it failed
+	reused  bool
+	served  int
+	since   int64 // it is idle, or when it was dialled
+	by      engine.Timer
+	layer   *tlsLayer
+}
+
+type upState uint8
+
+const (
+	upDialing upState = iota // also PROXY header and TLS handshake
+	upReady                  // in use
+	upIdle
+	upDead
+)
+
+// conn is a connection for an attempt: an idle one, a stream of one that is
+// there, or a new one that is still being made. Nil: a circuit limit.
+func (p *pool) conn(a *attempt, i int, fresh bool) *upConn {
+	e := p.at[i]
+	if p.two || p.auto {
+		if u := e.shareable(a); u != nil {
+			return u
+		}
+	}
+	for n := len(e.idle); n > 0 && !fresh; n = len(e.idle) {
+		u := e.idle[n-1]
+		e.idle[n-1] = nil
+		e.idle = e.idle[:n-1]
+		if u.c.Closed() || u.c.EOF || u.c.Broken() {
+			u.close()
+			continue
+		}
+		u.state, u.user, u.reused, u.p = upReady, a, true, p
+		return u
+	}
+	return p.dial(a, e)
+}
+
+// dial begins a new connection.
+func (p *pool) dial(a *attempt, e *endpoint) *upConn {
+	if !p.limits.AcquireConnection() {
+		p.w.tel.AddCluster(p.table, p.id, telemetry.OverflowConnections, 1)
+		return nil
+	}
+	u := &upConn{w: p.w, p: p, e: e, user: a, since: p.w.loop.Now}
+	c, err := p.w.loop.Dial(e.addr, u)
+	if err != nil {
+		p.limits.ReleaseConnection()
+		u.state, u.err = upDead, err
+		return u
+	}
+	u.c = c
+	p.w.tel.UpstreamOpened(p.table, p.id)
+	if p.connect > 0 {
+		p.w.loop.Arm(&u.by, p.w.loop.Now+p.connect, u)
+	}
+	if p.two && p.tls == nil {
+		e.two = append(e.two, u) // others may wait for it, too
+	}
+	if !c.Connecting {
+		u.connected()
+	}
+	return u
+}
+
+// Ready implements engine.Owner.
+func (u *upConn) Ready(c *engine.Conn) {
+	switch {
+	case u.two != nil:
+		u.two.ready()
+	case u.state == upReady:
+		if u.user != nil {
+			u.user.x.wake()
+		}
+	case u.state == upIdle:
+		u.unidle()
+		u.close()
+	case u.state == upDialing && u.layer == nil:
+		if c.Err != 0 {
+			u.fail(c.Err)
+		} else if !c.Connecting {
+			u.connected()
+		}
+	case u.layer != nil:
+		u.layer.wake()
+	}
+}
+
+// Expire implements engine.Expirer: connecting took too long.
+func (u *upConn) Expire(*engine.Timer) {
+	if u.state == upDialing {
+		u.fail(errConnectTime)
+	}
+}
+
+// connected goes on when the TCP connection is there.
+func (u *upConn) connected() {
+	if u.p.conf.ProxyProtocol != 0 {
+		u.announce()
+	}
+	if u.p.tls != nil {
+		u.handshake()
+		return
+	}
+	u.ready(u.p.two)
+}
+
+// ready hands the connection to who waits for it.
+func (u *upConn) ready(two bool) {
+	u.w.loop.Disarm(&u.by)
+	u.state = upReady
+	if two {
+		u.begin2()
+	} else if len(u.waiting) > 0 {
+		// ALPN chose HTTP/1: each of them needs a connection of its own.
+		for _, a := range u.waiting {
+			a.u = nil
+			a.x.wake()
+		}
+		u.waiting = nil
+	}
+	if u.user != nil {
+		u.user.x.wake()
+	}
+}
+
+// fail ends a connection that was not made.
+func (u *upConn) fail(err error) {
+	u.err = err
+	user, waiting := u.user, u.waiting
+	u.close()
+	if user != nil {
+		user.x.wake()
+	}
+	for _, a := range waiting {
+		a.x.wake()
+	}
+}
+
+// release gives back an HTTP/1 connection after an exchange; it is kept when
+// the next answer on it can only be that of the next request.
+func (u *upConn) release(keep bool) {
+	u.user = nil
+	c := u.c
+	u.served++
+	if !keep || c.EOF || c.Broken() || c.In.Len() > 0 || u.e.gone || u.w.closing ||
+		u.p.conf.Requests > 0 && u.served >= u.p.conf.Requests {
+		u.close()
+		return
+	}
+	c.Rest()
+	u.state, u.since = upIdle, u.w.loop.Now
+	u.e.idle = append(u.e.idle, u)
+}
+
+// unidle takes u out of the idle ones.
+func (u *upConn) unidle() {
+	for i, o := range u.e.idle {
+		if o == u {
+			u.e.idle = append(u.e.idle[:i], u.e.idle[i+1:]...)
+			return
+		}
+	}
+}
+
+// close ends the connection.
+func (u *upConn) close() {
+	if u.state == upDead {
+		return
+	}
+	u.state = upDead
+	u.w.loop.Disarm(&u.by)
+	u.untwo()
+	u.p.limits.ReleaseConnection()
+	u.w.tel.UpstreamClosed(u.p.table, u.p.id)
+	u.user, u.waiting = nil, nil
+	u.c.Close()
+}
+
+// untwo takes u out of the connections that take streams.
+func (u *upConn) untwo() {
+	for i, o := range u.e.two {
+		if o == u {
+			u.e.two = append(u.e.two[:i], u.e.two[i+1:]...)
+			return
+		}
+	}
+}
+
+// sweep closes connections that were idle for too long.
+func (p *pool) sweep(now int64) {
+	for _, e := range p.ends {
+		for len(e.idle) > 0 && now-e.idle[0].since > p.idle {
+			u := e.idle[0]
+			e.idle = append(e.idle[:0], e.idle[1:]...)
+			u.close()
+		}
+		for i := len(e.two) - 1; i >= 0; i-- {
+			if u := e.two[i]; u.two != nil && u.two.idleFor(now) > p.idle {
+				u.two.bye()
+				u.close()
+			}
+		}
+	}
+}

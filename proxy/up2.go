@@ -1,0 +1,165 @@
+package proxy
+
+import (
+	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/http2"
+	"moire.dev/moire/proxy/message"
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// begin2 makes u an HTTP/2 connection.
+func (u *upConn) begin2() {
+	w := u.w
+	u.two = &conn2{w: w, c: u.c, up: u, since: w.loop.Now}
+	u.two.h.Init(&http2.Config{Client: true, TLS: u.p.tls != nil, MaxStreams: 1000, MaxFields: 200, ConnWindow: 4 << 20, InitialWindow: 256 << 10}, &w.streams, w.loop.Now)
+	u.two.touch()
+	known := false
+	for _, o := range u.e.two {
+		known = known || o == u
+	}
+	if !known {
+		u.e.two = append(u.e.two, u)
+	}
+	u.wakeWaiting()
+}
+
+// wakeWaiting has those who wait for the connection or for a stream look again.
+func (u *upConn) wakeWaiting() {
+	for _, a := range u.waiting {
+		a.x.wake()
+	}
+}
+
+// shareable is a connection that takes, or will take, another stream.
+func (e *endpoint) shareable(a *attempt) *upConn {
+	for _, u := range e.two {
+		switch {
+		case u.state == upDialing && len(u.waiting) < 100:
+			u.waiting = append(u.waiting, a)
+			return u
+		case u.two != nil && !u.two.over && u.two.h.Usable() && u.two.h.Free() > 0:
+			u.waiting = append(u.waiting, a)
+			return u
+		}
+	}
+	return nil
+}
+
+// closeSoon ends an HTTP/2 connection after what was written.
+func (u *upConn) closeSoon() {
+	if u.state == upDead {
+		return
+	}
+	u.wakeWaiting()
+	u.state = upDead
+	u.w.loop.Disarm(&u.by)
+	u.untwo()
+	u.p.limits.ReleaseConnection()
+	u.w.tel.UpstreamClosed(u.p.table, u.p.id)
+	u.user, u.waiting = nil, nil
+	u.c.CloseSoon()
+}
+
+// send2 opens a stream and writes the head of the request.
+func (a *attempt) send2() step {
+	x, u := a.x, a.u
+	s, err := u.two.h.Open()
+	if err != nil {
+		return a.elsewhere()
+	}
+	u.leaveWaiting(a)
+	t := u.two.newStream2(s, x)
+	t.try = a
+	a.up.two = t
+	h := &x.req
+	if h.Upgrade != nil && x.down2 == nil {
+		if !x.askConnect(h) || !u.two.h.PeerConnect() {
+			return a.fail(failure{flags: telemetry.UpstreamProtocolError, result: balance.Canceled, status: 501, reason: "the endpoint takes no upgrade over HTTP/2"})
+		}
+	}
+	tunnel := h.Upgrade != nil || h.IsMethod("CONNECT")
+	end := !tunnel && (h.Framing == message.None || h.Framing == message.Sized && h.Length == 0)
+	expect := h.Expect
+	if err := u.two.h.WriteHead(s, h, end); err != nil {
+		return a.fail(failure{err: err, flags: telemetry.UpstreamFailed, result: balance.Canceled, status: 502, reason: "the request cannot be sent over HTTP/2"})
+	}
+	h.Expect = expect
+	a.up.out = h.Framing
+	a.up.finished = end
+	u.two.touch()
+	return stepMoved
+}
+
+// elsewhere looks for another connection when this one takes no stream.
+func (a *attempt) elsewhere() step {
+	if a.hops++; a.hops > 3 {
+		return a.fail(failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "no stream to the endpoint", unseen: true})
+	}
+	a.u.forget(a)
+	if a.u.user == a {
+		a.u.user = nil
+	}
+	if a.u = a.p.conn(a, a.i, false); a.u == nil {
+		return a.fail(failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many connections to this cluster", unseen: true})
+	}
+	return a.send()
+}
+
+// leaveWaiting: a has its stream.
+func (u *upConn) leaveWaiting(a *attempt) {
+	u.forget(a)
+	if u.user == a {
+		u.user = nil
+	}
+}
+
+// answered takes the head of an answer, interim ones too.
+func (t *stream2) answered(ev *http2.Event) {
+	x := t.x
+	if x == nil || t.try == nil {
+		return
+	}
+	if ev.Stream.Head.Status < 200 {
+		if x.won == nil && x.live == 1 {
+			head := ev.Stream.Head
+			head.Fields = append(x.resp.Fields[:0], head.Fields...)
+			x.resp = head
+			x.interim()
+		}
+		return
+	}
+	t.hasHead, t.gotEnd = true, ev.End
+	t.wake()
+}
+
+// readHead2 looks for the head of the answer.
+func (a *attempt) readHead2() step {
+	t, x := a.up.two, a.x
+	switch {
+	case t.hasHead:
+	case t.isReset:
+		return a.lost(errReset)
+	default:
+		return stepNone
+	}
+	head := t.s.Head
+	head.Fields = append(x.resp.Fields[:0], head.Fields...)
+	x.resp = head
+	if t.gotEnd && len(t.in) == 0 && !t.hasTrailers {
+		x.resp.Framing = message.None
+		if x.resp.Length < 0 && !x.req.IsMethod("HEAD") {
+			x.resp.Length = 0
+		}
+	}
+	a.up.expect(&x.resp, &x.respTrailers, nil)
+	return stepAnswer
+}
+
+// leave ends the try's stream.
+func (t *stream2) leave() {
+	over, k := t.k.over, t.k
+	t.free()
+	if !over && k.up.state == upReady {
+		k.up.wakeWaiting()
+	}
+}

@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"errors"
+
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// Why waiting ended without what was waited for.
+var (
+	errRequestTime = errors.New("the request took too long")
+	errTryTime     = errors.New("the endpoint took too long")
+	errSlow        = errors.New("the caller is too slow")
+	errCaller      = errors.New("the caller is gone")
+)
+
+// rateWindow is the time over which the minimum rate is measured.
+const rateWindow = int64(10e9)
+
+// wait parks until something happens. An error says that it makes no sense to
+// wait on: the time of the request or of all tries is up, nothing moves, or the
+// caller is gone.
+func (x *exchange) wait() error {
+	limits := &x.from.ln.limits
+	by := x.moved + limits.stall
+	if limits.stall <= 0 {
+		by = x.w.loop.Now + 1<<60
+	}
+	if x.by != 0 {
+		by = min(by, x.by)
+	}
+	for i := range x.tries[:x.live] {
+		if a := &x.tries[i]; a.by != 0 {
+			by = min(by, a.by)
+		}
+	}
+	if at := x.hedgeAt(); at != 0 {
+		by = min(by, at)
+	}
+	if x.callerOwes() {
+		by = min(by, x.w.loop.Now+rateWindow)
+	}
+	x.t.Within(by)
+	x.t.Park()
+	if x.down.gone() || x.down2 != nil && x.down2.wasReset() {
+		x.rec.Flags |= telemetry.CallerClosed
+		return errCaller
+	}
+	if !x.t.Expired {
+		return nil
+	}
+	x.t.Deadline(0)
+	now := x.w.loop.Now
+	switch {
+	case x.by != 0 && now >= x.by:
+		return errRequestTime
+	case limits.stall > 0 && now >= x.moved+limits.stall:
+		x.rec.Flags |= telemetry.StreamIdle
+		return errStall
+	case x.tooSlow(now):
+		return errSlow
+	}
+	return nil
+}
+
+// callerOwes: a body is on its way and it is the caller who keeps it waiting.
+func (x *exchange) callerOwes() bool {
+	return x.from.ln.limits.minRate > 0 && !x.tunnel && (!x.down.ended && x.down.framing != 0 || x.down.blockedAt() != 0)
+}
+
+// tooSlow measures the minimum rate, once a window in which the caller owes us.
+func (x *exchange) tooSlow(now int64) bool {
+	if !x.callerOwes() {
+		x.rateSince = 0
+		return false
+	}
+	moved := x.down.read + x.down.wrote - uint64(x.pendingDown())
+	if x.rateSince == 0 {
+		x.rateSince, x.rateBytes = now, moved
+		return false
+	}
+	if now-x.rateSince < rateWindow {
+		return false
+	}
+	slow := !x.waitsForEndpoint() && moved-x.rateBytes < uint64(x.from.ln.limits.minRate)*uint64((now-x.rateSince)/1e9)
+	x.rateSince, x.rateBytes = now, moved
+	return slow
+}
+
+// waitsForEndpoint: what keeps the request body is the endpoint, not the caller.
+func (x *exchange) waitsForEndpoint() bool {
+	if x.down.blockedAt() != 0 {
+		return false
+	}
+	data, err := x.down.peek()
+	return err == nil && len(data) > 0
+}
+
+func (x *exchange) pendingDown() int {
+	if x.down2 != nil {
+		return x.down2.pending()
+	}
+	return x.down.c.Pending()
+}

@@ -1,0 +1,172 @@
+package proxy
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/http1"
+	"moire.dev/moire/proxy/http2"
+	"moire.dev/moire/proxy/route"
+	"moire.dev/moire/proxy/telemetry"
+)
+
+// worker serves on one core. All that it has belongs to its loop.
+type worker struct {
+	p     *Proxy
+	index int
+	loop  *engine.Loop
+	tel   *telemetry.Worker
+
+	plan      *plan
+	pools     []*pool          // by cluster of the plan
+	byName    map[string]*pool // by name of the cluster
+	listeners map[netip.AddrPort]*accepting
+	conns     map[conn]struct{}
+
+	exchanges []*exchange // to be used again
+	streams   http2.Pool
+	twos      []*stream2 // to be used again
+	touched   []*conn2   // with something in Out
+	scratch   []byte
+	routing   route.Scratch
+	rand      *rand.PCG
+
+	answerLimits http1.Limits
+	draining     bool
+	closing      bool // the last connections are being ended
+	sweeper      engine.Timer
+}
+
+// conn is a connection of a caller.
+type conn interface {
+	// drain is told when the proxy is to end: finish what goes on, and begin
+	// nothing new. Last: now.
+	drain(last bool)
+}
+
+// accepting is a listening socket.
+type accepting struct {
+	ln    *listener
+	socks []*engine.Listener
+	open  int
+}
+
+func newWorker(p *Proxy, index int) (*worker, error) {
+	loop, err := engine.New()
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{p: p, index: index, loop: loop, tel: p.tel.Worker(index), byName: map[string]*pool{},
+		listeners: map[netip.AddrPort]*accepting{}, conns: map[conn]struct{}{},
+		rand: rand.NewPCG(rand.Uint64(), rand.Uint64()), answerLimits: http1.Limits{Head: 64 << 10, Fields: 200}}
+	loop.OnPanic = func(v any, stack []byte) {
+		p.log.Error("a request ended in a panic", "panic", v, "stack", string(stack))
+	}
+	loop.BeforeFlush = w.flushTouched
+	return w, nil
+}
+
+// run serves until ctx ends.
+func (w *worker) run(ctx context.Context) error {
+	w.loop.Post(func() { w.loop.Arm(&w.sweeper, w.loop.Now+1e9, w) })
+	return w.loop.Run(ctx)
+}
+
+// random is 64 random bits, not for secrets.
+func (w *worker) random() uint64 { return w.rand.Uint64() }
+
+// wall is the time of day.
+func (w *worker) wall() time.Time { return time.Now() }
+
+// Expire implements engine.Expirer: once a second what was idle for too long is closed.
+func (w *worker) Expire(*engine.Timer) {
+	for _, p := range w.byName {
+		p.sweep(w.loop.Now)
+	}
+	w.loop.Arm(&w.sweeper, w.loop.Now+1e9, w)
+}
+
+// use switches to a plan: new requests go by it.
+func (w *worker) use(n *plan) {
+	w.plan = n
+	pools := make([]*pool, len(n.clusters))
+	byName := make(map[string]*pool, len(n.clusters))
+	for i, s := range n.clusters {
+		pools[i] = w.pool(s, n)
+		byName[s.name] = pools[i]
+	}
+	for name, p := range w.byName {
+		if byName[name] == nil {
+			p.retire(nil)
+		}
+	}
+	w.pools, w.byName = pools, byName
+}
+
+// pool is the worker's side of a cluster; connections to addresses that stay
+// are kept when they are spoken to as before.
+func (w *worker) pool(s *settings, n *plan) *pool {
+	p := &pool{settings: s, w: w, table: n.table, pick: s.plan.Picker(w.index), ends: map[netip.AddrPort]*endpoint{}}
+	old := w.byName[s.name]
+	same := old != nil && old.spokenLike(s)
+	for _, addr := range s.addrs {
+		e := p.ends[addr]
+		if e == nil && same {
+			e = old.ends[addr]
+		}
+		if e == nil {
+			e = &endpoint{addr: addr}
+		}
+		p.ends[addr] = e
+		p.at = append(p.at, e)
+	}
+	if old != nil {
+		old.retire(p.ends)
+	}
+	return p
+}
+
+// judged is what the balancer found out about an endpoint.
+func (w *worker) judged(p *pool, ev balance.Event) {
+	if ev.Reason != balance.NoReason {
+		w.tel.AddCluster(p.table, p.id, telemetry.Ejections, 1)
+		w.p.log.Info("endpoint ejected", "cluster", p.name, "endpoint", ev.Address, "reason", ev.Reason.String(), "value", ev.Value, "threshold", ev.Threshold)
+	}
+}
+
+// refused counts a message that could not be read.
+func (w *worker) refused(from *caller, status int) {
+	w.tel.AddListener(w.plan.table, from.ln.id, telemetry.Malformed, 1)
+	r := &telemetry.Request{}
+	r.Reset()
+	r.Table, r.Listener, r.Status, r.Flags = w.plan.table, from.ln.id, status, telemetry.CallerProtocolError
+	r.Protocol, r.Secure, r.Source, r.Local, r.Caller = telemetry.HTTP11, from.secure, from.peer, from.local, from.identity
+	r.Start, r.End = w.loop.Now, w.loop.Now
+	w.tel.RequestStarted(r.Table, r.Route)
+	w.tel.RequestDone(r)
+}
+
+// retire ends the idle connections to addresses that are not in keep; those in
+// use end after their exchange.
+func (p *pool) retire(keep map[netip.AddrPort]*endpoint) {
+	for addr, e := range p.ends {
+		if keep[addr] == e {
+			continue
+		}
+		e.gone = true
+		for len(e.idle) > 0 {
+			u := e.idle[len(e.idle)-1]
+			e.idle = e.idle[:len(e.idle)-1]
+			u.close()
+		}
+		for _, u := range append([]*upConn(nil), e.two...) {
+			if u.two != nil {
+				u.two.retire()
+			}
+		}
+	}
+}
