@@ -6,10 +6,10 @@ LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VER
 BINARIES := moire moired moire-node
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build gen test check demo lab ha long bench clean $(BINARIES)
+.PHONY: help build gen test check demo lab ha long bench bench-proxy clean $(BINARIES)
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 build: $(BINARIES) ## build the binaries into bin/ (the first time takes minutes: moired holds an API server)
 
@@ -41,6 +41,9 @@ long: build ## the data path with all repetitions, and a minute without a contro
 
 bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 	@bench/run
+
+bench-proxy: ## measure the proxy against HAProxy, nginx and Envoy, 40 minutes (QUICK=1: 4)
+	@bench/proxy/run
 
 clean: ## remove what was built
 	@rm -rf $(BIN)

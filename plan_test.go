@@ -89,6 +89,7 @@ var rooms = map[string][]string{
 	"cli/show":       {"cli/fault"},
 	"cli/supervise":  {},
 	"bench":          {"api/v1alpha1", "compile", "datapath", "lab"},
+	"bench/proxy":    {},
 	"bench/fleet":    {"api/v1alpha1", "compile", "discovery", "identity"},
 	"cmd/moire":      {"cli"},
 	"cmd/moired":     {"control"},
