@@ -63,6 +63,9 @@ type Conn struct {
 	control, abuse budget
 }
 
+// keptStash is how much memory for cut frames an idle connection keeps.
+const keptStash = 1024
+
 const goneNot = ^uint32(0)
 
 // drainPing is the content of the PING after the first GOAWAY of Drain.
@@ -129,17 +132,17 @@ func (c *Conn) SwapOut(buf []byte) []byte {
 }
 
 // Next reads from in until there is an event, and says how many bytes it used.
-// An Event of kind NeedMore means that all of in was used. An error ends the
-// connection.
+// An Event of kind NeedMore means that all of in was used. When the connection
+// ends, a Reset of every open stream comes first, then the error.
 func (c *Conn) Next(in []byte, now int64) (ev Event, n int, err error) {
 	c.now = now
 	for {
-		if c.err != nil {
-			return Event{}, n, c.err
-		}
 		if c.lost != nil {
 			c.popLost(&ev)
 			return ev, n, nil
+		}
+		if c.err != nil {
+			return Event{}, n, c.err
 		}
 		if c.body.left > 0 || c.body.padding > 0 {
 			if n += c.readBody(in[n:], &ev); ev.Kind != NeedMore {
@@ -201,7 +204,9 @@ func (c *Conn) nextFrame(in []byte) (f frame, payload []byte, used int, ok bool)
 		}
 		if ok && len(c.stash) >= need {
 			f, payload = parseFrame(c.stash), c.stash[frameHead:need]
-			c.stash = c.stash[:0]
+			if c.stash = c.stash[:0]; cap(c.stash) > keptStash {
+				c.stash = nil
+			}
 			return f, payload, used, true
 		}
 		take := min(need-len(c.stash), len(in)-used)
@@ -279,11 +284,30 @@ func (c *Conn) handle(f frame, p []byte, ev *Event) *Error {
 
 // fail ends the connection: it writes GOAWAY once.
 func (c *Conn) fail(e *Error) {
-	if c.err != nil {
-		return
+	if c.err == nil {
+		c.writeGoAway(c.peerLast, e.Code, e.Reason)
+		c.end(e)
 	}
+}
+
+func (c *Conn) end(e *Error) {
 	c.err = e
-	c.writeGoAway(c.peerLast, e.Code, e.Reason)
+	for i := 0; i < len(c.streams.slots); {
+		if s := c.streams.slots[i]; s != nil {
+			// The slot may hold another stream after this.
+			c.lose(s, e.Code, e.Reason)
+		} else {
+			i++
+		}
+	}
+}
+
+// End says that the transport is gone, and why. Next gives a Reset of every open
+// stream then, and the error.
+func (c *Conn) End(reason string) {
+	if c.err == nil {
+		c.end(&Error{InternalError, reason})
+	}
 }
 
 // spend takes from the budget of control frames.
@@ -302,20 +326,11 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// Active is how many streams are open or held by the owner.
+// Active is how many streams the owner has not released.
 func (c *Conn) Active() int { return int(c.held) }
 
 // Partial says whether a frame or a field block is incomplete: the owner may
 // bound how long that lasts.
 func (c *Conn) Partial() bool {
 	return len(c.stash) > 0 || c.block.id != 0 || c.preface < len(Preface)
-}
-
-// Each calls f for every stream that is not released and not reset, in no order.
-func (c *Conn) Each(f func(*Stream)) {
-	for _, s := range c.streams.slots {
-		if s != nil {
-			f(s)
-		}
-	}
 }

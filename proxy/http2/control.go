@@ -22,7 +22,8 @@ func (c *Conn) onReset(f frame, p []byte, ev *Event) *Error {
 		return c.spend(1, "a flood of RST_STREAM frames on closed streams")
 	}
 	code := Code(binary.BigEndian.Uint32(p))
-	if !c.cfg.Client && !c.abuse.take(1, c.cfg.ResetBurst, c.cfg.ResetRate, c.now) {
+	// Who waited long, or has the answer, had a reason to go.
+	if early := c.now-s.born < grown && !s.is(localEnd); early && !c.cfg.Client && !c.overlook() {
 		return &Error{EnhanceYourCalm, "the peer resets streams too fast"}
 	}
 	c.drop(s, code, "reset by the peer")
@@ -177,6 +178,14 @@ func (c *Conn) onWindow(f frame, p []byte, ev *Event) *Error {
 	return nil
 }
 
+// grown is the age in nanoseconds from which a reset counts as no abuse.
+const grown = 1e9
+
+// overlook takes one from the budget of resets.
+func (c *Conn) overlook() bool {
+	return c.abuse.take(1, c.cfg.ResetBurst, c.cfg.ResetRate, c.now)
+}
+
 // idle says whether no stream with this id was opened yet.
 func (c *Conn) idle(id uint32) bool {
 	if c.ours(id) {
@@ -191,11 +200,11 @@ func (c *Conn) ours(id uint32) bool { return c.cfg.Client == (id&1 == 1) }
 // streamError resets a stream because of what the peer did. That counts as if
 // the peer had reset it (CVE-2025-8671).
 func (c *Conn) streamError(id uint32, code Code, reason string, ev *Event) *Error {
-	if !c.abuse.take(1, c.cfg.ResetBurst, c.cfg.ResetRate, c.now) {
-		return &Error{EnhanceYourCalm, "the peer makes us reset streams too fast"}
-	}
 	if c.idle(id) {
 		return &Error{code, reason}
+	}
+	if !c.overlook() {
+		return &Error{EnhanceYourCalm, "the peer makes us reset streams too fast"}
 	}
 	if s := c.streams.find(id); s != nil {
 		c.drop(s, code, reason)

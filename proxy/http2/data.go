@@ -24,7 +24,7 @@ func (c *Conn) onData(f frame, p []byte, ev *Event) *Error {
 		}
 		data -= padding + 1
 	}
-	if f.length == 0 && !f.has(flagEndStream) {
+	if data == 0 && !f.has(flagEndStream) {
 		if e := c.spend(1, "a flood of empty DATA"); e != nil {
 			return e
 		}
@@ -52,7 +52,6 @@ func (c *Conn) onData(f frame, p []byte, ev *Event) *Error {
 		c.body.stream = nil
 		return nil
 	}
-	c.control.give(1, c.cfg.ControlBurst)
 	return nil
 }
 

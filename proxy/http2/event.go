@@ -17,13 +17,14 @@ const (
 	Data
 	// Trailers: Stream has Trailers.
 	Trailers
-	// Reset: Stream was reset, by the peer (Local false) or because of what the
-	// peer did (Local true), with Code. The owner still has to Release it.
+	// Reset: Stream ended before its time, with Code and Reason: by the peer, or
+	// (Local) because of what the peer did, or with the connection. The owner still
+	// has to Release it.
 	Reset
 	// Window: something became writable: see Writable.
 	Window
-	// Refused: a request that never became a stream, with ID, Code and Reason; it
-	// was answered.
+	// Refused: a request that never became a stream, with ID and Reason. It was
+	// answered with Status, or reset with Code when Status is 0.
 	Refused
 	// Settings: the peer's settings came or changed: see PeerMaxStreams and
 	// PeerConnect.
@@ -46,6 +47,7 @@ type Event struct {
 	// stream: it may be sent again, whatever it is (RFC 9113, 8.7).
 	Unprocessed bool
 	Code        Code
+	Status      int
 	ID          uint32
 	Last        uint32
 	Stream      *Stream

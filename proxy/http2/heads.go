@@ -132,6 +132,7 @@ func (c *Conn) newRequest(b block, p []byte, ev *Event) *Error {
 	s.ID = b.id
 	r := &c.reading
 	r.start(readRequest)
+	s.Head.Reset()
 	if e := c.decode(s, p); e != nil {
 		c.pool.put(s)
 		return e
@@ -148,12 +149,16 @@ func (c *Conn) newRequest(b block, p []byte, ev *Event) *Error {
 		return c.refuse(b.id, ProtocolError, r.fault, ev)
 	case r.large:
 		c.pool.put(s)
-		return c.tooLarge(b, ev)
+		return c.reject(b, 431, "the head is too large", ev)
+	case r.expect:
+		c.pool.put(s)
+		return c.reject(b, 417, "an expectation other than 100-continue", ev)
 	}
-	s.flags = listed | counted | headReceived
+	s.flags = listed | owned | headReceived | requestFlags(&s.Head)
 	if b.end {
 		s.flags |= remoteEnd
 	}
+	s.born = c.now
 	s.recvWindow, s.sendWindow = c.recvInit, c.sendInit
 	c.streams.add(s)
 	c.held++
@@ -164,24 +169,24 @@ func (c *Conn) newRequest(b block, p []byte, ev *Event) *Error {
 
 // refuse resets a request that never became a stream of the owner.
 func (c *Conn) refuse(id uint32, code Code, reason string, ev *Event) *Error {
-	if !c.abuse.take(1, c.cfg.ResetBurst, c.cfg.ResetRate, c.now) {
+	if !c.overlook() {
 		return &Error{EnhanceYourCalm, "the peer makes us refuse requests too fast"}
 	}
 	*ev = Event{Kind: Refused, ID: id, Code: code, Reason: reason}
 	return c.writeReset(id, code)
 }
 
-// tooLarge answers a request with 431 (RFC 6585, 5).
-func (c *Conn) tooLarge(b block, ev *Event) *Error {
-	if !c.abuse.take(1, c.cfg.ResetBurst, c.cfg.ResetRate, c.now) {
+// reject answers a request that never became a stream of the owner.
+func (c *Conn) reject(b block, status int, reason string, ev *Event) *Error {
+	if !c.overlook() {
 		return &Error{EnhanceYourCalm, "the peer makes us refuse requests too fast"}
 	}
 	start := c.beginBlock()
-	c.out = c.enc.Status(c.out, 431)
+	c.out = c.enc.Status(c.out, status)
 	c.endBlock(start, b.id, true)
-	*ev = Event{Kind: Refused, ID: b.id, Code: EnhanceYourCalm, Reason: "the head is too large"}
+	*ev = Event{Kind: Refused, ID: b.id, Status: status, Reason: reason}
 	if b.end {
-		return nil
+		return c.owe(len(c.out) - start)
 	}
 	return c.writeReset(b.id, NoError)
 }
@@ -266,10 +271,10 @@ func (c *Conn) decode(s *Stream, p []byte) *Error {
 			arena = arena[:mark]
 			continue
 		}
-		if r.size += f.Size(); r.size > c.cfg.MaxHead || len(s.Head.Fields) > c.cfg.MaxFields || len(s.Trailers) > c.cfg.MaxFields {
+		if r.size += f.Size(); r.size > c.cfg.MaxHead {
 			r.large = true
 		} else {
-			r.field(c, s, &f)
+			r.field(s, &f, c.cfg.MaxFields)
 		}
 		d.Discard = r.large || r.fault != ""
 	}

@@ -12,7 +12,7 @@ func (c *Conn) Open() (*Stream, error) {
 		return nil, ErrTooManyStreams
 	}
 	s := c.pool.get()
-	s.flags = counted
+	s.flags = owned
 	s.expect = -1
 	c.held++
 	return s, nil
@@ -52,7 +52,7 @@ func (c *Conn) Reset(s *Stream, code Code) {
 // ended, it is reset: with NO_ERROR if only the rest of a request is not wanted
 // (RFC 9113, 8.1), else with CANCEL.
 func (c *Conn) Release(s *Stream) {
-	if !s.is(counted) {
+	if !s.is(owned) {
 		return
 	}
 	if s.is(listed) {
@@ -62,21 +62,13 @@ func (c *Conn) Release(s *Stream) {
 		}
 		c.Reset(s, code)
 	}
-	if s.is(lostFlag) {
+	if s.is(isLost) {
 		c.removeLost(s)
 	}
 	c.forgetBody(s)
 	c.credit(s.held)
 	c.held--
 	c.pool.put(s)
-}
-
-// Close gives all streams back, after the connection has ended and the owner has
-// released its streams.
-func (c *Conn) Close() {
-	if c.err == nil {
-		c.err = &Error{NoError, "closed"}
-	}
 }
 
 // Ping sends a PING with a number, which the Pong event brings back.
@@ -154,19 +146,24 @@ func (c *Conn) onGoAway(p []byte, ev *Event) *Error {
 			continue
 		}
 		// The slot may hold another stream after this.
-		c.drop(s, RefusedStream, "not processed before GOAWAY")
-		s.flags |= lostFlag
-		s.next, c.lost = c.lost, s
+		c.lose(s, RefusedStream, "not processed before GOAWAY")
 	}
 	return nil
 }
 
-// popLost makes a Reset event of a stream that the peer did not process.
+// lose drops a stream and makes its Reset event due.
+func (c *Conn) lose(s *Stream, code Code, reason string) {
+	c.drop(s, code, reason)
+	s.flags |= isLost
+	s.next, c.lost = c.lost, s
+}
+
 func (c *Conn) popLost(ev *Event) {
 	s := c.lost
 	c.lost, s.next = s.next, nil
-	s.flags &^= lostFlag
-	*ev = Event{Kind: Reset, Stream: s, ID: s.ID, Code: RefusedStream, Unprocessed: true, Reason: s.reason}
+	s.flags &^= isLost
+	*ev = Event{Kind: Reset, Stream: s, ID: s.ID, Code: s.code, Local: s.code != RefusedStream,
+		Unprocessed: s.code == RefusedStream, Reason: s.reason}
 }
 
 func (c *Conn) removeLost(s *Stream) {

@@ -22,6 +22,7 @@ type reading struct {
 	regular bool   // a regular field came
 	large   bool
 	hasHost bool
+	expect  bool // an expectation that nobody knows
 	fault   string
 	size    int
 	length  int64 // Content-Length; -1: none
@@ -38,7 +39,7 @@ func (r *reading) start(w what) {
 func (r *reading) has(p hpack.Pseudo) bool { return r.seen&(1<<p) != 0 }
 
 // field takes one field into s, or says what is wrong with it in r.fault.
-func (r *reading) field(c *Conn, s *Stream, f *hpack.Field) {
+func (r *reading) field(s *Stream, f *hpack.Field, most int) {
 	if f.Pseudo != hpack.Regular {
 		r.fault = r.pseudo(&s.Head, f)
 		return
@@ -50,6 +51,10 @@ func (r *reading) field(c *Conn, s *Stream, f *hpack.Field) {
 	}
 	switch f.ID {
 	case message.Other:
+		if lookalike(f.Name) {
+			r.fault = "a field that looks like Content-Length or Transfer-Encoding"
+			return
+		}
 	case message.Connection, message.KeepAlive, message.ProxyConnection, message.TransferEncoding, message.Upgrade:
 		r.fault = "a field that belongs to HTTP/1 connections"
 		return
@@ -69,15 +74,19 @@ func (r *reading) field(c *Conn, s *Stream, f *hpack.Field) {
 		r.length = n
 		return
 	case message.Host:
-		if r.hasHost || r.what == readTrailers {
+		if r.hasHost && r.what == readRequest || r.what == readTrailers {
 			r.fault = "a wrong Host"
 		}
-		r.host, r.hasHost = f.Value, true
 		if r.what == readRequest {
+			r.host, r.hasHost = f.Value, true
 			return
 		}
 	case message.Expect:
-		s.Head.Expect = r.what == readRequest && equalFold(f.Value, "100-continue")
+		if r.what == readRequest {
+			s.Head.Expect = equalFold(f.Value, "100-continue")
+			r.expect = r.expect || !s.Head.Expect
+			return
+		}
 	case message.Cookie:
 		if r.crumb(s, f) {
 			return
@@ -85,7 +94,14 @@ func (r *reading) field(c *Conn, s *Stream, f *hpack.Field) {
 	}
 	to := &s.Head.Fields
 	if r.what == readTrailers {
+		if !fitTrailer(f.Name, f.ID) {
+			return
+		}
 		to = &s.Trailers
+	}
+	if len(*to) >= most {
+		r.large = true
+		return
 	}
 	*to = append(*to, message.Field{Name: f.Name, Value: f.Value, ID: f.ID, Never: f.Never})
 }
@@ -193,8 +209,11 @@ func (c *Conn) request(s *Stream, end bool) string {
 	}
 	s.expect = r.length
 	switch {
-	case connect && r.length >= 0:
-		return "CONNECT with a Content-Length"
+	case connect:
+		if r.length >= 0 {
+			return "CONNECT with a Content-Length"
+		}
+		h.Framing = message.None // what follows is the tunnel's
 	case end && r.length > 0:
 		return "less DATA than Content-Length says"
 	case r.length >= 0:
@@ -217,7 +236,7 @@ func (c *Conn) answerHead(s *Stream, end bool) string {
 	case h.Status == 101:
 		return "101, which HTTP/2 does not have"
 	case h.Status < 200:
-		if end || r.length >= 0 {
+		if end || r.length > 0 {
 			return "an interim answer with a body or an end"
 		}
 		h.Framing = message.None
@@ -227,19 +246,30 @@ func (c *Conn) answerHead(s *Stream, end bool) string {
 	s.expect = r.length
 	switch {
 	case s.is(isConnect) && h.Status < 300:
-		h.Framing, h.Length, s.expect = message.Chunked, -1, -1
+		h.Framing, h.Length, s.expect = message.None, -1, -1 // what follows is the tunnel's
 	case s.is(isHead) || h.Status == 304:
 		h.Framing, s.expect = message.None, 0
 	case h.Status == 204:
 		h.Framing, h.Length, s.expect = message.None, -1, 0
 	case end && r.length > 0:
 		return "less DATA than Content-Length says"
-	case r.length >= 0:
-		h.Framing = message.Sized
-	case end:
-		h.Framing = message.None
+	case end || r.length >= 0:
+		h.Framing, h.Length = message.Sized, max(r.length, 0)
 	default:
 		h.Framing = message.Chunked
 	}
 	return ""
+}
+
+// requestFlags is what a stream has to remember of its request.
+func requestFlags(h *message.Head) streamFlags {
+	switch {
+	case h.Upgrade != nil:
+		return isConnect | isExtended
+	case h.IsMethod("CONNECT"):
+		return isConnect
+	case h.IsMethod("HEAD"):
+		return isHead
+	}
+	return 0
 }

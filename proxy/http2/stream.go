@@ -29,7 +29,8 @@ type Stream struct {
 	reason  string
 
 	next, prev *Stream // in the ready queue, or in the pool
-	since      int64
+	since      int64   // see Stalled
+	born       int64   // when the peer opened it
 }
 
 type streamFlags uint16
@@ -41,12 +42,13 @@ const (
 	headReceived                         // the peer's final head
 	isHead                               // the request's method is HEAD
 	isConnect                            // the request's method is CONNECT
+	isExtended                           // ... with a :protocol
 	listed                               // in the table of the connection
 	aborted                              // reset by either side
 	blocked                              // WriteData took less than it was given
 	queued                               // in the ready queue
-	lostFlag                             // its Reset event is due
-	counted                              // among those held by the owner
+	isLost                               // its Reset event is due
+	owned                                // not released yet
 )
 
 func (s *Stream) is(f streamFlags) bool { return s.flags&f != 0 }

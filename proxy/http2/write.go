@@ -110,14 +110,15 @@ func (c *Conn) endBlock(start int, id uint32, end bool) {
 var skipped = [message.Count]bool{
 	message.Host: true, message.Connection: true, message.KeepAlive: true, message.ProxyConnection: true,
 	message.TransferEncoding: true, message.Upgrade: true, message.HTTP2Settings: true,
-	message.ContentLength: true, message.TE: true,
+	message.ContentLength: true, message.TE: true, message.Expect: true,
 }
 
 // WriteHead writes a head: the request of a client's stream, an answer or an
 // interim answer of a server's. With end nothing follows it. For a client a head
 // with Upgrade becomes an extended CONNECT (RFC 8441), whatever its method is;
 // what the upgraded protocol has in its fields (Sec-WebSocket-Key) is the
-// owner's. The stream is unchanged after an error.
+// owner's. An answer 101 to an extended CONNECT becomes 200. The stream is
+// unchanged after an error.
 func (c *Conn) WriteHead(s *Stream, h *message.Head, end bool) error {
 	if s.is(localEnd|aborted|headSent) || c.err != nil {
 		return ErrStreamClosed
@@ -128,11 +129,21 @@ func (c *Conn) WriteHead(s *Stream, h *message.Head, end bool) error {
 	if c.peerHead != ^uint32(0) && sizeOf(h) > uint64(c.peerHead) {
 		return ErrHeadTooLarge
 	}
+	status := h.Status
+	if status == 101 && s.is(isExtended) {
+		status = 200
+	}
 	start := c.beginBlock()
-	c.out = c.enc.Status(c.out, h.Status)
-	c.writeFields(h, s.is(isHead) || h.Status == 304)
+	c.out = c.enc.Status(c.out, status)
+	switch {
+	case s.is(isHead) || status == 304:
+		c.writeFields(h, h.Length >= 0)
+	default:
+		// END_STREAM says better that there is no body.
+		c.writeFields(h, h.Framing == message.Sized && status >= 200 && status != 204 && !(end && h.Length == 0))
+	}
 	c.endBlock(start, s.ID, end)
-	if h.Status >= 200 {
+	if status >= 200 {
 		s.flags |= headSent
 	}
 	c.wroteHead(s, end)
@@ -156,15 +167,12 @@ func (c *Conn) writeRequest(s *Stream, h *message.Head, end bool) error {
 	if h.Trailers {
 		c.out = c.enc.Field(c.out, nameTE, valueTrailers, message.TE, false)
 	}
-	c.writeFields(h, false)
-	c.endBlock(start, s.ID, end)
-	s.flags |= headSent | listed
-	switch {
-	case h.Upgrade != nil || h.IsMethod("CONNECT"):
-		s.flags |= isConnect
-	case h.IsMethod("HEAD"):
-		s.flags |= isHead
+	c.writeFields(h, h.Framing == message.Sized)
+	if h.Expect {
+		c.out = c.enc.Field(c.out, nameExpect, valueContinue, message.Expect, false)
 	}
+	c.endBlock(start, s.ID, end)
+	s.flags |= headSent | listed | requestFlags(h)
 	s.recvWindow, s.sendWindow = c.recvInit, c.sendInit
 	c.streams.add(s)
 	c.wroteHead(s, end)
@@ -183,6 +191,8 @@ var (
 	nameTE        = []byte("te")
 	valueTrailers = []byte("trailers")
 	nameLength    = []byte("content-length")
+	nameExpect    = []byte("expect")
+	valueContinue = []byte("100-continue")
 	methodConnect = []byte("CONNECT")
 	schemeHTTP    = []byte("http")
 	schemeHTTPS   = []byte("https")
@@ -216,11 +226,11 @@ func (c *Conn) writeTarget(h *message.Head) {
 	c.out = out
 }
 
-// writeFields writes what follows the pseudo-header fields. With bodiless the
-// length is that of a body which is not sent.
-func (c *Conn) writeFields(h *message.Head, bodiless bool) {
+// writeFields writes what follows the pseudo-header fields, with or without the
+// length.
+func (c *Conn) writeFields(h *message.Head, length bool) {
 	e, out := &c.enc, c.out
-	if h.Framing == message.Sized || bodiless && h.Framing == message.None && h.Length >= 0 {
+	if length {
 		var digits [20]byte
 		out = e.Field(out, nameLength, appendDecimal(digits[:0], h.Length), message.ContentLength, false)
 	}
