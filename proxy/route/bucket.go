@@ -14,10 +14,14 @@ type candidate struct {
 	rule   *Rule
 	method string
 	conditions
+	*patterns // nil: none
+}
+
+// patterns that the path or the call has to match; nil: no condition.
+type patterns struct {
 	path    *pattern // of an HTTPRoute
 	service *pattern // of a GRPCRoute
 	call    *pattern
-	order   order
 }
 
 // conditions on headers and query parameters.
@@ -59,74 +63,54 @@ func compilePattern(text string) (*pattern, error) {
 	return &pattern{text: text, start: start, regexp: whole}, nil
 }
 
-// order is the precedence among candidates whose path ranks the same, as the
-// Gateway API says; the smaller number comes first.
-type order struct {
-	rank    [3]int // of patterns and of the method
-	headers int    // more come first
-	query   int    // more come first
-	route   int    // by age, then name
-	rule    int
-	match   int
-}
-
-func (o *order) compare(p *order) int {
-	return cmp.Or(slices.Compare(o.rank[:], p.rank[:]), cmp.Compare(p.headers, o.headers), cmp.Compare(p.query, o.query),
-		cmp.Compare(o.route, p.route), cmp.Compare(o.rule, p.rule), cmp.Compare(o.match, p.match))
-}
-
 // crowd is how many candidates a bucket tries one after the other. A bucket
 // with more is indexed by what its candidates want exactly.
 const crowd = 8
 
 // bucket holds the candidates for one key, the best first.
 type bucket struct {
-	kind   uint8
-	owner  int32 // the level it belongs to
-	key    string
-	list   []candidate
-	tuples []tuple
+	key   string
+	owner int32 // the level it belongs to
+	first int32 // in Table.candidates
+	count int32
+	crowd int32 // in Table.crowds; -1: look at all
+	kind  uint8
 }
+
+// crowded is the index of a bucket with many candidates.
+type crowded []tuple
 
 // tuple indexes the candidates that want exact values of the same names: one
 // look-up finds all of them that a request can meet.
 type tuple struct {
-	best    int32 // index of its first candidate in the list
+	best    int32 // index of its first candidate in the bucket
 	method  bool
 	headers []*condition
 	query   []*condition
 	table   index
-	groups  [][]int32 // indices into the list, rising
+	groups  [][]int32 // indices into the bucket, rising
+	known   map[uint64]int32
 }
 
-// settle sorts a bucket that is complete and indexes a crowded one.
-func (b *bucket) settle(crowd int) {
-	slices.SortStableFunc(b.list, func(x, y candidate) int { return x.order.compare(&y.order) })
-	b.list = slices.Clip(b.list)
-	if len(b.list) <= crowd {
-		return
-	}
+func newCrowd(list []candidate) crowded {
+	var out crowded
 	at := map[string]int{}
-	for i := range b.list {
-		c := &b.list[i]
+	for i := range list {
+		c := &list[i]
 		signature := c.signature()
 		n, known := at[signature]
 		if !known {
-			n = len(b.tuples)
+			n = len(out)
 			at[signature] = n
-			b.tuples = append(b.tuples, newTuple(c, i))
+			out = append(out, tuple{best: int32(i), method: c.method != "", headers: exact(c.headers), query: exact(c.query), known: map[uint64]int32{}})
 		}
-		b.tuples[n].add(c, i)
+		out[n].add(c, i)
 	}
-	for i := range b.tuples {
-		b.tuples[i].table.build()
+	for i := range out {
+		out[i].table.build()
+		out[i].known = nil
 	}
-}
-
-func newTuple(c *candidate, i int) tuple {
-	t := tuple{best: int32(i), method: c.method != ""}
-	t.headers, t.query = exact(c.headers), exact(c.query)
-	return t
+	return out
 }
 
 // exact are the conditions with an exact value, by name.
@@ -163,52 +147,64 @@ func (t *tuple) add(c *candidate, i int) {
 	for _, e := range exact(c.query) {
 		h = element(h, []byte(e.value))
 	}
-	if n := t.table.only(h); n >= 0 {
-		t.groups[n] = append(t.groups[n], int32(i))
-		return
+	n, known := t.known[h]
+	if !known {
+		n = int32(len(t.groups))
+		t.known[h] = n
+		t.table.put(h, n)
+		t.groups = append(t.groups, nil)
 	}
-	t.table.put(h, int32(len(t.groups)))
-	t.groups = append(t.groups, []int32{int32(i)})
+	t.groups[n] = append(t.groups[n], int32(i))
 }
 
-// find is the first candidate that a request meets; nil: none.
-func (b *bucket) find(r *request) *candidate {
-	if b.tuples == nil {
-		for i := range b.list {
-			if c := &b.list[i]; c.met(r) {
-				return c
-			}
+// find is the first candidate of a bucket that a request meets; nil: none.
+func (t *Table) find(b *bucket, r *request) *candidate {
+	list := t.candidates[b.first : b.first+b.count]
+	if b.crowd >= 0 {
+		return t.crowds[b.crowd].find(list, r)
+	}
+	for i := range list {
+		if c := &list[i]; c.met(r) {
+			return c
 		}
+	}
+	return nil
+}
+
+func (all crowded) find(list []candidate, r *request) *candidate {
+	best := int32(len(list))
+	for i := range all {
+		t := &all[i]
+		if t.best >= best {
+			break // they are sorted by their best
+		}
+		if h, ok := t.hash(r); ok {
+			best = t.better(list, r, h, best)
+		}
+	}
+	if int(best) == len(list) {
 		return nil
 	}
-	best := int32(len(b.list))
-	for i := range b.tuples {
-		t := &b.tuples[i]
-		if t.best >= best {
-			break // tuples are sorted by their best
-		}
-		h, ok := t.hash(r)
-		if !ok {
-			continue
-		}
-		n := t.table.only(h)
-		if n < 0 {
-			continue
+	return &list[best]
+}
+
+// better is the first candidate before best that a request meets, or best.
+func (t *tuple) better(list []candidate, r *request, hash uint64, best int32) int32 {
+	for at := uint32(hash); ; {
+		var n int32
+		if n, at = t.table.next(at, hash); n < 0 {
+			return best
 		}
 		for _, k := range t.groups[n] {
 			if k >= best {
 				break
 			}
-			if b.list[k].met(r) {
+			if list[k].met(r) {
 				best = k
 				break
 			}
 		}
 	}
-	if int(best) == len(b.list) {
-		return nil
-	}
-	return &b.list[best]
 }
 
 // hash is the key of a request in t; false: it lacks something.

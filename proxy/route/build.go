@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,7 +22,8 @@ func build(cfg *l7.Config, crowd int) (*Table, error) {
 	if err := check(cfg); err != nil {
 		return nil, err
 	}
-	b := &builder{cfg: cfg, table: &Table{}, clusters: map[string]int{}, buckets: map[bucketKey]int32{}, levels: map[levelKey]int32{}}
+	b := &builder{cfg: cfg, table: &Table{}, clusters: map[string]int{}, buckets: map[bucketKey]int32{},
+		keys: map[string]string{}, levels: map[levelKey]int32{}}
 	for i := range cfg.Clusters {
 		b.clusters[cfg.Clusters[i].Name] = i
 	}
@@ -36,9 +38,7 @@ func build(cfg *l7.Config, crowd int) (*Table, error) {
 		b.attach(&a, age)
 	}
 	t := b.table
-	for i := range t.buckets {
-		t.buckets[i].settle(crowd)
-	}
+	b.settle(crowd)
 	t.doors.build()
 	t.hosts.build()
 	t.paths.build()
@@ -62,6 +62,8 @@ type builder struct {
 	clusters map[string]int
 	compiled [][]compiledRule // by route
 	buckets  map[bucketKey]int32
+	lists    [][]placed // by bucket
+	keys     map[string]string
 	levels   map[levelKey]int32
 	errors   []error
 }
@@ -87,7 +89,50 @@ type compiledRule struct {
 type compiledMatch struct {
 	kind uint8
 	path string
+	placed
+}
+
+// placed is a candidate in a bucket that is being filled.
+type placed struct {
 	candidate
+	order order
+}
+
+// order is the precedence among candidates whose path ranks the same, as the
+// Gateway API says; the smaller number comes first.
+type order struct {
+	rank    [3]int // of patterns and of the method
+	headers int    // more come first
+	query   int    // more come first
+	route   int    // by age, then name
+	rule    int
+	match   int
+}
+
+func (o *order) compare(p *order) int {
+	return cmp.Or(slices.Compare(o.rank[:], p.rank[:]), cmp.Compare(p.headers, o.headers), cmp.Compare(p.query, o.query),
+		cmp.Compare(o.route, p.route), cmp.Compare(o.rule, p.rule), cmp.Compare(o.match, p.match))
+}
+
+// settle sorts the buckets, which are complete, and lays their candidates out
+// one after the other; those with more than crowd get an index.
+func (b *builder) settle(crowd int) {
+	t := b.table
+	for i, list := range b.lists {
+		slices.SortFunc(list, func(x, y placed) int { return x.order.compare(&y.order) })
+		k := &t.buckets[i]
+		k.first, k.count, k.crowd = int32(len(t.candidates)), int32(len(list)), -1
+		for j := range list {
+			t.candidates = append(t.candidates, list[j].candidate)
+		}
+	}
+	t.candidates = slices.Clip(t.candidates)
+	for i := range t.buckets {
+		if k := &t.buckets[i]; int(k.count) > crowd {
+			k.crowd = int32(len(t.crowds))
+			t.crowds = append(t.crowds, newCrowd(t.candidates[k.first:k.first+k.count]))
+		}
+	}
 }
 
 func (b *builder) fail(format string, args ...any) {
@@ -176,7 +221,7 @@ func (b *builder) level(n int32, kind l7.Kind, hostname string) int32 {
 	t := b.table
 	at := int32(len(t.levels))
 	name, wild := l7.TrimWildcard(hostname)
-	t.levels = append(t.levels, level{host: name, wild: wild, listener: n, space: space, kind: kind,
+	t.levels = append(t.levels, level{host: name, wild: wild, listener: n, space: space, grpc: kind == l7.GRPCRoute,
 		seed: mix(uint64(at) + 1), patterns: -1, services: -1, every: -1})
 	b.levels[k] = at
 	if name == "" {
@@ -196,7 +241,7 @@ func (b *builder) fill(at int32, rules []compiledRule, age int) {
 	v := &b.table.levels[at]
 	for i := range rules {
 		r := &rules[i]
-		if v.kind == l7.TLSRoute {
+		if v.space == bySNI {
 			if v.tls == nil {
 				v.tls = r.rule
 			}
@@ -219,7 +264,8 @@ func (b *builder) place(at int32, m *compiledMatch) {
 	if !known {
 		n = int32(len(t.buckets))
 		b.buckets[k] = n
-		t.buckets = append(t.buckets, bucket{kind: m.kind, owner: at, key: m.path})
+		t.buckets = append(t.buckets, bucket{kind: m.kind, owner: at, key: b.keep(m.path)})
+		b.lists = append(b.lists, nil)
 		var hash uint64
 		hashed := true
 		switch m.kind {
@@ -245,7 +291,16 @@ func (b *builder) place(at int32, m *compiledMatch) {
 			t.paths.put(keyHash(m.kind, v.seed, hash), n)
 		}
 	}
-	t.buckets[n].list = append(t.buckets[n].list, m.candidate)
+	b.lists[n] = append(b.lists[n], m.placed)
+}
+
+// keep makes equal keys one piece of memory.
+func (b *builder) keep(key string) string {
+	if k, known := b.keys[key]; known {
+		return k
+	}
+	b.keys[key] = key
+	return key
 }
 
 // pathHash is the hash of a path as Scratch.walk makes it, and its elements.

@@ -65,7 +65,7 @@ func (b *builder) compileRule(where string, route *Route, c *l7.Rule, j int) *Ru
 func positive(d l7.Duration) int64 { return max(0, int64(d)) }
 
 func (b *builder) compileHTTP(where string, rule *Rule, c *l7.Match) compiledMatch {
-	m := compiledMatch{kind: pathPrefix, candidate: b.candidate(where, rule, c)}
+	m := compiledMatch{kind: pathPrefix, placed: b.candidate(where, rule, c)}
 	if c.Method == "" {
 		m.order.rank[1] = 1
 	}
@@ -79,22 +79,25 @@ func (b *builder) compileHTTP(where string, rule *Rule, c *l7.Match) compiledMat
 	case l7.Prefix:
 		m.path = strings.TrimSuffix(c.Path.Value, "/")
 	case l7.Regex:
-		m.kind, m.candidate.path = pathPattern, b.pattern(where+".path.value", c.Path.Value)
+		m.kind, m.patterns = pathPattern, &patterns{path: b.pattern(where+".path.value", c.Path.Value)}
 		m.order.rank[0] = -len(c.Path.Value)
 	}
 	return m
 }
 
 func (b *builder) compileGRPC(where string, rule *Rule, c *l7.Match) compiledMatch {
-	m := compiledMatch{kind: grpcEvery, candidate: b.candidate(where, rule, c)}
+	m := compiledMatch{kind: grpcEvery, placed: b.candidate(where, rule, c)}
 	g := c.GRPC
 	if g == nil {
 		return m
 	}
 	regex := g.Kind == l7.Regex
+	if regex {
+		m.patterns = &patterns{}
+	}
 	switch {
 	case regex && g.Service != "":
-		m.kind, m.service = grpcPattern, b.pattern(where+".grpc.service", g.Service)
+		m.kind, m.patterns.service = grpcPattern, b.pattern(where+".grpc.service", g.Service)
 		m.order.rank[0] = -len(g.Service)
 	case g.Service != "" && g.Method != "":
 		m.kind, m.path = grpcBoth, "/"+g.Service+"/"+g.Method
@@ -104,14 +107,14 @@ func (b *builder) compileGRPC(where string, rule *Rule, c *l7.Match) compiledMat
 		m.kind, m.path = grpcCall, g.Method
 	}
 	if regex && g.Method != "" {
-		m.call = b.pattern(where+".grpc.method", g.Method)
+		m.patterns.call = b.pattern(where+".grpc.method", g.Method)
 		m.order.rank[1] = -len(g.Method)
 	}
 	return m
 }
 
-func (b *builder) candidate(where string, rule *Rule, c *l7.Match) candidate {
-	m := candidate{rule: rule}
+func (b *builder) candidate(where string, rule *Rule, c *l7.Match) placed {
+	m := placed{candidate: candidate{rule: rule}}
 	m.headers = b.conditions(where+".headers", c.Headers, true)
 	m.query = b.conditions(where+".query", c.Query, false)
 	m.order.headers, m.order.query = len(m.headers), len(m.query)

@@ -33,5 +33,5 @@ func element(h uint64, b []byte) uint64 {
 	case len(b) > 0:
 		tail = uint64(b[0]) | uint64(b[len(b)/2])<<8 | uint64(b[len(b)-1])<<16
 	}
-	return mix(mix(h^tail) ^ n<<56 ^ n)
+	return mix(h ^ tail ^ n*seed)
 }

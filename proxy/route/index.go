@@ -1,29 +1,24 @@
 package route
 
 // index finds numbers by hash: open addressing, at most half full. It does not
-// know the keys; whoever looks up compares them.
+// know the keys: whoever looks up compares them.
 type index struct {
 	slots  []slot
-	mask   uint64
-	filled []slot // until it is built
-	known  map[uint64]int32
+	mask   uint32
+	filled []entry // until it is built
 }
 
 type slot struct {
-	hash  uint64
-	value int32 // -1: empty
+	tag   uint32 // upper half of the hash
+	value int32  // -1: empty
 }
 
-// put adds a number. Two may have one hash.
-func (x *index) put(hash uint64, value int32) {
-	if x.known == nil {
-		x.known = map[uint64]int32{}
-	}
-	if _, twice := x.known[hash]; !twice {
-		x.known[hash] = value
-	}
-	x.filled = append(x.filled, slot{hash, value})
+type entry struct {
+	hash  uint64
+	value int32
 }
+
+func (x *index) put(hash uint64, value int32) { x.filled = append(x.filled, entry{hash, value}) }
 
 // build makes x ready for look-ups.
 func (x *index) build() {
@@ -31,41 +26,26 @@ func (x *index) build() {
 	for size < 2*len(x.filled) {
 		size *= 2
 	}
-	x.slots, x.mask = make([]slot, size), uint64(size-1)
+	x.slots, x.mask = make([]slot, size), uint32(size-1)
 	for i := range x.slots {
 		x.slots[i].value = -1
 	}
-	for _, s := range x.filled {
-		i := s.hash & x.mask
+	for _, e := range x.filled {
+		i := uint32(e.hash) & x.mask
 		for x.slots[i].value >= 0 {
 			i = (i + 1) & x.mask
 		}
-		x.slots[i] = s
+		x.slots[i] = slot{uint32(e.hash >> 32), e.value}
 	}
-	x.filled, x.known = nil, nil
+	x.filled = nil
 }
 
-// next is the number with a hash at or after slot i, and the slot after it; -1:
-// there is no more. The first i is the hash itself.
-func (x *index) next(i, hash uint64) (int32, uint64) {
-	for ; ; i++ {
-		if s := &x.slots[i&x.mask]; s.value < 0 || s.hash == hash {
+// next is a number whose hash may be this one, at or after slot i, and the slot
+// after it; -1: there is no more. The first i is the lower half of the hash.
+func (x *index) next(i uint32, hash uint64) (int32, uint32) {
+	for tag := uint32(hash >> 32); ; i++ {
+		if s := &x.slots[i&x.mask]; s.value < 0 || s.tag == tag {
 			return s.value, i + 1
-		}
-	}
-}
-
-// only is the first number with a hash, or -1.
-func (x *index) only(hash uint64) int32 {
-	if x.slots == nil {
-		if v, ok := x.known[hash]; ok {
-			return v
-		}
-		return -1
-	}
-	for i := hash & x.mask; ; i = (i + 1) & x.mask {
-		if s := &x.slots[i]; s.value < 0 || s.hash == hash {
-			return s.value
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"math/bits"
 
 	"moire.dev/moire/proxy/message"
-	"moire.dev/moire/snapshot/l7"
 )
 
 // Found is what Match says.
@@ -104,7 +103,7 @@ func (t *Table) search(n int32, l *listener, r *request) (*Rule, int) {
 
 // in looks for a rule in one level.
 func (t *Table) in(n int32, r *request) (*Rule, int) {
-	if t.levels[n].kind == l7.GRPCRoute {
+	if t.levels[n].grpc {
 		return t.grpc(n, r), 0
 	}
 	return t.http(n, r)
@@ -116,13 +115,13 @@ func (t *Table) http(n int32, r *request) (*Rule, int) {
 	if len(r.path) > 0 {
 		if v.exact {
 			if b := t.bucket(exactPath, n, s.full, r.path); b != nil {
-				if c := b.find(r); c != nil {
+				if c := t.find(b, r); c != nil {
 					return c.rule, 0
 				}
 			}
 		}
 		if v.patterns >= 0 {
-			if c := t.buckets[v.patterns].find(r); c != nil {
+			if c := t.find(&t.buckets[v.patterns], r); c != nil {
 				return c.rule, 0
 			}
 		}
@@ -135,7 +134,7 @@ func (t *Table) http(n int32, r *request) (*Rule, int) {
 			hash, end = s.hashes[d-1], int(s.ends[d-1])
 		}
 		if b := t.bucket(pathPrefix, n, hash, r.path[:end]); b != nil {
-			if c := b.find(r); c != nil {
+			if c := t.find(b, r); c != nil {
 				return c.rule, end
 			}
 		}
@@ -170,7 +169,7 @@ func (t *Table) grpc(n int32, r *request) *Rule {
 		if b == nil {
 			continue
 		}
-		if c := b.find(r); c != nil {
+		if c := t.find(b, r); c != nil {
 			return c.rule
 		}
 	}

@@ -20,15 +20,18 @@ type request struct {
 
 // met says whether a request meets a candidate whose bucket was found.
 func (c *candidate) met(r *request) bool {
-	switch {
-	case c.method != "" && string(r.method) != c.method,
-		c.method == "" && r.strict,
-		c.path != nil && !c.path.match(r.path),
-		c.service != nil && !c.service.match(r.service),
-		c.call != nil && !c.call.match(r.call):
+	if c.method != "" {
+		if string(r.method) != c.method {
+			return false
+		}
+	} else if r.strict {
 		return false
 	}
-	return c.conditions.met(r)
+	return (c.patterns == nil || c.patterns.met(r)) && c.conditions.met(r)
+}
+
+func (p *patterns) met(r *request) bool {
+	return (p.path == nil || p.path.match(r.path)) && (p.service == nil || p.service.match(r.service)) && (p.call == nil || p.call.match(r.call))
 }
 
 func (c *conditions) met(r *request) bool {

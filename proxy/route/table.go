@@ -7,15 +7,17 @@ import (
 // Table is the routes of one Config, ready to be looked up in. It never
 // changes, and any number of workers may use it at a time.
 type Table struct {
-	routes    []*Route
-	rules     []*Rule
-	listeners []listener
-	doors     index // listeners by address and hostname
-	hosts     index
-	levels    []level
-	paths     index
-	buckets   []bucket
-	rejected  []Rejected
+	routes     []*Route
+	rules      []*Rule
+	listeners  []listener
+	doors      index // listeners by address and hostname
+	hosts      index // levels by listener and hostname
+	levels     []level
+	paths      index // buckets by level, kind and key
+	buckets    []bucket
+	candidates []candidate
+	crowds     []crowded
+	rejected   []Rejected
 }
 
 // listener is what the table knows of an l7.Listener.
@@ -43,19 +45,18 @@ const (
 // level is the routes of one hostname of one listener.
 type level struct {
 	host     string // without "*."
-	wild     bool
-	listener int32
-	space    int8 // byHost or bySNI
-	kind     l7.Kind
 	seed     uint64
-
-	exact    bool   // some candidate has an exact path
 	depths   uint64 // element counts of path prefixes: bit n for n elements
-	patterns int32  // bucket of candidates with a path pattern; -1: none
-	services int32  // bucket of candidates with a service pattern; -1: none
-	calls    bool   // some candidate has a method without a service
-	every    int32  // bucket of candidates with neither service nor method; -1: none
 	tls      *Rule
+	listener int32
+	patterns int32 // bucket of candidates with a path pattern; -1: none
+	services int32 // bucket of candidates with a service pattern; -1: none
+	every    int32 // bucket of candidates with neither service nor method; -1: none
+	space    int8  // byHost or bySNI
+	wild     bool
+	grpc     bool
+	exact    bool // some candidate has an exact path
+	calls    bool // some candidate has a method without a service
 }
 
 // Kinds of buckets that are found by hash.
@@ -96,7 +97,7 @@ type Rejected struct {
 // bucket finds the candidates of a level for a key, or nil.
 func (t *Table) bucket(kind uint8, owner int32, hash uint64, key []byte) *bucket {
 	h := keyHash(kind, t.levels[owner].seed, hash)
-	for at := h; ; {
+	for at := uint32(h); ; {
 		var n int32
 		if n, at = t.paths.next(at, h); n < 0 {
 			return nil
@@ -114,7 +115,7 @@ func keyHash(kind uint8, owner, hash uint64) uint64 {
 // level finds the routes of a listener for a host, or -1.
 func (t *Table) level(listener int32, space int8, wild bool, hash uint64, host []byte) int32 {
 	h := hostHash(listener, space, wild, hash)
-	for at := h; ; {
+	for at := uint32(h); ; {
 		var n int32
 		if n, at = t.hosts.next(at, h); n < 0 {
 			return -1
@@ -159,7 +160,7 @@ func (t *Table) door(n int, s *Scratch) int {
 
 func (t *Table) doorOf(address int32, wild bool, hash uint64, host []byte) int {
 	h := hostHash(address, 0, wild, hash)
-	for at := h; ; {
+	for at := uint32(h); ; {
 		var n int32
 		if n, at = t.doors.next(at, h); n < 0 {
 			return -1
