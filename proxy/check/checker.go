@@ -18,7 +18,8 @@ type Checker struct {
 	// HTTP2 to the endpoints, with prior knowledge when there is no TLS (RFC 9113
 	// 3.3). Kind grpc always speaks it.
 	HTTP2 bool
-	// TLS to the endpoints; nil: none. It is cloned; the ServerName stays as it is.
+	// TLS to the endpoints; nil: none. It is cloned. Without a ServerName the
+	// certificate must be for the endpoint's address.
 	TLS *tls.Config
 	// Report is called when an endpoint was asked for the first time and whenever
 	// it becomes well or unwell, from many goroutines; why is empty when well.
@@ -196,5 +197,9 @@ func (c *Checker) askTCP(ctx context.Context, address string) error {
 	if c.TLS == nil {
 		return nil
 	}
-	return tls.Client(conn, c.TLS.Clone()).HandshakeContext(ctx)
+	config := c.TLS.Clone()
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(address)
+	}
+	return tls.Client(conn, config).HandshakeContext(ctx)
 }

@@ -26,7 +26,7 @@ func TestFault(t *testing.T) {
 	}
 	meant := head("user-agent", "curl/8", "x-test", "yes")
 	delayed, aborted := 0.0, 0.0
-	const n = 200_000
+	const n = 50_000
 	for k := range uint64(n) {
 		rnd := (k + 1) * 0x9e3779b97f4a7c15
 		rnd ^= rnd >> 29
@@ -42,7 +42,7 @@ func TestFault(t *testing.T) {
 			}
 		}
 	}
-	if math.Abs(delayed/n-0.3) > 0.005 || math.Abs(aborted/n-0.015) > 0.002 {
+	if math.Abs(delayed/n-0.3) > 0.01 || math.Abs(aborted/n-0.015) > 0.003 {
 		t.Errorf("delayed %.4f, aborted %.4f", delayed/n, aborted/n)
 	}
 	for _, h := range []*message.Head{head(), head("x-test", "yes"), head("x-test", "no", "user-agent", "curl/8"), head("x-test", "yes", "user-agent", "my curl/8")} {
