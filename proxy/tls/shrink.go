@@ -1,0 +1,41 @@
+package tls
+
+import (
+	"bytes"
+	stdtls "crypto/tls"
+	"reflect"
+	"unsafe"
+)
+
+// crypto/tls keeps the memory of the largest record and handshake message that
+// came, up to 18 KiB for each connection, and has no way to give it back. So
+// its two buffers are looked up by name; where another version of Go has none
+// of that name and type, they are left alone, and a test says so.
+var (
+	rawInput = bufferOf("rawInput")
+	handMsgs = bufferOf("hand")
+)
+
+const noBuffer = ^uintptr(0)
+
+func bufferOf(name string) uintptr {
+	f, ok := reflect.TypeFor[stdtls.Conn]().FieldByName(name)
+	if !ok || f.Type != reflect.TypeFor[bytes.Buffer]() {
+		return noBuffer
+	}
+	return f.Offset
+}
+
+// shrink gives back the memory of c's buffers that are empty. Nobody uses c
+// meanwhile, and all plaintext was read from it.
+func shrink(c *stdtls.Conn) {
+	for _, offset := range [...]uintptr{rawInput, handMsgs} {
+		if offset == noBuffer {
+			continue
+		}
+		b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(c), offset))
+		if b.Len() == 0 && b.Cap() > 0 {
+			*b = bytes.Buffer{}
+		}
+	}
+}

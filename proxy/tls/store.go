@@ -1,0 +1,198 @@
+package tls
+
+import (
+	"bytes"
+	stdtls "crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"moire.dev/moire/snapshot/l7"
+)
+
+// Store has the certificates of a proxy by name. Readers get an immutable set;
+// Load puts another one in its place, and connections that stand are not
+// touched. The zero Store is empty and ready.
+type Store struct {
+	current atomic.Pointer[set]
+}
+
+// set is immutable.
+type set struct {
+	byName map[string]*entry
+	list   []l7.Certificate
+}
+
+type entry struct {
+	cert  stdtls.Certificate
+	names []string // DNS names in lower case
+	files [2]fileMark
+}
+
+// fileMark tells one state of a file from another.
+type fileMark struct {
+	path string
+	size int64
+	mod  time.Time
+}
+
+// CertificateFacts is what may be told of a certificate.
+type CertificateFacts struct {
+	Name     string
+	Names    []string // DNS names
+	URIs     []string
+	NotAfter time.Time
+}
+
+// Load reads all certificates of list, files included, and makes them the
+// store's. A certificate that cannot be read keeps its last good state, if its
+// name had one; the error names each, what is wrong and what to do. Certificates
+// that are not in list are gone.
+func (s *Store) Load(list []l7.Certificate) error {
+	old := s.current.Load()
+	next := &set{byName: make(map[string]*entry, len(list)), list: list}
+	var problems []error
+	for i := range list {
+		c := &list[i]
+		e, err := load(c)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("certificate %q: %w", c.Name, err))
+			if old == nil || old.byName[c.Name] == nil {
+				continue
+			}
+			e = old.byName[c.Name]
+		}
+		next.byName[c.Name] = e
+	}
+	s.current.Store(next)
+	return errors.Join(problems...)
+}
+
+// Reload is Load of the same list, for when Changed says so.
+func (s *Store) Reload() error {
+	if cur := s.current.Load(); cur != nil {
+		return s.Load(cur.list)
+	}
+	return nil
+}
+
+// Changed names the certificates whose files are not those that were read. It
+// looks at size and time of each file, so it is cheap; who wants files to be
+// followed calls it every few seconds, and then Reload.
+func (s *Store) Changed() []string {
+	cur := s.current.Load()
+	if cur == nil {
+		return nil
+	}
+	var names []string
+	for i := range cur.list {
+		c := &cur.list[i]
+		e := cur.byName[c.Name]
+		if c.ChainFile == "" && c.KeyFile == "" {
+			continue
+		}
+		if e == nil || !same(e.files[0], c.ChainFile) || !same(e.files[1], c.KeyFile) {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func same(m fileMark, path string) bool {
+	if path == "" {
+		return true
+	}
+	info, err := os.Stat(path)
+	return err == nil && m.path == path && info.Size() == m.size && info.ModTime().Equal(m.mod)
+}
+
+// Certificate is the one called name, and whether there is one.
+func (s *Store) Certificate(name string) (*stdtls.Certificate, bool) {
+	if cur := s.current.Load(); cur != nil {
+		if e := cur.byName[name]; e != nil {
+			return &e.cert, true
+		}
+	}
+	return nil, false
+}
+
+// Facts of all certificates, in the order of their list.
+func (s *Store) Facts() []CertificateFacts {
+	cur := s.current.Load()
+	if cur == nil {
+		return nil
+	}
+	var all []CertificateFacts
+	for i := range cur.list {
+		e := cur.byName[cur.list[i].Name]
+		if e == nil {
+			continue
+		}
+		f := CertificateFacts{Name: cur.list[i].Name, Names: e.names, NotAfter: e.cert.Leaf.NotAfter}
+		for _, u := range e.cert.Leaf.URIs {
+			f.URIs = append(f.URIs, u.String())
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+func load(c *l7.Certificate) (*entry, error) {
+	e := &entry{}
+	chain, err := material("chain", c.Chain, c.ChainFile, &e.files[0])
+	if err != nil {
+		return nil, err
+	}
+	key, err := material("key", c.Key, c.KeyFile, &e.files[1])
+	if err != nil {
+		return nil, err
+	}
+	e.cert, err = stdtls.X509KeyPair(chain, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s and %s do not make a certificate: %w", origin(c.ChainFile, "chain"), origin(c.KeyFile, "key"),
+			errors.New(strings.TrimPrefix(err.Error(), "tls: ")))
+	}
+	for _, name := range e.cert.Leaf.DNSNames {
+		e.names = append(e.names, strings.ToLower(name))
+	}
+	return e, nil
+}
+
+func origin(file, field string) string {
+	if file != "" {
+		return file
+	}
+	return field
+}
+
+// material is PEM from the configuration or from a file.
+func material(what, text, file string, m *fileMark) ([]byte, error) {
+	switch {
+	case text != "" && file != "":
+		return nil, fmt.Errorf("has both %s and %sFile; keep one of them", what, what)
+	case text != "":
+		return []byte(text), nil
+	case file == "":
+		return nil, fmt.Errorf("has neither %s nor %sFile; set one of them", what, what)
+	}
+	// The mark is taken first: a file that changes meanwhile has changed since.
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("%sFile: %w", what, err)
+	}
+	if info.Size() > 1<<20 {
+		return nil, fmt.Errorf("%sFile %s has %d bytes; a PEM file with certificates has less than a MiB", what, file, info.Size())
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%sFile: %w", what, err)
+	}
+	if !bytes.Contains(b, []byte("-----BEGIN ")) {
+		return nil, fmt.Errorf("%sFile %s is not PEM", what, file)
+	}
+	*m = fileMark{path: file, size: info.Size(), mod: info.ModTime()}
+	return b, nil
+}
