@@ -33,6 +33,8 @@ type greeting struct {
 	c      *engine.Conn
 	header bool // the PROXY header is still to come
 	layer  *tlsLayer
+	shook  bool // TLS is up
+	alpn   string
 	timer  engine.Timer
 }
 
@@ -90,11 +92,11 @@ func (g *greeting) advance() {
 		g.peekTLS()
 		return
 	}
-	if g.ln.tls != nil {
+	if g.ln.tls != nil && !g.shook {
 		g.handshake()
 		return
 	}
-	g.speak("")
+	g.speak(g.alpn)
 }
 
 // speak chooses the protocol: by ALPN, by configuration, or by the preface of

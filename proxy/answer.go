@@ -48,7 +48,7 @@ func (x *exchange) grpcStatus() {
 // interim passes on a 1xx answer.
 func (x *exchange) interim() {
 	switch {
-	case x.live > 1: // of hedged tries none has won yet
+	case x.live > 1 || x.copyOf != nil: // of hedged tries none has won yet
 	case x.down2 != nil:
 		x.down2.interim(&x.resp)
 	case x.req.Minor == 1:

@@ -18,7 +18,7 @@ type checking struct {
 	checker *check.Checker
 	conf    l7.Check
 	cluster *cluster
-	tls     *stdtls.Config
+	tls     *clientTLS
 	stop    context.CancelFunc // nil: not begun
 }
 
@@ -62,7 +62,14 @@ func addresses(p *balance.Plan) []string {
 
 func (p *Proxy) newChecking(s *settings) *checking {
 	c := &checking{conf: *s.conf.Check, cluster: s.cluster, tls: s.tls}
-	c.checker = &check.Checker{Check: c.conf, HTTP2: s.two, TLS: s.tls, Report: func(address string, well bool, why string) {
+	var config *stdtls.Config
+	if s.tls != nil {
+		var err error
+		if config, err = s.tls.Config(c.conf.Host); err != nil {
+			p.log.Error("active check: endpoints cannot be verified; set serverName", "cluster", s.name, "error", err)
+		}
+	}
+	c.checker = &check.Checker{Check: c.conf, HTTP2: s.two, TLS: config, Report: func(address string, well bool, why string) {
 		if !s.shared.SetHealth(address, well, p.now()) {
 			return
 		}

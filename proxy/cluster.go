@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	stdtls "crypto/tls"
 	"fmt"
 	"net/netip"
 
@@ -25,7 +24,7 @@ type settings struct {
 	conf  *l7.Cluster
 	plan  *balance.Plan
 	addrs []netip.AddrPort // by endpoint index
-	tls   *stdtls.Config   // nil: plain
+	tls   *clientTLS       // nil: plain
 
 	connect, idle int64
 	two           bool // HTTP/2 (with TLS: when ALPN says so, or always)
@@ -34,7 +33,7 @@ type settings struct {
 	hashed        bool // the balancer asks for a hash
 }
 
-func (cl *cluster) settings(id int, c *l7.Cluster, subsets []map[string]string, now int64, tls *stdtls.Config) (*settings, error) {
+func (cl *cluster) settings(id int, c *l7.Cluster, subsets []map[string]string, now int64, tls *clientTLS) (*settings, error) {
 	p, err := cl.shared.Build(c, subsets, now)
 	if err != nil {
 		return nil, err
@@ -52,4 +51,9 @@ func (cl *cluster) settings(id int, c *l7.Cluster, subsets []map[string]string, 
 	}
 	cl.limits.Configure(c.Circuit, c.Budget)
 	return s, nil
+}
+
+// spokenLike says whether connections to an endpoint of p may serve s.
+func (p *pool) spokenLike(s *settings) bool {
+	return p.two == s.two && p.auto == s.auto && p.tcp == s.tcp && p.tls == s.tls && p.conf.ProxyProtocol == s.conf.ProxyProtocol
 }

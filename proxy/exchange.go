@@ -29,6 +29,7 @@ type exchange struct {
 	found                     route.Found
 
 	passing *passing // a connection that is passed through
+	copyOf  *mirror  // a copy of another request
 
 	rule     *rule
 	backend  *route.Backend
@@ -135,9 +136,14 @@ func (x *exchange) wake() { x.t.Wake() }
 
 // Run implements engine.Runner.
 func (x *exchange) Run(*engine.Task) {
-	if x.passing != nil {
+	switch {
+	case x.copyOf != nil:
+		x.runMirror()
+		x.w.freeExchange(x)
+		return
+	case x.passing != nil:
 		x.pass()
-	} else {
+	default:
 		x.serve()
 	}
 	x.end()
@@ -148,6 +154,10 @@ func (x *exchange) Run(*engine.Task) {
 func (x *exchange) Abort() {
 	for i := range x.tries[:x.live] {
 		x.tries[i].drop()
+	}
+	if x.copyOf != nil {
+		x.copyOf.x = nil
+		return
 	}
 	x.live, x.broken = 0, true
 	x.end()
@@ -180,6 +190,10 @@ func (x *exchange) end() {
 		r.Flags |= telemetry.CallerClosed
 	}
 	w.tel.RequestDone(r)
+	for i, m := range x.mirrors {
+		m.end(x.down.ended)
+		x.mirrors[i] = nil
+	}
 	for range x.budgeted {
 		x.pool.limits.ReleaseRetry()
 	}

@@ -20,8 +20,9 @@ type plan struct {
 	routes    *route.Table
 	rules     []*rule // by route.Rule.ID
 	table     *telemetry.Table
-	listeners []*listener // as in conf
-	clusters  []*settings // as in conf
+	listeners []*listener            // as in conf
+	clusters  []*settings            // as in conf
+	shared    map[netip.AddrPort]int // how many listeners an address has
 }
 
 // rule is a route.Rule and what else it takes to serve it.
@@ -81,7 +82,7 @@ func (p *Proxy) build(cfg *l7.Config, old *plan) (*plan, error) {
 	if r := routes.Rejected(); len(r) > 0 {
 		p.log.Warn("routes that cannot be reached were left out", "first", fmt.Sprint(r[0]), "count", len(r))
 	}
-	n := &plan{conf: cfg, routes: routes}
+	n := &plan{conf: cfg, routes: routes, shared: map[netip.AddrPort]int{}}
 	if err := p.certificates(cfg); err != nil {
 		return nil, err
 	}
@@ -91,6 +92,7 @@ func (p *Proxy) build(cfg *l7.Config, old *plan) (*plan, error) {
 			return nil, err
 		}
 		n.listeners = append(n.listeners, l)
+		n.shared[l.addr]++
 	}
 	subsets := subsetsOf(cfg, routes)
 	for i := range cfg.Clusters {

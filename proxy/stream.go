@@ -22,8 +22,10 @@ const raw = message.UntilClose
 // HTTP/1 (its connection) or HTTP/2 (a stream of one). What comes is read by
 // peek and take, what goes is written by head, put and finish.
 type stream struct {
-	c   *engine.Conn
-	two *stream2 // nil: HTTP/1
+	c    *engine.Conn
+	two  *stream2  // nil: HTTP/1
+	copy *mirror   // not nil: neither; a copy in memory
+	tees []*mirror // that get what is taken, too
 
 	framing  message.Framing // of the body that comes
 	left     int64           // of a Sized one
@@ -60,8 +62,11 @@ func (s *stream) peek() ([]byte, error) {
 	if s.ended {
 		return nil, nil
 	}
-	if s.two != nil {
+	switch {
+	case s.two != nil:
 		return s.two.peek(s)
+	case s.copy != nil:
+		return s.copy.peek(s)
 	}
 	b := s.c.In.Bytes()
 	switch s.framing {
@@ -112,8 +117,11 @@ func (s *stream) peekChunk() ([]byte, error) {
 
 // all says whether n bytes are known to be all that is left.
 func (s *stream) all(n int) bool {
-	if s.two != nil {
+	switch {
+	case s.two != nil:
 		return s.two.all(n)
+	case s.copy != nil:
+		return false
 	}
 	return s.framing == message.Sized && int64(n) == s.left
 }
@@ -121,8 +129,15 @@ func (s *stream) all(n int) bool {
 // take removes n bytes of what peek gave.
 func (s *stream) take(n int) {
 	s.read += uint64(n)
-	if s.two != nil {
+	for _, m := range s.tees {
+		m.add(s.front(n))
+	}
+	switch {
+	case s.two != nil:
 		s.two.take(n)
+		return
+	case s.copy != nil:
+		s.copy.take(n)
 		return
 	}
 	s.c.Consume(n)
@@ -134,6 +149,14 @@ func (s *stream) take(n int) {
 	case message.Chunked:
 		s.avail -= n
 	}
+}
+
+// front is the next n bytes of what peek gave.
+func (s *stream) front(n int) []byte {
+	if s.two != nil {
+		return s.two.in[s.two.r:][:n]
+	}
+	return s.c.In.Bytes()[:n]
 }
 
 // put writes as much of p as there is room for; last: nothing comes after p.
@@ -185,16 +208,22 @@ func (s *stream) starved() {
 
 // gone: nothing can be written to this side any more.
 func (s *stream) gone() bool {
-	if s.two != nil {
+	switch {
+	case s.two != nil:
 		return s.two.gone()
+	case s.copy != nil:
+		return s.copy.lost
 	}
 	return s.c == nil || s.c.Broken()
 }
 
 // blockedAt is since when this side takes nothing of what waits; 0: it takes.
 func (s *stream) blockedAt() int64 {
-	if s.two != nil {
+	switch {
+	case s.two != nil:
 		return s.two.blockedAt()
+	case s.copy != nil:
+		return 0
 	}
 	return s.c.BlockedAt
 }

@@ -155,7 +155,6 @@ func (t *stream2) reset(code http2.Code) {
 func (t *stream2) gone() bool     { return t.isReset || t.k.over || t.k.c.Broken() }
 func (t *stream2) wasReset() bool { return t.isReset || t.k.over }
 func (t *stream2) refused() bool  { return t.unprocessed }
-func (t *stream2) pending() int   { return 0 }
 
 func (t *stream2) blockedAt() int64 {
 	if at := t.s.Stalled(); at != 0 {

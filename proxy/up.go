@@ -43,6 +43,7 @@ type upConn struct {
 	since   int64 // it is idle, or when it was dialled
 	by      engine.Timer
 	layer   *tlsLayer
+	host    string // that its server was verified for; empty: for all
 }
 
 type upState uint8
@@ -63,6 +64,9 @@ func (p *pool) conn(a *attempt, i int, fresh bool) *upConn {
 			return u
 		}
 	}
+	if p.tls != nil && p.tls.perHost {
+		return p.connFor(a, e)
+	}
 	for n := len(e.idle); n > 0 && !fresh; n = len(e.idle) {
 		u := e.idle[n-1]
 		e.idle[n-1] = nil
@@ -75,6 +79,23 @@ func (p *pool) conn(a *attempt, i int, fresh bool) *upConn {
 		return u
 	}
 	return p.dial(a, e)
+}
+
+// connFor is conn where a connection serves requests for one host only.
+func (p *pool) connFor(a *attempt, e *endpoint) *upConn {
+	host := string(a.x.req.Authority)
+	for n := len(e.idle) - 1; n >= 0; n-- {
+		if u := e.idle[n]; u.host == host && !u.c.Closed() && !u.c.EOF && !u.c.Broken() {
+			e.idle = append(e.idle[:n], e.idle[n+1:]...)
+			u.state, u.user, u.reused, u.p = upReady, a, true, p
+			return u
+		}
+	}
+	u := p.dial(a, e)
+	if u != nil {
+		u.host = host
+	}
+	return u
 }
 
 // dial begins a new connection.
@@ -95,7 +116,7 @@ func (p *pool) dial(a *attempt, e *endpoint) *upConn {
 	if p.connect > 0 {
 		p.w.loop.Arm(&u.by, p.w.loop.Now+p.connect, u)
 	}
-	if p.two && p.tls == nil {
+	if p.two && (p.tls == nil || !p.tls.perHost) {
 		e.two = append(e.two, u) // others may wait for it, too
 	}
 	if !c.Connecting {

@@ -33,6 +33,9 @@ func (u *upConn) wakeWaiting() {
 // shareable is a connection that takes, or will take, another stream.
 func (e *endpoint) shareable(a *attempt) *upConn {
 	for _, u := range e.two {
+		if u.p.tls != nil && u.p.tls.perHost && u.host != string(a.x.req.Authority) {
+			continue
+		}
 		switch {
 		case u.state == upDialing && len(u.waiting) < 100:
 			u.waiting = append(u.waiting, a)

@@ -97,8 +97,8 @@ func (x *exchange) waitsForEndpoint() bool {
 }
 
 func (x *exchange) pendingDown() int {
-	if x.down2 != nil {
-		return x.down2.pending()
+	if x.down2 != nil || x.copyOf != nil {
+		return 0
 	}
 	return x.down.c.Pending()
 }

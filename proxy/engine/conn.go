@@ -37,6 +37,10 @@ type Layer interface {
 	Sent(n int)
 	// CloseWrite seals the message that says that no more will come.
 	CloseWrite()
+	// End says that no more comes from the wire.
+	End()
+	// Rest gives back memory of a connection on which nothing happens.
+	Rest()
 }
 
 // Conn is a connected socket with bounded buffers both ways. It reads as soon
@@ -51,6 +55,8 @@ type Conn struct {
 	Err syscall.Errno
 	// Fault is what a Layer found wrong.
 	Fault error
+	// Shaking: the layer is not up yet; its owner is told of bytes for it.
+	Shaking bool
 	// Connecting until a dialled connection is made or Err is set.
 	Connecting bool
 	// Starved: the owner is told when there is room to write again.
@@ -110,6 +116,9 @@ func (c *Conn) SetLayer(y Layer) {
 	c.Resume()
 }
 
+// RemoveLayer takes the layer out: what is written from here on goes as it is.
+func (c *Conn) RemoveLayer() { c.layer = nil }
+
 // Closed says whether Close was called.
 func (c *Conn) Closed() bool { return c.fd < 0 }
 
@@ -140,6 +149,9 @@ func (c *Conn) Rest() {
 	}
 	if c.out.Len() == 0 {
 		c.out.release(c.loop)
+	}
+	if c.layer != nil && c.In.Len() == 0 && c.out.Len() == 0 {
+		c.layer.Rest()
 	}
 }
 
@@ -239,6 +251,10 @@ func (c *Conn) pullLayer() {
 		c.raw.Consume(c.raw.Len())
 	}
 	c.raw.release(c.loop)
+	if c.EOF {
+		c.EOF = c.Shaking
+		c.layer.End()
+	}
 	c.more = n > 0 && (whole || c.hup)
 	c.Decrypt()
 	c.Resume()
@@ -246,6 +262,9 @@ func (c *Conn) pullLayer() {
 
 // Decrypt moves what the layer has for its owner into In.
 func (c *Conn) Decrypt() {
+	if c.Shaking {
+		return
+	}
 	for c.Fault == nil && c.In.Len() < readLimit {
 		room := c.In.space(c.loop, sizes[0])
 		n, err := c.layer.Read(room)
