@@ -14,12 +14,11 @@ func parseB3(h *message.Head, tr *Trace) bool {
 	found := false
 	if v, n := only(h, message.B3); n > 0 {
 		found = n == 1 && parseSingle(v, tr)
-		tr.bits |= single
 	} else {
 		found = parseMulti(h, tr)
 	}
 	if !found {
-		*tr = Trace{bits: tr.bits & (decided | sampled | debugged | single)}
+		*tr = Trace{bits: tr.bits & (decided | sampled | debugged)}
 	}
 	tr.bits |= keep
 	return found
@@ -93,7 +92,7 @@ func decide(v []byte, tr *Trace) bool {
 	return true
 }
 
-// injectB3 answers in the form that came, the many fields when none came.
+// injectB3 writes the form that came, the many fields when none came.
 func injectB3(h *message.Head, tr *Trace, arena []byte) []byte {
 	from := len(arena)
 	id := tr.ID[:]
@@ -104,11 +103,13 @@ func injectB3(h *message.Head, tr *Trace, arena []byte) []byte {
 	if tr.bits&sampled != 0 {
 		decision = '1'
 	}
-	if tr.bits&single != 0 {
+	_, n := only(h, message.B3)
+	remove(h, bitsB3)
+	if n > 0 {
 		if tr.bits&debugged != 0 {
 			decision = 'd'
 		}
-		remove(h, bitsB3|1<<message.B3)
+		remove(h, 1<<message.B3)
 		arena = appendHex(arena, id)
 		arena = append(arena, '-')
 		arena = appendHex(arena, tr.Client[:])
@@ -122,7 +123,7 @@ func injectB3(h *message.Head, tr *Trace, arena []byte) []byte {
 	arena = appendHex(arena, tr.Server[:])
 	arena = append(arena, decision)
 	v := arena[from:len(arena):len(arena)]
-	n := 2 * len(id)
+	n = 2 * len(id)
 	set(h, message.XB3TraceID, v[:n:n])
 	set(h, message.XB3SpanID, v[n:n+16:n+16])
 	set(h, message.XB3ParentSpanID, v[n+16:n+32:n+32])

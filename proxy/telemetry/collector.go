@@ -8,12 +8,8 @@ import (
 	"time"
 )
 
-const (
-	// lookEvery is how often the collector looks without being woken.
-	lookEvery = 100 * time.Millisecond
-	// grace is how long outlets have to deliver when the proxy ends.
-	grace = 3 * time.Second
-)
+// lookEvery is how often the collector looks without being woken.
+const lookEvery = 100 * time.Millisecond
 
 // collector empties the rings of all workers. Its loop owns the outlets.
 type collector struct {
@@ -48,12 +44,12 @@ func (t *Telemetry) Run(ctx context.Context) error {
 	for _, o := range c.outlets() {
 		o.end()
 	}
-	return c.wait(stop)
+	return c.wait(stop, t.grace)
 }
 
 // wait until all outlets are done; after grace they are told to give up, and
 // after that again those that hang in a write are left behind.
-func (c *collector) wait(stop func()) error {
+func (c *collector) wait(stop func(), grace time.Duration) error {
 	done := make(chan struct{})
 	go func() {
 		c.running.Wait()

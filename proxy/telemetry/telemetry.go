@@ -44,6 +44,7 @@ type Telemetry struct {
 
 	config atomic.Pointer[settings] // wanted by the last Open
 
+	grace        time.Duration // that outlets have to deliver when the proxy ends
 	history      *history
 	collected    atomic.Uint64 // events
 	outletCounts [lastOutletCounts]outletCounts
@@ -98,7 +99,7 @@ func New(o Options) *Telemetry {
 	}
 	t.boot = uint32(start.Unix())
 	t.config.Store(&settings{})
-	t.history = newHistory(o.History)
+	t.history, t.grace = newHistory(o.History), 3*time.Second
 	return t
 }
 

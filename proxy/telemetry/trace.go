@@ -33,7 +33,6 @@ const (
 	debugged                       // B3's debug: kept for sure
 	random                         // the id's last 7 bytes are random (W3C level 2)
 	narrow                         // the id came with 8 bytes (B3)
-	single                         // came in the one field b3
 	foreign                        // a traceparent or tracestate is there that must not go on
 )
 
@@ -55,7 +54,7 @@ func (w *Worker) Extract(t *Table, h *message.Head, tr *Trace) {
 		return // no span of ours: the next one's parent is still the caller
 	}
 	if !found {
-		tr.bits = tr.bits&(decided|sampled|debugged|single|foreign) | random
+		tr.bits = tr.bits&(decided|sampled|debugged|foreign) | random
 		w.newTraceID(&tr.ID)
 	}
 	if tr.bits&decided == 0 {
