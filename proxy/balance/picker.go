@@ -1,7 +1,5 @@
 package balance
 
-import "moire.dev/moire/snapshot/l7"
-
 // Picker is one worker's choice among the endpoints of a Plan. Only that worker
 // may use it. A request ends with the Picker that it began with, also when the
 // configuration was changed in between; both see the same history.
@@ -49,14 +47,13 @@ func (p *Plan) Picker(worker int) *Picker {
 		k.locals[i] = h.local(worker)
 	}
 	p.shared.mu.Unlock()
-	hashed := p.kind == l7.RingHash || p.kind == l7.Maglev
 	widest, deepest := 0, 0
 	for i := range p.subsets {
 		s := &p.subsets[i]
 		v := &k.views[i]
 		v.subset, v.levels = s, make([]choice, len(s.levels))
 		deepest = max(deepest, len(s.levels))
-		if hashed {
+		if p.method.hashes() {
 			v.may = make([]bool, n)
 		}
 		for j := range s.levels {
@@ -65,7 +62,7 @@ func (p *Plan) Picker(worker int) *Picker {
 			c := &v.levels[j]
 			c.live = make([]int32, 0, w)
 			c.alias.room(w)
-			if p.kind == l7.RoundRobin {
+			if p.method == roundRobin {
 				c.edf.heap = make([]turn, 0, w)
 			}
 		}
@@ -73,7 +70,7 @@ func (p *Plan) Picker(worker int) *Picker {
 	k.weights = make([]float64, widest)
 	k.low, k.high = make([]int32, widest), make([]int32, widest)
 	k.healths, k.shares = make([]health, deepest), make([]share, deepest)
-	if p.kind == l7.RoundRobin {
+	if p.method == roundRobin {
 		k.deadlines = make([]float64, n)
 	}
 	return k
@@ -136,24 +133,22 @@ func (v *view) level(percent int) int {
 // choose among the live of a level; -1 only when ring or table find nobody.
 func (p *Picker) choose(v *view, l int, now int64, rnd, hash uint64, tried *Tried) int {
 	c := &v.levels[l]
-	switch p.plan.kind {
-	case l7.RoundRobin:
+	switch p.plan.method {
+	case roundRobin:
 		if c.equal {
 			i := c.live[int(c.turn)%len(c.live)]
 			c.turn++
 			return int(i)
 		}
 		return int(c.edf.next(p.gaps))
-	case l7.PeakEWMA:
-		return p.lightest(c, now, rnd, true)
-	case l7.Random:
+	case random:
 		return int(c.draw(uint32(rnd)))
-	case l7.RingHash:
+	case ringHash:
 		return v.subset.levels[l].ring.pick(hash, v.may, tried)
-	case l7.Maglev:
+	case maglevHash:
 		return v.subset.levels[l].maglev.pick(hash, v.may, tried)
 	}
-	return p.lightest(c, now, rnd, false)
+	return p.lightest(c, now, rnd)
 }
 
 // draw one of the live, by weight.
@@ -168,21 +163,21 @@ func (c *choice) draw(r uint32) int32 {
 const redraws = 4
 
 // lightest of as many as the configuration says, drawn by weight.
-func (p *Picker) lightest(c *choice, now int64, rnd uint64, ewma bool) int {
+func (p *Picker) lightest(c *choice, now int64, rnd uint64) int {
 	best := c.draw(uint32(rnd))
 	n := len(c.live)
 	if n == 1 {
 		return int(best)
 	}
 	r := rnd >> 32
-	least := p.load(best, now, ewma)
+	least := p.load(best, now)
 	for k := 1; k < p.plan.choices; k++ {
 		other := c.draw(uint32(r))
 		for again := 0; other == best && again < redraws; again++ {
 			rnd += step
 			other = c.draw(uint32(Mix(rnd)))
 		}
-		if load := p.load(other, now, ewma); load < least {
+		if load := p.load(other, now); load < least {
 			best, least = other, load
 		}
 		rnd += step
@@ -192,9 +187,9 @@ func (p *Picker) lightest(c *choice, now int64, rnd uint64, ewma bool) int {
 }
 
 // load of an endpoint by its weight.
-func (p *Picker) load(i int32, now int64, ewma bool) float64 {
+func (p *Picker) load(i int32, now int64) float64 {
 	l := p.locals[i]
-	if ewma {
+	if p.plan.method == peakEWMA {
 		return l.load(now, p.plan.tau) * p.gaps[i]
 	}
 	return float64(l.pending) * p.gaps[i]
@@ -234,7 +229,7 @@ func (p *Picker) Begin(i int) { p.locals[i].pending++ }
 func (p *Picker) End(i int, now int64, o Outcome) Event {
 	l := p.locals[i]
 	l.pending--
-	if p.plan.kind == l7.PeakEWMA {
+	if p.plan.method == peakEWMA {
 		l.learn(now, o, p.plan.tau)
 	}
 	if p.plan.outlier == nil || o.Result == Canceled {

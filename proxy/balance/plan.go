@@ -22,7 +22,7 @@ type Plan struct {
 	weights   []float64
 	zones     []string
 
-	kind      l7.BalancerKind
+	method    method
 	choices   int
 	tau       float64 // of Peak EWMA, nanoseconds
 	slow      int64   // window of slow start, nanoseconds
@@ -49,20 +49,38 @@ type level struct {
 // All is the number of the subset that has every endpoint.
 const All = 0
 
+// method is l7.BalancerKind, as a number.
+type method uint8
+
+const (
+	leastRequest method = iota
+	roundRobin
+	peakEWMA
+	random
+	ringHash
+	maglevHash
+)
+
+func (m method) hashes() bool { return m >= ringHash }
+
+var methods = map[l7.BalancerKind]method{
+	"": leastRequest, l7.LeastRequest: leastRequest, l7.RoundRobin: roundRobin, l7.PeakEWMA: peakEWMA,
+	l7.Random: random, l7.RingHash: ringHash, l7.Maglev: maglevHash,
+}
+
 var errChoices = errors.New("balancer.choices must be at least 1")
 
 func newPlan(c *l7.Cluster, subsets []map[string]string) (*Plan, error) {
 	n := len(c.Endpoints)
 	p := &Plan{
 		addresses: make([]string, n), hosts: make([]*host, n), weights: make([]float64, n), zones: make([]string, n),
-		kind: cmp.Or(c.Balancer.Kind, l7.LeastRequest), choices: cmp.Or(c.Balancer.Choices, 2),
-		tau: float64(c.Balancer.Decay.Or(10 * time.Second)), slow: max(0, int64(c.Balancer.SlowStart)),
+		choices: cmp.Or(c.Balancer.Choices, 2),
+		tau:     float64(c.Balancer.Decay.Or(10 * time.Second)), slow: max(0, int64(c.Balancer.SlowStart)),
 		panicAt: 50, over: 140, unchecked: c.Check == nil, selectors: map[string]int{},
 	}
-	switch p.kind {
-	case l7.RoundRobin, l7.LeastRequest, l7.PeakEWMA, l7.Random, l7.RingHash, l7.Maglev:
-	default:
-		return nil, fmt.Errorf("balancer.kind %q is none of RoundRobin, LeastRequest, PeakEWMA, Random, RingHash, Maglev", p.kind)
+	var known bool
+	if p.method, known = methods[c.Balancer.Kind]; !known {
+		return nil, fmt.Errorf("balancer.kind %q is none of RoundRobin, LeastRequest, PeakEWMA, Random, RingHash, Maglev", c.Balancer.Kind)
 	}
 	if p.choices < 1 {
 		return nil, errChoices
@@ -124,10 +142,10 @@ func (p *Plan) add(c *l7.Cluster, selector map[string]string, zone string) {
 	var s subset
 	for _, r := range ranks {
 		l := level{members: byRank[r]}
-		switch p.kind {
-		case l7.RingHash:
+		switch p.method {
+		case ringHash:
 			l.ring = newRing(p, l.members, cmp.Or(c.Balancer.RingSize, 1024))
-		case l7.Maglev:
+		case maglevHash:
 			l.maglev = newMaglev(p, l.members)
 		}
 		s.levels = append(s.levels, l)

@@ -1,7 +1,5 @@
 package balance
 
-import "moire.dev/moire/snapshot/l7"
-
 // refresh works a view out again: after a change of somebody's health, and in
 // steps while somebody starts slowly. It costs time for each endpoint, and no
 // memory.
@@ -58,7 +56,7 @@ func (p *Picker) refreshLevel(v *view, l int, all bool, now int64, rnd uint64) {
 	c.live = c.live[:n]
 	switch {
 	case v.may != nil || n == 0:
-	case p.plan.kind == l7.RoundRobin:
+	case p.plan.method == roundRobin:
 		// A view that was never used begins anywhere.
 		if c.turn == 0 {
 			c.turn = uint32(below(uint32(rnd), n))

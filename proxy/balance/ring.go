@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// Ketama's number of points for one endpoint of the mean weight; the
-	// configured size of a ring is a minimum.
+	// Ketama's number of points for one endpoint of the mean weight, in rings of
+	// up to 256 Ki points; the configured size of a ring is a minimum.
 	pointsEach = 160
+	grownRing  = 256 << 10
 	// maxRing is Envoy's upper bound.
 	maxRing = 8 << 20
 )
@@ -19,8 +20,7 @@ const (
 // has points in proportion to its weight; a key belongs to the first point at
 // or after its hash.
 type ring struct {
-	hashes  []uint64
-	members []int32
+	points []point
 	// from has for each value of the highest bits where to begin to look; there
 	// are as many as points, so a look-up takes one or two steps.
 	from  []uint32
@@ -39,7 +39,7 @@ func newRing(p *Plan, members []int32, least int) *ring {
 		lightest = min(lightest, p.weights[m])
 	}
 	// As many points that the lightest endpoint has a whole number of them.
-	size := float64(min(max(least, pointsEach*len(members), len(members)), maxRing))
+	size := float64(min(max(least, min(pointsEach*len(members), grownRing), len(members)), maxRing))
 	size = min(math.Ceil(lightest/sum*size)*sum/lightest, maxRing)
 	points := make([]point, 0, int(size)+len(members))
 	var key []byte
@@ -64,10 +64,9 @@ func index(points []point) *ring {
 	for 1<<bits < len(points) {
 		bits++
 	}
-	r := &ring{hashes: make([]uint64, len(points)), members: make([]int32, len(points)), from: make([]uint32, 1<<bits), shift: 64 - bits}
+	r := &ring{points: points, from: make([]uint32, 1<<bits), shift: 64 - bits}
 	next := uint64(0)
 	for i, pt := range points {
-		r.hashes[i], r.members[i] = pt.hash, pt.member
 		for ; next <= pt.hash>>r.shift; next++ {
 			r.from[next] = uint32(i)
 		}
@@ -82,16 +81,16 @@ func index(points []point) *ring {
 // the same as on a ring without the others. -1: nobody.
 func (r *ring) pick(hash uint64, may []bool, tried *Tried) int {
 	hash = Mix(hash)
-	n := len(r.hashes)
+	n := len(r.points)
 	i := int(r.from[hash>>r.shift])
-	for i < n && r.hashes[i] < hash {
+	for i < n && r.points[i].hash < hash {
 		i++
 	}
 	for range n {
 		if i == n {
 			i = 0
 		}
-		if m := int(r.members[i]); may[m] && !tried.Has(m) {
+		if m := int(r.points[i].member); may[m] && !tried.Has(m) {
 			return m
 		}
 		i++
