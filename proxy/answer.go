@@ -100,6 +100,8 @@ func (x *exchange) writeHead() {
 		h.Framing = message.None
 	case h.Framing == message.None:
 		h.Framing, h.Length = message.Sized, 0
+	case h.Framing == message.Sized && x.req.Minor == 1 && x.won != nil && x.won.up.two != nil && trails(h):
+		h.Framing = message.Chunked
 	case h.Framing == message.Chunked && x.req.Minor == 0:
 		h.Framing, x.close = message.UntilClose, true
 	case h.Framing == message.UntilClose && x.req.Minor == 1:
@@ -119,4 +121,11 @@ func (x *exchange) writeHead() {
 	x.w.scratch = http1.AppendResponse(x.w.scratch[:0], h)
 	x.down.c.Write(x.w.scratch)
 	h.Close, h.Framing = shut, framing
+}
+
+// trails says whether trailers are announced: HTTP/1.1 can carry them behind
+// chunks only, HTTP/2 behind a known length, too.
+func trails(h *message.Head) bool {
+	_, ok := h.Get(message.Trailer)
+	return ok
 }

@@ -188,6 +188,9 @@ func (a *attempt) send1() {
 		x.toHTTP1(h)
 	}
 	h.Close = false
+	if x.down2 != nil && h.Framing == message.Sized && trails(h) {
+		h.Framing = message.Chunked
+	}
 	w.scratch = http1.AppendRequest(w.scratch[:0], h)
 	a.up.c.Write(w.scratch)
 	h.Upgrade = upgrade
