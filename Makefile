@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VER
 BINARIES := moire moired moire-node
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build gen test check demo lab ha long bench bench-proxy clean $(BINARIES)
+.PHONY: help build gen test check demo lab ha long bench bench-proxy traces clean $(BINARIES)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ ha: ## kill and freeze control planes and members of etcd for 5 minutes (needs e
 long: build ## the data path with all repetitions, and a minute without a control plane (root)
 	@MOIRE_LONG=1m MOIRE_REQUIRE_ROOT=1 go test ./datapath/... -count=1 -timeout 40m
 	@MOIRE_LONG=1m MOIRE_REQUIRE_ROOT=1 MOIRE_BIN=$(CURDIR)/$(BIN) go test ./lab -count=1 -run ControlPlaneGone
+
+traces: ## send spans to a real OpenTelemetry collector, built from its modules the first time
+	@[ -x $(BIN)/tools/otelcol ] || proxy/telemetry/testdata/collector/build $(BIN)/tools/otelcol
+	@MOIRE_OTELCOL=$(CURDIR)/$(BIN)/tools/otelcol go test ./proxy/telemetry -count=1 -v -run RealCollector
 
 bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 	@bench/run
