@@ -79,6 +79,7 @@ func (f *Filter) Read(p []byte) (int, error) {
 		if f.wire.ended {
 			return 0, io.ErrUnexpectedEOF
 		}
+		f.wire.in.settle()
 		return 0, nil
 	}
 	n, err := f.conn.Read(p)

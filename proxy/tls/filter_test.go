@@ -62,7 +62,7 @@ func TestFilterCarries(t *testing.T) {
 			if !bytes.Equal(sent, got) {
 				t.Fatalf("sent %d bytes, got %d others", len(sent), len(got))
 			}
-			if dir.from.wire.out.b != nil || dir.to.wire.in.b != nil {
+			if dir.from.wire.out.block != nil || dir.to.wire.in.block != nil {
 				t.Error("a connection on which nothing happens holds a block")
 			}
 		}

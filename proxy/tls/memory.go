@@ -3,7 +3,6 @@ package tls
 import (
 	"io"
 	"net"
-	"sync"
 	"time"
 )
 
@@ -98,66 +97,3 @@ func (m *memory) RemoteAddr() net.Addr             { return m.remote }
 func (m *memory) SetDeadline(time.Time) error      { return nil }
 func (m *memory) SetReadDeadline(time.Time) error  { return nil }
 func (m *memory) SetWriteDeadline(time.Time) error { return nil }
-
-// queue is a queue of bytes that has memory only while it is not empty.
-type queue struct {
-	b    *[]byte
-	r, w int
-}
-
-// block is the size of a block: one record fits into it.
-const block = 20 << 10
-
-// blocks are for queues.
-var blocks = sync.Pool{New: func() any {
-	b := make([]byte, block)
-	return &b
-}}
-
-func (q *queue) len() int { return q.w - q.r }
-
-func (q *queue) bytes() []byte {
-	if q.b == nil {
-		return nil
-	}
-	return (*q.b)[q.r:q.w]
-}
-
-func (q *queue) add(p []byte) {
-	if len(p) == 0 {
-		return
-	}
-	if q.b == nil {
-		q.b = blocks.Get().(*[]byte)
-	}
-	b := *q.b
-	if q.w+len(p) > len(b) {
-		held := q.w - q.r
-		if held+len(p) > len(b) {
-			larger := make([]byte, max(2*len(b), held+len(p)))
-			copy(larger, b[q.r:q.w])
-			q.recycle()
-			q.b = &larger
-			b = larger
-		} else {
-			copy(b, b[q.r:q.w])
-		}
-		q.r, q.w = 0, held
-	}
-	q.w += copy(b[q.w:], p)
-}
-
-func (q *queue) consume(n int) {
-	q.r += n
-	if q.r == q.w {
-		q.recycle()
-		*q = queue{}
-	}
-}
-
-// recycle gives a block back; a larger one than others is left to the collector.
-func (q *queue) recycle() {
-	if q.b != nil && len(*q.b) == block {
-		blocks.Put(q.b)
-	}
-}
