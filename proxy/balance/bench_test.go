@@ -49,6 +49,27 @@ func run(b *testing.B, p *Picker) {
 	}
 }
 
+// BenchmarkPickAlone is the choice without Begin and End, among three.
+func BenchmarkPickAlone(b *testing.B) {
+	for _, kind := range kinds {
+		b.Run(string(kind), func(b *testing.B) {
+			p := build(b, NewShared(), cluster(kind, 3), 0)
+			for i := range 3 {
+				p.Begin(i)
+				p.Begin(i)
+				p.End(i, 0, Outcome{Success, 1e6 + int64(i)})
+			}
+			b.ReportAllocs()
+			rnd, now := uint64(1), int64(0)
+			for b.Loop() {
+				now += 1000
+				rnd += step
+				p.Pick(now, All, Mix(rnd), rnd, nil)
+			}
+		})
+	}
+}
+
 // BenchmarkRefresh is what a worker pays when somebody's health changed, for
 // each view that it uses.
 func BenchmarkRefresh(b *testing.B) {

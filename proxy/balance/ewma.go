@@ -36,8 +36,8 @@ func (l *local) observe(now int64, rtt, tau float64) {
 // expNeg is exp(-x) for x >= 0; by its series where that is exact to 1e-9,
 // which is everywhere on a busy proxy.
 func expNeg(x float64) float64 {
-	if x < 1.0/512 {
-		return 1 - x*(1-x*(0.5-x/6))
+	if x < 1.0/1024 {
+		return 1 - x*(1-x*0.5)
 	}
 	return math.Exp(-x)
 }

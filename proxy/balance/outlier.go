@@ -114,7 +114,7 @@ func (s *Shared) eject(h *host, o *outlier, now int64, why Reason, value, thresh
 	until := now + o.lasts(backoff)
 	h.reason.Store(uint32(why))
 	h.until.Store(until)
-	if h.flags.Load()&gone != 0 {
+	if h.flags.Load()&gone != 0 || !s.judging.Load() {
 		s.release(h)
 		return Event{}
 	}

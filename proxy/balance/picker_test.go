@@ -237,6 +237,18 @@ func TestUpdateKeepsWhatStays(t *testing.T) {
 	if n := s.ejected.Load(); n != 0 {
 		t.Errorf("%d are ejected", n)
 	}
+	// The new configuration ejects nobody, so the old one must not either.
+	c.Outlier = nil
+	build(t, s, c, 350)
+	for range 2 {
+		old.Begin(1)
+		old.End(1, 360, Outcome{ServerError, 10})
+	}
+	if n := s.ejected.Load(); n != 0 || !old.Usable(1) {
+		t.Errorf("%d are ejected", n)
+	}
+	c.Outlier = &l7.Outlier{}
+	build(t, s, c, 370)
 	// The old Plan ejects somebody who is gone: that takes nobody's place.
 	for range 2 {
 		old.Begin(2)

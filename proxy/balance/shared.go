@@ -15,6 +15,9 @@ type Shared struct {
 	version atomic.Uint64
 	// ejected now, of size endpoints. A place is taken here before a host is ejected.
 	ejected, size atomic.Int32
+	// judging: the newest configuration has an Outlier. An older one that is
+	// still in use must eject nobody, for nobody would bring him back.
+	judging atomic.Bool
 
 	// mu is for those who change the configuration, Tick, and Status; no worker
 	// takes it while it serves.
@@ -100,6 +103,7 @@ func (s *Shared) Build(c *l7.Cluster, subsets []map[string]string, now int64) (*
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.shared = s
+	s.judging.Store(p.outlier != nil)
 	hosts := make(map[string]*host, len(p.addresses))
 	for i, address := range p.addresses {
 		h := hosts[address]

@@ -52,7 +52,7 @@ func (s *Shared) Tick(now int64, events []Event) []Event {
 			continue
 		}
 		if h.flags.Load()&ejected == 0 {
-			h.until.Store(0) // a configuration ended it while it began
+			h.until.CompareAndSwap(until, 0) // a configuration ended it while it began
 			continue
 		}
 		e := Event{Address: h.address, Reason: Reason(h.reason.Load()), Returned: true, Until: until, Times: h.times.Load()}

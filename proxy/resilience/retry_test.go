@@ -156,6 +156,8 @@ func TestDecisionsAllocateNothing(t *testing.T) {
 	one, each := NewLimiter(l7.RateLimit{Requests: 10}), NewLimiter(l7.RateLimit{Requests: 10, By: "address"})
 	method, timeout := []byte("POST"), []byte("1500m")
 	buffer := make([]byte, 0, 64)
+	fault, _ := NewFault(&l7.Fault{Abort: 503, AbortPercent: 50, Headers: []l7.ValueMatch{{Name: "x-a", Value: "b"}, {Name: "via", Kind: l7.Regex, Value: "a+"}}})
+	meant := head("x-a", "b", "via", "aaa")
 	now := int64(0)
 	if n := testing.AllocsPerRun(1000, func() {
 		now += 1e6
@@ -167,6 +169,8 @@ func TestDecisionsAllocateNothing(t *testing.T) {
 		buffer = AppendGRPCTimeout(buffer[:0], left-now)
 		one.Take(now, 0)
 		buffer = AppendSeconds(buffer[:0], each.Take(now, uint64(now)*0x9e3779b97f4a7c15).After)
+		fault.Inject(meant, uint64(now))
+		RetryAfter([]byte("120"), time.Time{})
 		k.ReleaseRetry()
 		k.ReleaseRequest()
 	}); n != 0 {
