@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -265,4 +264,3 @@ func TestHTTP1OnTheWire(t *testing.T) {
 	}
 }
 
-func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
