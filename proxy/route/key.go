@@ -2,7 +2,6 @@ package route
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net/netip"
 	"strings"
 
@@ -92,7 +91,7 @@ func (r *Rule) LimitKey(i int, h *message.Head, caller netip.Addr, identity []by
 
 func hashAddress(a netip.Addr) uint64 {
 	b := a.As16()
-	return mix(mix(seed^binary.LittleEndian.Uint64(b[:])) ^ binary.LittleEndian.Uint64(b[8:]))
+	return element(mix(seed), b[:])
 }
 
 func (c *source) value(h *message.Head, caller netip.Addr, identity []byte, s *Scratch) ([]byte, bool) {

@@ -125,12 +125,19 @@ func missing(what, name string, known map[string]int) (reason, fix string) {
 }
 
 // Nearest is the possible word that was probably meant, or empty: the first at
-// the least distance, when at most a third of it differs.
+// the least distance, when at most a third of it differs, else the first that
+// has the word in it.
 func Nearest(word string, possible []string) string {
 	best, least := "", 1<<30
+	word = strings.ToLower(word)
 	for _, p := range possible {
-		if d := distance(strings.ToLower(word), strings.ToLower(p)); d < least && d <= max(1, len(p)/3) {
+		if d := distance(word, strings.ToLower(p)); d < least && d <= max(1, len(p)/3) {
 			best, least = p, d
+		}
+	}
+	for _, p := range possible {
+		if best == "" && len(word) > 3 && strings.Contains(strings.ToLower(p), word) {
+			best = p
 		}
 	}
 	return best
