@@ -70,6 +70,7 @@ var rooms = map[string][]string{
 	"proxy/config":      {},
 	"proxy/tls":         {},
 	"proxy/proxyproto":  {},
+	"proxy/admin":       {},
 	"proxy/telemetry":   {},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "store"},
