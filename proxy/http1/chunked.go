@@ -15,15 +15,17 @@ const (
 	// together. Nobody uses them but who wants to keep a reader busy.
 	MaxChunkExtensions = 16 << 10
 	maxChunkDigits     = 16
+	keptTrailers       = 4 << 10 // most memory of trailers that is kept for another body
 )
 
 // Chunked reads one chunked body (RFC 9112 7.1). Reset prepares it.
 type Chunked struct {
 	trailers   *message.Head
 	limits     Limits
-	left       int64 // bytes of data of this chunk that are to come
-	extensions int   // bytes so far
-	seen       int   // bytes of trailers without an end
+	fields     []byte // of the trailers
+	left       int64  // bytes of data of this chunk that are to come
+	extensions int    // bytes so far
+	seen       int    // bytes of trailers without an end
 	state      chunkState
 }
 
@@ -41,7 +43,11 @@ const (
 // reset; nil: they are read, checked and dropped. Limits are those of the
 // trailers alone.
 func (d *Chunked) Reset(trailers *message.Head, l *Limits) {
-	*d = Chunked{trailers: trailers, limits: *l}
+	kept := d.fields
+	if cap(kept) > keptTrailers {
+		kept = nil
+	}
+	*d = Chunked{trailers: trailers, limits: *l, fields: kept[:0]}
 	if trailers != nil {
 		trailers.Reset()
 	}
@@ -53,7 +59,8 @@ func (d *Chunked) Done() bool { return d.state == chunkDone }
 // Next reads on in b, the bytes that follow those read before. It returns the
 // next data of the body, a part of b[:n], and how many bytes of b are done
 // with. Call it again with b[n:] until n is 0: then the body is Done, or more
-// bytes are needed beside those that are left in b. Trailers point into b.
+// bytes are needed beside those that are left in b. Trailers are copied, and
+// stay valid until Reset.
 func (d *Chunked) Next(b []byte) (data []byte, n int, err error) {
 	for {
 		var k int
@@ -210,7 +217,9 @@ func (d *Chunked) tail(b []byte) (n int, err error) {
 		h = &dropped
 	}
 	f := facts{length: -1}
-	if err := fields(b[:n], 0, h, &d.limits, &f, trailer); err != nil {
+	// The buffer that b is in may be used again before the trailers are written.
+	d.fields = append(d.fields[:0], b[:n]...)
+	if err := fields(d.fields, 0, h, &d.limits, &f, trailer); err != nil {
 		return 0, err
 	}
 	unfit(h)

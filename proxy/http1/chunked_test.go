@@ -12,12 +12,18 @@ func unchunk(in string, step int, trailers *message.Head) (body, rest string, do
 	var d Chunked
 	d.Reset(trailers, &Limits{Fields: 10, Head: 2048})
 	b := []byte(in)
+	whole := b
 	for have := 0; ; {
 		data, n, err := d.Next(b[:have])
 		body += string(data)
 		b, have = b[n:], have-n
 		if err != nil || d.Done() {
-			return body, string(b), d.Done(), err
+			rest = string(b)
+			// Whoever owns the buffer uses it again.
+			for i := range whole {
+				whole[i] = '!'
+			}
+			return body, rest, d.Done(), err
 		}
 		if n == 0 {
 			if have == len(b) {
