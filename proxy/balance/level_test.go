@@ -86,11 +86,11 @@ func well(s *Shared, p *Plan, now int64, is func(i int) bool) {
 func shares(t *testing.T, p *Picker, name func(i int) string) map[string]int {
 	t.Helper()
 	got := map[string]int{}
-	for i, n := range count(t, p, 0, 100_000) {
+	for i, n := range count(t, p, 0, 30_000) {
 		got[name(i)] += n
 	}
 	for k := range got {
-		got[k] = (got[k] + 500) / 1000
+		got[k] = (got[k] + 150) / 300
 	}
 	return got
 }

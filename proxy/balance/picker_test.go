@@ -55,7 +55,7 @@ func TestWeights(t *testing.T) {
 	for _, kind := range kinds {
 		for _, weights := range [][]uint32{{1, 1, 1, 1}, {1, 2, 3, 4}, {100, 1, 50, 49}, {7, 0, 0, 3}} {
 			p := build(t, NewShared(), cluster(kind, 4, weights...), 0)
-			const n = 100_000
+			const n = 40_000
 			sum := 0.0
 			for _, w := range weights {
 				sum += float64(w)

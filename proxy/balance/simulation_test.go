@@ -128,7 +128,7 @@ func simulate(t testing.TB, c *l7.Cluster, slow float64) *simulation {
 	}
 	// 1,500 requests a second: each server could do 8,000, one ten times slower
 	// 800, so that round robin does not overload it.
-	s.run([]*Picker{plan.Picker(0), plan.Picker(1)}, 60_000, 1500)
+	s.run([]*Picker{plan.Picker(0), plan.Picker(1)}, 30_000, 1500)
 	return s
 }
 
