@@ -59,7 +59,7 @@ comment of each packet. "-w -" writes to standard output.`,
 	fl.StringVar(&f.rule, "rule", "", "id of the rule that decided, or the reason of a drop")
 	fl.DurationVar(&f.duration, "for", 10*time.Second, "how long, at most 1m")
 	fl.IntVar(&f.packets, "packets", 10000, "how many, at most 100000")
-	fl.IntVar(&f.length, "length", 256, "bytes kept of each packet, at most 65535")
+	fl.IntVar(&f.length, "length", 256, "bytes kept of each packet; a node keeps at most 2048 of them")
 	fl.StringVarP(&f.write, "write", "w", "", "write a pcapng file; - is standard output")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "with -w: no line for each packet")
 	return c

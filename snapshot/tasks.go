@@ -76,7 +76,7 @@ type Capture struct {
 	// Bounds.
 	Until   time.Time
 	Packets int // all together
-	Length  int // bytes kept of each packet
+	Length  int // bytes kept of each packet; a node keeps at most 2048
 }
 
 // Probe is one packet, made by the node of Source as if the Workload sent it.
