@@ -63,7 +63,7 @@ func services(ctx context.Context, rounds int) (err error) {
 			paths = append(paths, p)
 		}
 	}
-	worlds := map[string]*world{}
+	var largest *world // of Services
 	for _, kind := range []string{"Services", "Policies", "Networks"} {
 		for _, n := range counts {
 			w, err := newWorld(ctx, kind, n)
@@ -78,16 +78,15 @@ func services(ctx context.Context, rounds int) (err error) {
 			}
 			addr := serverOne
 			if kind == "Services" {
-				addr = asked(n)
+				addr, largest = asked(n), w
 			}
-			worlds[fmt.Sprint(kind, n)] = w
 			paths = append(paths, path{name: fmt.Sprintf("Moiré, %d %s", n, kind), client: w.client, server: w.server, addr: addr})
 		}
 	}
 	if err := measureServices(ctx, rounds, paths); err != nil {
 		return err
 	}
-	return oneChange(paths, worlds[fmt.Sprint("Services", counts[len(counts)-1])])
+	return oneChange(paths, largest)
 }
 
 // measureServices prints connection rates and round trips, as ratios to the

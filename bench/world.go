@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"time"
@@ -147,7 +148,8 @@ func setOf(i int) policy.Set {
 func (w *world) change(i, round int, rows *uint64) (time.Duration, error) {
 	backends := [][]string{{serverOne, serverTwo}, {serverOne}}[round%2]
 	v := serviceOf(i, backends...)
-	next := *w.state.Snapshot
+	next := *w.state.Snapshot // never changes, like every one
+	next.Services = maps.Clone(next.Services)
 	next.Services[v.ServiceKey] = v
 	return w.apply(&next, rows)
 }
