@@ -57,6 +57,7 @@ var rooms = map[string][]string{
 	"dhcp":             {},
 	"dns":              {},
 	"health":           {},
+	"scrape":           {},
 	"node/local":       {},
 	"node/run":         {"node/local"},
 	// rooms of the proxy: words only
@@ -73,8 +74,8 @@ var rooms = map[string][]string{
 	"proxy/admin":       {},
 	"proxy/telemetry":   {},
 	// upstairs and downstairs
-	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "store"},
-	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local"},
+	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "scrape", "store"},
+	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local", "scrape"},
 	// lab and doors
 	"lab/scenario": {"api/load", "api/v1alpha1", "compile", "explain"},
 	"lab":          {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},

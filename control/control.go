@@ -18,6 +18,7 @@ import (
 	"moire.dev/moire/flow"
 	"moire.dev/moire/flow/ipfix"
 	"moire.dev/moire/identity"
+	"moire.dev/moire/scrape"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/store"
 )
@@ -242,7 +243,7 @@ func (c *Control) work(ctx context.Context) error {
 	g.Go(func() error { c.loop.intent.run(ctx); return nil })
 	g.Go(func() error { return server.Run(ctx) })
 	if c.cfg.Metrics != "" {
-		g.Go(func() error { return newMetrics(c).run(ctx, c.cfg.Metrics, c.log) })
+		g.Go(func() error { return scrape.Serve(ctx, c.cfg.Metrics, newMetrics(c), c.log) })
 	}
 	if c.ipfix != nil {
 		g.Go(func() error { return c.ipfix.Run(ctx) })

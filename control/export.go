@@ -1,19 +1,6 @@
 package control
 
-import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
-	"sync"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // metrics shows the control plane to Prometheus. Everything is read when it is
 // asked for.
@@ -90,31 +77,4 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	if m.c.ipfix != nil {
 		count(m.ipfixLost, float64(m.c.ipfix.Lost()))
 	}
-}
-
-// run serves the metrics until ctx ends.
-func (m *metrics) run(ctx context.Context, address string, log *slog.Logger) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve metrics: %w; choose another address with --metrics", err)
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-	s := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		<-ctx.Done()
-		s.Close()
-	})
-	err = s.Serve(l)
-	wg.Wait()
-	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("serve metrics at %s: %w", l.Addr(), err)
 }

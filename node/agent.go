@@ -14,6 +14,7 @@ import (
 	"moire.dev/moire/flow"
 	"moire.dev/moire/flow/record"
 	"moire.dev/moire/ipam"
+	"moire.dev/moire/scrape"
 	"moire.dev/moire/snapshot"
 )
 
@@ -116,8 +117,8 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	g.Go(func() error { return checked.run(ctx) })
 	g.Go(func() error { return a.serve(ctx, s) })
 	if a.cfg.Metrics != "" {
-		m := &metrics{server: s, kernel: k.dp, shipped: &shipped, names: names.server.Stats, answered: told.server.Answered, health: l.health}
-		g.Go(func() error { return m.run(ctx, a.cfg.Metrics, a.log) })
+		m := &metrics{is: newDescriptions(), server: s, kernel: k.dp, shipped: &shipped, names: names.server.Stats, answered: told.server.Answered, health: l.health}
+		g.Go(func() error { return scrape.Serve(ctx, a.cfg.Metrics, m, a.log) })
 	}
 	a.log.Info("running", "address", a.cfg.Address, "socket", a.cfg.socket(), "version", a.cfg.Version)
 	err := g.Wait()

@@ -2,20 +2,10 @@ package node
 
 import (
 	"cmp"
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
 	"slices"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/dns"
@@ -25,6 +15,7 @@ import (
 // metrics shows the agent to Prometheus. Everything is read when it is asked
 // for; nothing is counted twice.
 type metrics struct {
+	is     descriptions
 	server *server
 	kernel interface {
 		Drops() []datapath.DropCount
@@ -85,74 +76,68 @@ func (d *descriptions) all() []*prometheus.Desc {
 	}
 }
 
-// collector is metrics in the form that Prometheus' library wants.
-type collector struct {
-	*metrics
-	is descriptions
-}
-
 // Describe lists what there is.
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range c.is.all() {
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range m.is.all() {
 		ch <- d
 	}
 }
 
 // Collect reads everything.
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	v := c.server.loop.view.Load()
-	st, now := &v.status, c.server.loop.now()
-	gauge(c.is.build, 1, st.Agent)
-	gauge(c.is.connected, truth(st.Connected))
+	v := m.server.loop.view.Load()
+	st, now := &v.status, m.server.loop.now()
+	gauge(m.is.build, 1, st.Agent)
+	gauge(m.is.connected, truth(st.Connected))
 	if !st.AppliedSince.IsZero() {
-		gauge(c.is.age, now.Sub(st.AppliedSince).Seconds())
+		gauge(m.is.age, now.Sub(st.AppliedSince).Seconds())
 	}
 	waits := 0.0
 	if st.Wanted != st.Applied {
 		waits = now.Sub(st.WantedSince).Seconds()
 	}
-	gauge(c.is.pending, waits)
-	gauge(c.is.held, truth(st.Held != ""))
-	gauge(c.is.networks, float64(st.Networks))
-	gauge(c.is.endpoints, float64(st.Endpoints))
+	gauge(m.is.pending, waits)
+	gauge(m.is.held, truth(st.Held != ""))
+	gauge(m.is.networks, float64(st.Networks))
+	gauge(m.is.endpoints, float64(st.Endpoints))
 	states := map[string]int{string(pending): 0, string(addressed): 0, string(plugged): 0, string(ready): 0, string(leaving): 0}
 	for _, a := range v.attachments {
 		states[a.State]++
 	}
 	for state, n := range states {
-		gauge(c.is.attachments, float64(n), state)
+		gauge(m.is.attachments, float64(n), state)
 	}
-	healthy, all := 0, c.health()
+	healthy, all := 0, m.health()
 	for _, h := range all {
 		if h.Healthy {
 			healthy++
 		}
 	}
-	gauge(c.is.checks, float64(healthy), "healthy")
-	gauge(c.is.checks, float64(len(all)-healthy), "failing")
-	for _, d := range drops(c.kernel.Drops()) {
-		count(c.is.drops, d.Packets, d.Reason, d.Rule)
+	gauge(m.is.checks, float64(healthy), "healthy")
+	gauge(m.is.checks, float64(len(all)-healthy), "failing")
+	for _, d := range drops(m.kernel.Drops()) {
+		count(m.is.drops, d.Packets, d.Reason, d.Rule)
 	}
-	present, opened := c.kernel.Sessions()
-	gauge(c.is.sessions, float64(present))
-	count(c.is.opened, opened)
-	count(c.is.shipped, c.shipped.Load())
-	count(c.is.lost, c.server.loop.lost())
-	gauge(c.is.waiting, float64(c.server.waiting()))
-	count(c.is.repairs, st.Repairs)
-	count(c.is.answers, c.answered())
-	n := c.names()
-	count(c.is.queries, n.Queries)
-	count(c.is.forwarded, n.Forwarded)
-	count(c.is.failed, n.Failed)
-	count(c.is.refused, n.Dropped)
-	gauge(c.is.cached, float64(n.Cached))
+	present, opened := m.kernel.Sessions()
+	gauge(m.is.sessions, float64(present))
+	count(m.is.opened, opened)
+	count(m.is.shipped, m.shipped.Load())
+	count(m.is.lost, m.server.loop.lost())
+	gauge(m.is.waiting, float64(m.server.waiting()))
+	count(m.is.repairs, st.Repairs)
+	count(m.is.answers, m.answered())
+	n := m.names()
+	count(m.is.queries, n.Queries)
+	count(m.is.forwarded, n.Forwarded)
+	count(m.is.failed, n.Failed)
+	count(m.is.refused, n.Dropped)
+	gauge(m.is.cached, float64(n.Cached))
 }
 
 func truth(b bool) float64 {
@@ -189,31 +174,4 @@ func drops(all []datapath.DropCount) []datapath.DropCount {
 		kept = append(kept, d)
 	}
 	return kept
-}
-
-// run serves /metrics until ctx is done.
-func (m *metrics) run(ctx context.Context, address string, log *slog.Logger) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve metrics: %w; choose another address with --metrics", err)
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{m, newDescriptions()}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-	s := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		<-ctx.Done()
-		s.Close()
-	})
-	err = s.Serve(l)
-	wg.Wait()
-	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("serve metrics at %s: %w", l.Addr(), err)
 }
