@@ -49,7 +49,7 @@ func checkKeyOf(t *rapid.T) snapshot.CheckKey {
 
 func capture(t *rapid.T) snapshot.Capture {
 	c := snapshot.Capture{ID: name(t), Trace: rapid.Bool().Draw(t, "trace"), VNIs: list(t, "vnis", vni), Workload: name(t), B: addr(t),
-		Protocol: 6, Port: 80, Verdict: "deny", Rule: name(t), Until: time.Unix(7, 8).UTC(), Packets: 9, Length: 128}
+		Protocol: 6, Port: 80, Verdict: "deny", Rule: name(t), Until: rapid.SampledFrom([]time.Time{{}, time.Unix(7, 8).UTC()}).Draw(t, "until"), Packets: 9, Length: 128}
 	if c.Trace {
 		c.Probe = snapshot.Probe{Source: at(t), Destination: at(t), Protocol: 17, SourcePort: 5, Port: 53}
 	}

@@ -117,8 +117,7 @@ func (c *check) hostPorts(field string, in []*PortRange) []snapshot.HostPort {
 	}
 	var out []snapshot.HostPort
 	for _, p := range in {
-		h := c.ports(p)
-		out = append(out, snapshot.HostPort{Protocol: h.Protocol, First: h.First, Last: h.Last})
+		out = append(out, snapshot.HostPort(c.ports(p)))
 	}
 	return out
 }
@@ -191,7 +190,7 @@ func (c *check) capture(in *Capture) snapshot.Capture {
 		A: c.anyAddr("a", in.GetA()), B: c.anyAddr("b", in.GetB()),
 		Protocol: c.number8("protocol", in.GetProtocol()), Port: c.uint16("port", in.GetPort()),
 		Verdict: c.text("verdict", in.GetVerdict(), maxName), Rule: c.text("rule", in.GetRule(), maxRuleID),
-		Until: time.Unix(0, in.GetUntil()).UTC(), Packets: int(in.GetPackets()), Length: int(c.uint16("length", in.GetLength())),
+		Until: c.moment("until", in.GetUntil()), Packets: int(in.GetPackets()), Length: int(c.uint16("length", in.GetLength())),
 	}
 	if !c.count("vnis", len(in.GetVnis()), maxItems) {
 		return out
@@ -237,9 +236,7 @@ func (c *check) own(out *snapshot.Snapshot, in *Own) {
 }
 
 func (c *check) health(in *Health) snapshot.Health {
-	out := snapshot.Health{CheckKey: c.checkOf(in.GetKey()), Healthy: in.GetHealthy(), Error: c.lines("error", in.GetError())}
-	if s := in.GetSince(); s != 0 {
-		out.Since = time.Unix(0, s).UTC()
+	return snapshot.Health{
+		CheckKey: c.checkOf(in.GetKey()), Healthy: in.GetHealthy(), Since: c.moment("since", in.GetSince()), Error: c.lines("error", in.GetError()),
 	}
-	return out
 }

@@ -2,9 +2,9 @@ package wire
 
 import (
 	"net/netip"
-	"time"
 
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
 )
 
 func fromAddr(a snapshot.Addr) *Addr {
@@ -71,7 +71,7 @@ func exitRow(k snapshot.VNI, v *snapshot.Exit) (*Row, snapshot.VNI) {
 func fromHostPorts(in []snapshot.HostPort) []*PortRange {
 	var out []*PortRange
 	for _, h := range in {
-		out = append(out, &PortRange{Protocol: uint32(h.Protocol), First: uint32(h.First), Last: uint32(h.Last)})
+		out = append(out, fromPorts(policy.PortRange(h)))
 	}
 	return out
 }
@@ -188,7 +188,7 @@ func ToCaptured(node string, in []*Captured) ([]snapshot.Captured, error) {
 			return nil, c.err
 		}
 		p := snapshot.Captured{
-			Capture: c.name("capture", m.GetCapture()), Time: time.Unix(0, m.GetTime()).UTC(), Node: node,
+			Capture: c.name("capture", m.GetCapture()), Time: c.moment("time", m.GetTime()), Node: node,
 			Where: c.text("where", m.GetWhere(), maxName), VNI: c.vni("vni", m.GetVni()), Interface: c.text("interface", m.GetInterface(), 3*maxName),
 			Verdict: c.text("verdict", m.GetVerdict(), maxName), Rule: c.text("rule", m.GetRule(), maxRuleID),
 			Reason: c.text("reason", m.GetReason(), maxName), Length: int(m.GetLength()), Data: m.GetData(), Text: c.text("text", m.GetText(), maxText),

@@ -35,9 +35,13 @@ func fromRule(r policy.Rule) *Rule {
 		out.Peers = append(out.Peers, peer)
 	}
 	for _, p := range r.Ports {
-		out.Ports = append(out.Ports, &PortRange{Protocol: uint32(p.Protocol), First: uint32(p.First), Last: uint32(p.Last)})
+		out.Ports = append(out.Ports, fromPorts(p))
 	}
 	return out
+}
+
+func fromPorts(p policy.PortRange) *PortRange {
+	return &PortRange{Protocol: uint32(p.Protocol), First: uint32(p.First), Last: uint32(p.Last)}
 }
 
 func (c *check) policyKey(in *PolicySet) snapshot.PolicyKey {
@@ -134,11 +138,8 @@ func (c *check) peer(in *Peer) policy.Peer {
 }
 
 func (c *check) ports(in *PortRange) policy.PortRange {
-	if in.GetProtocol() > 255 {
-		c.failf("rules.ports.protocol", "%d is larger than 255", in.GetProtocol())
-	}
 	out := policy.PortRange{
-		Protocol: uint8(in.GetProtocol()),
+		Protocol: c.number8("rules.ports.protocol", in.GetProtocol()),
 		First:    c.uint16("rules.ports.first", in.GetFirst()),
 		Last:     c.uint16("rules.ports.last", in.GetLast()),
 	}

@@ -66,6 +66,7 @@ func TestBadRows(t *testing.T) {
 		{"names", func(r *Row) { r.GetNames().Records[0].Name = "" }, "(names 5): field records.name: empty"},
 		{"check", func(r *Row) { r.GetCheck().Interval = -5 }, "(check {5/10.0.0.1 tcp 80 }): field interval: -5ns is negative"},
 		{"capture", func(r *Row) { r.GetCapture().Vnis[0] = 0 }, "(capture c): field vnis: network id 0 is not within 1 to 16777215"},
+		{"capture", func(r *Row) { r.GetCapture().Until = -5 }, "(capture c): field until: -5 is before 1970"},
 		{"policy", func(r *Row) { r.GetPolicy().Rules[0].Peers[0].Name = "x" }, "(policy {5 3 ingress}): field rules.peers.name: set, but so is something else that the peer must match"},
 		{"node", func(r *Row) { r.GetNode().Name = "" }, "(node): field name: empty"},
 		{"node", func(r *Row) { r.GetNode().Name = long }, "(node): field name: 70000 bytes; at most 253"},

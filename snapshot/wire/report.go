@@ -38,6 +38,17 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
+// moment is the time of nanos, in UTC.
+func (c *check) moment(field string, n int64) time.Time {
+	if n < 0 {
+		c.failf(field, "%d is before 1970", n)
+	}
+	if n <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
 // ToReport checks what a node says and makes the words of it. node is who it
 // really is. Times come back in UTC.
 func ToReport(node string, in *Report) (snapshot.Report, error) {
@@ -100,15 +111,11 @@ func (c *check) attachment(in *Attachment) snapshot.Attachment {
 		Labels:    c.labels("labels", in.GetLabels()),
 		Addresses: c.reported(in.GetAddresses()),
 		MAC:       c.mac("mac", in.GetMac()),
+		Since:     c.moment("since", in.GetSince()),
 	}
 	// A waiting attachment has no network id yet.
 	if in.GetVni() != 0 || len(out.Addresses) > 0 {
 		out.VNI = c.vni("vni", in.GetVni())
-	}
-	if s := in.GetSince(); s < 0 {
-		c.failf("since", "%d is before 1970", s)
-	} else if s > 0 {
-		out.Since = time.Unix(0, s).UTC()
 	}
 	return out
 }
