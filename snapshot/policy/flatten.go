@@ -2,7 +2,6 @@ package policy
 
 import (
 	"cmp"
-	"math/bits"
 	"net/netip"
 	"slices"
 )
@@ -136,7 +135,9 @@ func (s *Set) flattenPeer(out []Entry, class uint32, region netip.Prefix, id Ide
 			if v == first {
 				continue
 			}
-			out = appendRange(out, Entry{Class: class, Identity: id, Protocol: proto, Verdict: v}, cuts[i], last)
+			for port, fixed := range PortBlocks(uint16(cuts[i]), uint16(last)) {
+				out = append(out, Entry{Class: class, Identity: id, Protocol: proto, Port: port, Bits: uint8(8 + fixed), Verdict: v})
+			}
 		}
 	}
 	return out
@@ -157,24 +158,6 @@ func (s *Set) cuts(proto uint8) []uint32 {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-// appendRange splits the ports first to last into prefixes.
-func appendRange(out []Entry, e Entry, first, last uint32) []Entry {
-	for first <= last {
-		size := uint32(1) << 16
-		if first != 0 {
-			size = first & -first
-		}
-		for first+size-1 > last {
-			size >>= 1
-		}
-		e.Port = uint16(first)
-		e.Bits = uint8(8 + 16 - bits.TrailingZeros32(size))
-		out = append(out, e)
-		first += size
-	}
-	return out
 }
 
 // Lookup is what the kernel does with a Table; tests compare it with Decide.

@@ -100,6 +100,25 @@ func drawPacket(t *rapid.T) Packet {
 	}
 }
 
+// TestPortBlocks: the blocks hold the ports, in order, each once, and no others.
+func TestPortBlocks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		first, last := rapid.Uint16().Draw(t, "first"), rapid.Uint16().Draw(t, "last")
+		next, blocks := uint32(first), 0
+		for port, fixed := range PortBlocks(first, last) {
+			size := uint32(1) << (16 - fixed)
+			if uint32(port) != next || next%size != 0 {
+				t.Fatalf("block %d/%d after port %d", port, fixed, next)
+			}
+			next += size
+			blocks++
+		}
+		if first > last && blocks > 0 || first <= last && next != uint32(last)+1 || blocks > 30 {
+			t.Fatalf("%d to %d: %d blocks up to %d", first, last, blocks, next)
+		}
+	})
+}
+
 // TestManyIdentities: a Set of ten thousand rules, each about somebody else, is
 // a Table at once, and the right one.
 func TestManyIdentities(t *testing.T) {
