@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 
@@ -22,7 +23,7 @@ func answer4(i *Interface, p *packet) []byte {
 	}
 	m, err := dhcpv4.FromBytes(p.payload)
 	// No relays: on this link is only the machine.
-	if err != nil || m.OpCode != dhcpv4.OpcodeBootRequest || snapshot.MAC(macOf(m.ClientHWAddr)) != i.MAC || !m.GatewayIPAddr.IsUnspecified() {
+	if err != nil || m.OpCode != dhcpv4.OpcodeBootRequest || !bytes.Equal(m.ClientHWAddr, i.MAC[:]) || !m.GatewayIPAddr.IsUnspecified() {
 		return nil
 	}
 	server := gateway(own)
@@ -46,10 +47,7 @@ func answer4(i *Interface, p *packet) []byte {
 		lease4(reply)
 	}
 	settings4(i, own, reply)
-	switch {
-	case !m.ClientIPAddr.IsUnspecified() && addr4(m.ClientIPAddr) == own.Addr():
-		t.dst = own.Addr()
-	case !m.IsBroadcast() && m.MessageType() != dhcpv4.MessageTypeInform:
+	if addr4(m.ClientIPAddr) == own.Addr() || !m.IsBroadcast() && m.MessageType() != dhcpv4.MessageTypeInform {
 		t.dst = own.Addr()
 	}
 	return t.udp(reply.ToBytes())
@@ -146,11 +144,4 @@ func addr4(ip net.IP) netip.Addr {
 		return netip.Addr{}
 	}
 	return a
-}
-
-func macOf(h net.HardwareAddr) (m [6]byte) {
-	if len(h) == 6 {
-		copy(m[:], h)
-	}
-	return m
 }
