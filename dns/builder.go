@@ -21,7 +21,7 @@ func (b *builder) entry(key string) *entry {
 	if e := b.mine[key]; e != nil {
 		return e
 	}
-	e := &entry{key: key}
+	e := &entry{}
 	if old := b.names[key]; old != nil {
 		e.addrs, e.srv, e.custom, e.cname, e.alias = old.addrs, old.srv, old.custom, old.cname, old.alias
 		e.turn.Store(old.turn.Load())
@@ -110,9 +110,6 @@ func (z *Zones) Problems() map[snapshot.VNI][]string {
 	}
 	return out
 }
-
-// Has reports whether the Network has a name service.
-func (z *Zones) Has(vni snapshot.VNI) bool { return z.views[vni] != nil }
 
 // Inside reports whether the address is one of the Network, or of one that it
 // is linked to, as seen from there.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,16 +121,17 @@ func (s *Server) exchange(ctx context.Context, q asked, server netip.AddrPort, i
 	m.SetQuestion(textName(q.key), q.kind)
 	m.CheckingDisabled = q.cd
 	m.SetEdns0(ednsSize, q.do)
-	got, err := s.once(ctx, q.vni, m, "udp", server, inside, tryTime)
-	if err == nil && got.Truncated {
-		got, err = s.once(ctx, q.vni, m, "tcp", server, inside, streamTime)
+	ask := func() (*dns.Msg, error) {
+		got, err := s.once(ctx, q.vni, m, "udp", server, inside, tryTime)
+		if err == nil && got.Truncated {
+			return s.once(ctx, q.vni, m, "tcp", server, inside, streamTime)
+		}
+		return got, err
 	}
+	got, err := ask()
 	if err == nil && (got.Rcode == dns.RcodeFormatError || got.Rcode == dns.RcodeNotImplemented) {
 		m.Extra = nil // an old server that knows no EDNS
-		got, err = s.once(ctx, q.vni, m, "udp", server, inside, tryTime)
-		if err == nil && got.Truncated {
-			got, err = s.once(ctx, q.vni, m, "tcp", server, inside, streamTime)
-		}
+		got, err = ask()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s does not answer: %w", server, err)
@@ -189,7 +191,7 @@ func (s *Server) accept(v *view, q asked, zone string, m *dns.Msg) *answer {
 	for _, rr := range chain {
 		ttl = min(ttl, rr.Header().Ttl)
 	}
-	if next == "" && !slicesHas(chain, q.kind) {
+	if next == "" && !slices.ContainsFunc(chain, func(rr dns.RR) bool { return rr.Header().Rrtype == q.kind }) {
 		var absent uint32
 		out.Ns, absent = denial(q, m.Ns)
 		ttl = min(ttl, absent, maxAbsent)
@@ -201,15 +203,6 @@ func (s *Server) accept(v *view, q asked, zone string, m *dns.Msg) *answer {
 	}
 	a.next, a.since, a.expires = next, now, now+int64(ttl)
 	return a
-}
-
-func slicesHas(rrs []dns.RR, kind uint16) bool {
-	for _, rr := range rrs {
-		if k := rr.Header().Rrtype; k == kind || kind == dns.TypeANY {
-			return true
-		}
-	}
-	return false
 }
 
 // follow collects the chain. next is where it leaves the zone; "": nowhere.

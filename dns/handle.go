@@ -142,7 +142,7 @@ var minimal = set([][]byte{block(dns.TypeHINFO, 3600, []byte("\x07RFC8482\x00"))
 
 // absent says that a name that is there has no such record.
 func (v *view) absent(key []byte) *answer {
-	if withinBytes(key, v.zone) {
+	if within(key, v.zone) {
 		return v.nodata
 	}
 	return v.outside

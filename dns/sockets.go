@@ -39,25 +39,17 @@ func (s *Server) begin(j *job, vni snapshot.VNI, client netip.Addr, stream bool)
 // Network, until ctx is done or the socket is closed by others. It does not
 // close the socket.
 func (s *Server) ServePacket(ctx context.Context, vni snapshot.VNI, c *net.UDPConn) error {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	ctx, end := until(ctx, c.SetReadDeadline)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
-	defer stop()
+	defer end()
 	c.SetReadBuffer(readBuffer) // as much of it as the machine allows
 	in, out := make([]byte, maxQuery), make([]byte, 0, ednsSize)
 	j := new(job)
 	for {
 		n, from, err := c.ReadFromUDPAddrPort(in)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case err != nil:
-			// Such as an answer that could not be delivered; not for ever.
-			if !pause(ctx) {
+		if err != nil {
+			if over(ctx, err) {
 				return nil
 			}
 			continue
@@ -88,13 +80,26 @@ func (s *Server) ServePacket(ctx context.Context, vni snapshot.VNI, c *net.UDPCo
 	}
 }
 
-// pause waits a moment; false: ctx is done.
-func pause(ctx context.Context) bool {
+// until makes what waits at a socket end with ctx, by its deadline; end gives
+// that up, and ends what was begun meanwhile.
+func until(ctx context.Context, deadline func(time.Time) error) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { deadline(time.Unix(1, 0)) })
+	return ctx, func() { stop(); cancel() }
+}
+
+// over reports whether a socket has ended with err. Otherwise it waits a
+// moment: what passes, such as an answer that could not be delivered, may come
+// again and again.
+func over(ctx context.Context, err error) bool {
+	if errors.Is(err, net.ErrClosed) {
+		return true
+	}
 	select {
 	case <-ctx.Done():
-		return false
-	case <-time.After(10 * time.Millisecond):
 		return true
+	case <-time.After(10 * time.Millisecond):
+		return false
 	}
 }
 
@@ -102,21 +107,14 @@ func pause(ctx context.Context) bool {
 // Network (RFC 7766), until ctx is done or the listener is closed by others.
 // It does not close the listener.
 func (s *Server) ServeStream(ctx context.Context, vni snapshot.VNI, l *net.TCPListener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
+	ctx, end := until(ctx, l.SetDeadline)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
-	defer stop()
+	defer end()
 	for {
 		c, err := l.AcceptTCP()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case err != nil:
-			if !pause(ctx) {
+		if err != nil {
+			if over(ctx, err) {
 				return nil
 			}
 			continue
@@ -165,12 +163,10 @@ func (t *tenant) leave(a netip.Addr) {
 
 // connection answers queries as they come, each as soon as it can.
 func (s *Server) connection(ctx context.Context, vni snapshot.VNI, client netip.Addr, c *net.TCPConn) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	ctx, end := until(ctx, c.SetDeadline)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
-	defer stop()
+	defer end()
 	var mu sync.Mutex
 	write := func(m []byte) error {
 		mu.Lock()

@@ -24,7 +24,6 @@ type view struct {
 	ptr     map[netip.Addr][]string // keys, sorted
 	outer   map[string]bool         // keys of what the wildcards outside of our zone stand for
 	routes  []delegation            // longest zone first
-	forward []netip.AddrPort        // of every other name; none: of the node
 	nodata  *answer                 // for names in our zone
 	missing *answer
 	outside *answer // nodata for names of the tenant elsewhere
@@ -50,7 +49,6 @@ const (
 
 // entry is one name. Everything but turn never changes.
 type entry struct {
-	key    string
 	addrs  [kinds][]netip.Addr // sorted; Services once for each port
 	srv    []target            // sorted
 	custom map[uint16]*answer  // the tenant's own records, by type; nil: none
@@ -130,10 +128,7 @@ func (v *view) find(key []byte) (*entry, known) {
 	if e := v.names[string(key)]; e != nil && (e.custom != nil || !v.delegated(key)) {
 		return e, here
 	}
-	if v.delegated(key) {
-		return v.findOuter(key)
-	}
-	if !withinBytes(key, v.zone) {
+	if v.delegated(key) || !within(key, v.zone) {
 		return v.findOuter(key)
 	}
 	if len(key) == len(v.zone) || v.below[string(key)] > 0 {
@@ -145,9 +140,6 @@ func (v *view) find(key []byte) (*entry, known) {
 			return e, here
 		}
 		if v.names[string(up)] != nil || v.below[string(up)] > 0 {
-			break
-		}
-		if len(up) == len(v.zone) {
 			break
 		}
 	}
@@ -179,31 +171,27 @@ func (v *view) wildcard(up []byte) *entry {
 
 // delegated reports whether a delegation is nearer to the name than our zone.
 func (v *view) delegated(key []byte) bool {
-	for i := range v.routes {
-		if withinBytes(key, v.routes[i].zone) {
-			return len(v.routes[i].zone) > len(v.zone) || !withinBytes(key, v.zone)
-		}
-	}
-	return false
+	d := nearest(v.routes, key)
+	return d != nil && (len(d.zone) > len(v.zone) || !within(key, v.zone))
 }
 
-// within of a name that is not a string yet.
-func withinBytes(key []byte, zone string) bool {
-	for len(key) > len(zone) {
-		key = key[1+int(key[0]):]
+// nearest is the delegation that the name belongs to; nil: none.
+func nearest[K string | []byte](routes []delegation, key K) *delegation {
+	for i := range routes {
+		if within(key, routes[i].zone) {
+			return &routes[i]
+		}
 	}
-	return string(key) == zone
+	return nil
 }
 
 // route says whom to ask for a name that is elsewhere: the zone that it is
 // asked as part of, "\x00" for every other, and the servers; none: the node's.
 func (v *view) route(key string) (zone string, servers []netip.AddrPort) {
-	for _, d := range v.routes {
-		if within(key, d.zone) {
-			return d.zone, d.servers
-		}
+	if d := nearest(v.routes, key); d != nil {
+		return d.zone, d.servers
 	}
-	return "\x00", v.forward
+	return "\x00", v.config.Forward
 }
 
 // inside reports whether an address belongs to the Network or to one that it
@@ -218,7 +206,7 @@ func (v *view) inside(a netip.Addr) bool {
 // reverse answers for the name of an address (in-addr.arpa, ip6.arpa).
 func (v *view) reverse(key []byte) (targets []string, k known) {
 	p, ok := reversed(key)
-	if !ok || v.delegatedReverse(key) {
+	if !ok || nearest(v.routes, key) != nil {
 		return nil, elsewhere
 	}
 	if p.IsSingleIP() {
@@ -242,10 +230,6 @@ func (v *view) reverse(key []byte) (targets []string, k known) {
 	return nil, elsewhere
 }
 
-func (v *view) delegatedReverse(key []byte) bool {
-	return slices.ContainsFunc(v.routes, func(d delegation) bool { return withinBytes(key, d.zone) })
-}
-
 const (
 	inAddr = "\x07in-addr\x04arpa\x00"
 	ip6    = "\x03ip6\x04arpa\x00"
@@ -253,7 +237,7 @@ const (
 
 // reversed reads the address, or the beginning of one, from the name.
 func reversed(key []byte) (netip.Prefix, bool) {
-	if within4 := withinBytes(key, inAddr); within4 {
+	if within(key, inAddr) {
 		var a [4]byte
 		n := 0
 		for labels := key[:len(key)-len(inAddr)]; len(labels) > 0; labels = labels[1+int(labels[0]):] {
@@ -267,7 +251,7 @@ func reversed(key []byte) (netip.Prefix, bool) {
 		}
 		return netip.PrefixFrom(netip.AddrFrom4(a), 8*n), true
 	}
-	if !withinBytes(key, ip6) {
+	if !within(key, ip6) {
 		return netip.Prefix{}, false
 	}
 	var a [16]byte

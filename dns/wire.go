@@ -213,9 +213,9 @@ func parent(key string) string {
 }
 
 // within reports whether the name is in the zone, or is its apex.
-func within(key, zone string) bool {
+func within[K string | []byte](key K, zone string) bool {
 	for len(key) > len(zone) {
-		key = parent(key)
+		key = key[1+int(key[0]):]
 	}
-	return key == zone && zone != ""
+	return string(key) == zone
 }

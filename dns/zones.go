@@ -142,7 +142,7 @@ type builder struct {
 func newBuilder(vni snapshot.VNI, config snapshot.DNS, network snapshot.Network) *builder {
 	b := &builder{mine: map[string]*entry{}, view: &view{
 		vni: vni, config: config, network: network, ttl: seconds(config.TTL), order: orderOf(config.Order),
-		names: map[string]*entry{}, below: map[string]int{}, ptr: map[netip.Addr][]string{}, outer: map[string]bool{}, forward: config.Forward,
+		names: map[string]*entry{}, below: map[string]int{}, ptr: map[netip.Addr][]string{}, outer: map[string]bool{},
 	}}
 	zone, ok := wireName(config.Zone)
 	if !ok || zone == "\x00" {
