@@ -40,7 +40,6 @@ type Config struct {
 type Prober struct {
 	cfg   Config
 	probe func(context.Context, *Config, snapshot.CheckKey) error
-	now   func() time.Time
 
 	wanted  atomic.Pointer[[]snapshot.Check]
 	wake    chan struct{} // has room for one
@@ -73,7 +72,7 @@ type result struct {
 // New returns a Prober without checks.
 func New(cfg Config) *Prober {
 	p := &Prober{
-		cfg: cfg, probe: probe, now: time.Now, wake: make(chan struct{}, 1), results: make(chan result),
+		cfg: cfg, probe: probe, wake: make(chan struct{}, 1), results: make(chan result),
 		checks: map[snapshot.CheckKey]*state{},
 	}
 	p.wanted.Store(&[]snapshot.Check{})
@@ -121,7 +120,7 @@ func (p *Prober) Run(ctx context.Context) error {
 
 // take makes the checks what is wanted.
 func (p *Prober) take(wanted []snapshot.Check) {
-	now := p.now()
+	now := time.Now()
 	want := map[snapshot.CheckKey]bool{}
 	for _, c := range wanted {
 		c.Interval = max(c.Interval, leastInterval)
@@ -152,7 +151,7 @@ func (p *Prober) take(wanted []snapshot.Check) {
 
 // due are the checks that begin now, those that wait longest first.
 func (p *Prober) due() []*state {
-	now := p.now()
+	now := time.Now()
 	var out []*state
 	for _, s := range p.checks {
 		if !s.running && !s.due.After(now) {
@@ -175,7 +174,7 @@ func (p *Prober) pause() time.Duration {
 		return time.Hour // a result comes first
 	}
 	next := time.Hour
-	now := p.now()
+	now := time.Now()
 	for _, s := range p.checks {
 		if !s.running {
 			next = min(next, s.due.Sub(now))
@@ -204,7 +203,7 @@ func (p *Prober) ended(r result) {
 		return
 	}
 	good := r.err == nil
-	if s.inRow == 0 || good != s.lastGood {
+	if good != s.lastGood {
 		s.inRow = 0
 	}
 	s.inRow, s.lastGood = s.inRow+1, good
@@ -222,7 +221,7 @@ func (p *Prober) ended(r result) {
 	case good && s.known && s.inRow < s.Successes:
 		return
 	default:
-		s.since = p.now()
+		s.since = time.Now()
 		if s.known {
 			p.cfg.Log.Info("health changed", "network", r.key.Addr.VNI, "address", r.key.Addr.IP, "check", r.key.Kind, "port", r.key.Port, "healthy", good, "error", text)
 		}

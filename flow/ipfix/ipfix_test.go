@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -174,12 +175,12 @@ func TestMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		head := make([]byte, 16)
-		if _, err := readFull(conn, head); err != nil {
+		if _, err := io.ReadFull(conn, head); err != nil {
 			t.Fatal(err)
 		}
 		size := int(head[2])<<8 | int(head[3])
 		body := make([]byte, size-16)
-		if _, err := readFull(conn, body); err != nil {
+		if _, err := io.ReadFull(conn, body); err != nil {
 			t.Fatal(err)
 		}
 		if head[1] != version || size > maxMessage {
@@ -199,15 +200,6 @@ func TestMessages(t *testing.T) {
 	if records != n || e.Lost() != 0 {
 		t.Errorf("%d records, last sequence %d, lost %d", records, last, e.Lost())
 	}
-}
-
-func readFull(c net.Conn, b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = c.Read(b[n:])
-		n += m
-	}
-	return n, err
 }
 
 // TestNobodyListens: records wait, bounded, and what is too much is counted.
