@@ -57,8 +57,7 @@ func (l *loop) succeed(r *request) {
 				return
 			}
 		}
-		n := l.newest().Networks[a.VNI]
-		out.Interfaces = append(out.Interfaces, withResolver(a.inside(n, l.wiring.MTU(n.MTU)), l.newest()))
+		out.Interfaces = append(out.Interfaces, l.inside(a))
 		if a.stage != ready {
 			out.Warnings = append(out.Warnings, l.warning(a))
 		}

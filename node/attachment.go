@@ -103,21 +103,22 @@ func inFull(k snapshot.AttachmentKey) string {
 	return project + "/" + name
 }
 
-// describe is what people see; n may be the zero Network. mtu is of the
-// interface, in bytes.
-func (a *attachment) describe(n snapshot.Network, mtu int) local.Attachment {
+// describe is what people see.
+func (a *attachment) describe(inside local.Interface) local.Attachment {
 	labels := make(map[string]string, len(a.Labels))
 	for _, l := range a.Labels {
 		labels[l.Key] = l.Value
 	}
 	return local.Attachment{
-		Interface: a.inside(n, mtu),
+		Interface: inside,
 		Project:   a.Key.Project, Workload: a.Key.Workload, Account: a.Account, Labels: labels,
 		Netns: a.Netns, Host: a.Host, Tap: a.Tap, DHCP: a.DHCP, PID: a.PID, Persist: a.Persist, Since: a.Since,
 		State: string(a.stage), Why: a.why,
 	}
 }
 
+// inside is the interface as the Workload sees it, but for where names are
+// answered; n may be the zero Network. mtu is of the interface, in bytes.
 func (a *attachment) inside(n snapshot.Network, mtu int) local.Interface {
 	i := local.Interface{
 		Network: a.Key.Network, IfName: a.IfName, VNI: uint32(a.VNI), MAC: a.MAC.String(), MTU: mtu,

@@ -36,7 +36,7 @@ func newChecks(p *presence, changed func(), log *slog.Logger) *checks {
 func (c *checks) Name() string { return "health" }
 
 func (c *checks) Grow(s State) error {
-	c.prober.Set(slices.SortedFunc(maps.Values(s.Snapshot.Checks), func(a, b snapshot.Check) int { return a.CheckKey.Compare(b.CheckKey) }))
+	c.prober.Set(slices.Collect(maps.Values(s.Snapshot.Checks)))
 	return nil
 }
 

@@ -115,6 +115,12 @@ func (c Config) named() (Config, error) {
 
 func (c *Config) socket() string { return filepath.Join(c.RunDir, c.Name+".sock") }
 
+// joinPath is where a control plane on this machine invites its node.
+func (c *Config) joinPath() string { return filepath.Join(c.RunDir, "join.json") }
+
+// toldPath is what Workloads were told by name.
+func (c *Config) toldPath() string { return filepath.Join(c.RunDir, c.Name+".told") }
+
 // netnsFile is where `moire run` shows the namespace of a Workload.
 func (c *Config) netnsFile(project, workload string) string {
 	return filepath.Join(c.RunDir, "netns", project+"."+workload)

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -108,18 +107,16 @@ func (l *link) stay(ctx context.Context, client *discovery.Client, by joinFile) 
 		if len(l.cfg.Servers) > 0 {
 			continue
 		}
-		now, err := readJoinFile(l.joinPath())
+		now, err := readJoinFile(l.cfg.joinPath())
 		if err != nil || slices.Equal(now.Servers, by.Servers) && now.CAHash == by.CAHash {
 			continue // no file: the control plane is away
 		}
-		l.log.Warn("another control plane invites this node; joining it", "file", l.joinPath(),
+		l.log.Warn("another control plane invites this node; joining it", "file", l.cfg.joinPath(),
 			"servers", now.Servers, "ca", now.CAHash, "before", by.Servers, "ca before", by.CAHash)
 		stop()
 		return <-ended
 	}
 }
-
-func (l *link) joinPath() string { return filepath.Join(l.cfg.RunDir, "join.json") }
 
 // join makes the client, once this node has its certificate, and says by which
 // invitation.
@@ -127,7 +124,7 @@ func (l *link) join(ctx context.Context) (*discovery.Client, joinFile, error) {
 	j := joinFile{Servers: l.cfg.Servers, Token: l.cfg.Token, CAHash: l.cfg.CAHash}
 	if len(j.Servers) == 0 {
 		var err error
-		if j, err = readJoinFile(l.joinPath()); err != nil {
+		if j, err = readJoinFile(l.cfg.joinPath()); err != nil {
 			return nil, j, err
 		}
 	}

@@ -123,9 +123,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // report, snapshot, acknowledgement, records, and a control plane that goes
 // and comes back.
 func TestWithDiscovery(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("the socket serves only root")
-	}
+	needRoot(t)
 	c := newControl(t, nil)
 	stopControl := c.run("127.0.0.1:0")
 	defer func() { stopControl() }()

@@ -80,12 +80,13 @@ func (l *loop) leave(a *attachment) error {
 	if a.unfollow != nil {
 		a.unfollow() // the process may go on for long
 	}
-	if !l.others(a.Key) {
-		if err := l.cfg.removeResolv(a); err != nil {
-			l.log.Warn("cannot remove the resolv.conf of a namespace", "error", err)
-		}
+	if l.others(a.Key) {
+		return nil
 	}
-	if a.PID != 0 && !l.others(a.Key) {
+	if err := l.cfg.removeResolv(a); err != nil {
+		l.log.Warn("cannot remove the resolv.conf of a namespace", "error", err)
+	}
+	if a.PID != 0 {
 		if err := removeNetnsFile(l.cfg.netnsFile(a.Key.Project, a.Key.Workload)); err != nil {
 			l.log.Warn("cannot remove the namespace of a process that ended", "error", err)
 		}

@@ -16,7 +16,7 @@ import (
 // dnsmasq runs one in a namespace, with its own records.
 func dnsmasq(t *testing.T, netns string, args ...string) {
 	t.Helper()
-	needTool(t, "dnsmasq")
+	needProgram(t, "dnsmasq")
 	pid := filepath.Join(t.TempDir(), "pid")
 	args = append([]string{"--net=" + netns, "dnsmasq", "--no-daemon", "--no-hosts", "--no-resolv", "--conf-file=/dev/null", "--pid-file=" + pid, "--user=root", "--bind-interfaces"}, args...)
 	c := exec.Command("nsenter", args...)

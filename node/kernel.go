@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -19,7 +18,7 @@ import (
 type kernel struct {
 	cfg Config
 	dp  *datapath.Datapath
-	// What the node is and knows beside the snapshot; nil: nothing.
+	// What the node is and knows beside the snapshot; set before the first Grow.
 	presence *presence
 	learned  *learned
 	// grown is what Grow brought last, for Shrink: what is learned between the
@@ -48,9 +47,7 @@ func (k *kernel) Grow(s State) error {
 	if err := k.dp.Grow(in); err != nil {
 		return err
 	}
-	if k.learned != nil {
-		k.learned.confirm(change)
-	}
+	k.learned.confirm(change)
 	return nil
 }
 
@@ -62,13 +59,8 @@ func (k *kernel) Dump(w io.Writer) error { return k.dp.Dump(w) }
 // inKernel is the State as the kernel can have it: with addresses in the place
 // of names, as of the change that it returns.
 func (k *kernel) inKernel(s State) (out datapath.State, change uint64) {
-	out.Snapshot = s.Snapshot
-	if k.learned != nil {
-		out.Snapshot, change = k.learned.resolve(s)
-	}
-	if k.presence != nil {
-		out.Presence = k.presence.present()
-	}
+	out.Snapshot, change = k.learned.resolve(s)
+	out.Presence = k.presence.present()
 	out.ControlPorts = k.controlPorts()
 	for _, l := range s.Locals {
 		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP})
@@ -81,7 +73,7 @@ func (k *kernel) inKernel(s State) (out datapath.State, change uint64) {
 func (k *kernel) controlPorts() []uint16 {
 	servers := k.cfg.Servers
 	if len(servers) == 0 {
-		j, err := readJoinFile(filepath.Join(k.cfg.RunDir, "join.json"))
+		j, err := readJoinFile(k.cfg.joinPath())
 		if err != nil {
 			return k.ports
 		}

@@ -86,10 +86,10 @@ func (l *linked) of(s *snapshot.Snapshot, a *attachment) ([]netip.Prefix, []snap
 // stays in use meanwhile.
 func (l *loop) reroute(a *attachment, s *snapshot.Snapshot) error {
 	n, ok := s.Networks[a.VNI]
-	now, hop := l.linked.of(s, a)
 	if !ok || a.Tap || a.DHCP {
 		return nil
 	}
+	now, hop := l.linked.of(s, a)
 	if slices.Equal(a.Linked, now) {
 		return l.reached(a, now, hop)
 	}

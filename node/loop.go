@@ -152,10 +152,7 @@ type versions struct {
 // Snapshot takes over what this node must be; the latest counts.
 func (l *loop) Snapshot(s *snapshot.Snapshot) {
 	l.inbox.Store(s)
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.rouse()
 }
 
 // stir makes the next step apply again, soon: what an applier adds to the

@@ -68,9 +68,7 @@ func toldTo(l *Local, n snapshot.Network, names map[snapshot.VNI]snapshot.DNS, m
 	// one resolver only: that of the first.
 	d, ok := names[l.VNI]
 	if i.Names = ok && l.Default != datapath.SecondRoute; i.Names {
-		for _, domain := range d.Search {
-			i.Search = append(i.Search, strings.TrimSuffix(domain, "."))
-		}
+		i.Search = search(d)
 	}
 	return i
 }

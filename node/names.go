@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -49,7 +48,7 @@ const repairEvery = 2 * time.Second
 
 func newNames(cfg Config, p *presence, stir func(), alive func(map[snapshot.Addr]bool) (map[datapath.Pair]bool, error), log *slog.Logger) *names {
 	n := &names{cfg: cfg, log: log, presence: p, alive: alive, stir: stir, seats: map[snapshot.VNI]*seat{}}
-	n.learned = newLearned(log, &toldFile{path: filepath.Join(cfg.RunDir, cfg.Name+".told")}, stir)
+	n.learned = newLearned(log, &toldFile{path: cfg.toldPath()}, stir)
 	n.server = dns.New(dns.Config{Dial: n.dial, Teller: n.learned, ResolvConf: cfg.ResolvConf, Log: log})
 	n.metadata = newMetadata(n.server.Zones, n.dial, log)
 	return n

@@ -46,14 +46,6 @@ func twoTenants(s *snapshot.Snapshot) {
 	}
 }
 
-func needTool(t *testing.T, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		needRoot(t) // fails where nothing may be skipped
-		t.Skipf("%s is not installed (deploy/install)", name)
-	}
-}
-
 // in runs a command in a namespace.
 func in(t *testing.T, netns string, command ...string) string {
 	t.Helper()
@@ -69,7 +61,7 @@ type tenants struct {
 
 func newTenants(t *testing.T, edit func(*snapshot.Snapshot)) *tenants {
 	t.Helper()
-	needTool(t, "kdig")
+	needProgram(t, "kdig")
 	x := &tenants{machine: newMachine(t)}
 	x.writeSnapshot(func(s *snapshot.Snapshot) {
 		twoTenants(s)
@@ -222,7 +214,7 @@ func inNetns[T any](netns string, f func() (T, error)) (out T, err error) {
 // TestMetadata: from inside, by whoever the node knows, in two Networks of the
 // same addresses.
 func TestMetadata(t *testing.T) {
-	needTool(t, "curl")
+	needProgram(t, "curl")
 	x := newTenants(t, func(s *snapshot.Snapshot) {
 		for vni, to := range map[snapshot.VNI]string{100: "http://10.0.0.64:8775/base", 200: "http://web.bank.moire.internal:8775"} {
 			n := s.Names[vni]

@@ -16,6 +16,13 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
+// inside is the interface as the Workload sees it, by the newest snapshot.
+func (l *loop) inside(a *attachment) local.Interface {
+	s := l.newest()
+	n := s.Networks[a.VNI]
+	return withResolver(a.inside(n, l.wiring.MTU(n.MTU)), s)
+}
+
 // withResolver adds where names are answered, for the families that the interface
 // has: one server, so that what fails does not fail twice.
 func withResolver(i local.Interface, s *snapshot.Snapshot) local.Interface {
@@ -29,11 +36,16 @@ func withResolver(i local.Interface, s *snapshot.Snapshot) local.Interface {
 			i.Nameservers[0] = snapshot.NameServer4
 		}
 	}
-	i.Search = nil
-	for _, domain := range d.Search {
-		i.Search = append(i.Search, strings.TrimSuffix(domain, "."))
-	}
+	i.Search = search(d)
 	return i
+}
+
+// search is the domains of short names as resolv.conf and DHCP have them.
+func search(d snapshot.DNS) (out []string) {
+	for _, domain := range d.Search {
+		out = append(out, strings.TrimSuffix(domain, "."))
+	}
+	return out
 }
 
 // resolvConf is what `ip netns exec` shows in a namespace that has a name; ""
@@ -99,8 +111,7 @@ func (l *loop) resolvers(a *attachment) []local.Interface {
 	var out []local.Interface
 	for _, o := range l.present() {
 		if o.Key.Project == a.Key.Project && o.Key.Workload == a.Key.Workload && o.Netns == a.Netns {
-			n := l.newest().Networks[o.VNI]
-			out = append(out, withResolver(o.inside(n, l.wiring.MTU(n.MTU)), l.newest()))
+			out = append(out, l.inside(o))
 		}
 	}
 	slices.SortStableFunc(out, func(a, b local.Interface) int {

@@ -139,12 +139,7 @@ func (l *loop) harmless(s *snapshot.Snapshot) *snapshot.Snapshot {
 }
 
 // firewallText says what a firewall is, to know it again.
-func firewallText(f *snapshot.Firewall) string {
-	if f == nil {
-		return ""
-	}
-	return fmt.Sprintf("%+v", f.Allow)
-}
+func firewallText(f *snapshot.Firewall) string { return fmt.Sprintf("%+v", f.Allow) }
 
 // accepted is what somebody on this node has consented to, on disk.
 type accepted struct {

@@ -50,9 +50,7 @@ func (b *bench) serve(t *testing.T) (*local.Client, *flow.Archive, func()) {
 }
 
 func TestSocket(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("the socket serves only root")
-	}
+	needRoot(t)
 	b := newBench(t)
 	b.gives(world(b.control, nil))
 	c, archive, stop := b.serve(t)
@@ -122,13 +120,8 @@ func flows(t *testing.T, c *local.Client, archive *flow.Archive) {
 }
 
 func TestOnlyRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to be somebody else")
-	}
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("needs python3 to be somebody else")
-	}
+	needRoot(t)
+	needProgram(t, "python3")
 	dir, err := os.MkdirTemp("", "moire-node-socket")
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +148,7 @@ func TestOnlyRoot(t *testing.T) {
 		}
 	})
 	// Somebody else connects although the mode would let them, and sees the end.
-	out, err := exec.Command(python, "-c", `import os,socket,sys
+	out, err := exec.Command("python3", "-c", `import os,socket,sys
 os.setgid(65534); os.setuid(65534)
 s=socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1])
 print(s.recv(1))`, path).CombinedOutput()

@@ -52,7 +52,6 @@ type watched struct {
 // lets an answer out only when the kernel has them.
 type learned struct {
 	log  *slog.Logger
-	now  func() time.Time
 	stir func() // make the loop apply again
 	keep *toldFile
 
@@ -73,7 +72,7 @@ type resolved struct {
 }
 
 func newLearned(log *slog.Logger, keep *toldFile, stir func()) *learned {
-	l := &learned{log: log, now: time.Now, stir: stir, keep: keep, until: map[asker]map[told]time.Time{}, news: make(chan struct{}), change: 1}
+	l := &learned{log: log, stir: stir, keep: keep, until: map[asker]map[told]time.Time{}, news: make(chan struct{}), change: 1}
 	l.byAddr.Store(&map[snapshot.Addr]watched{})
 	// Whose time is over stays if a session goes on: expire looks.
 	for _, e := range keep.load(log) {
@@ -101,7 +100,7 @@ func (l *learned) Told(ctx context.Context, client snapshot.Addr, name string, a
 		return nil // its Policies changed meanwhile
 	}
 	l.mu.Lock()
-	until := l.now().Add(max(ttl, leastTTL) + graceTTL)
+	until := time.Now().Add(max(ttl, leastTTL) + graceTTL)
 	var fresh []kept
 	for _, a := range addrs {
 		t := told{name, a.Unmap()}
@@ -200,7 +199,7 @@ func (l *learned) resolve(s State) (*snapshot.Snapshot, uint64) {
 		}
 	}
 	for k, set := range s.Snapshot.Policies {
-		if !named(&set) {
+		if len(set.Named()) == 0 {
 			continue
 		}
 		if policies == nil {
@@ -216,18 +215,6 @@ func (l *learned) resolve(s State) (*snapshot.Snapshot, uint64) {
 		l.last.to = &out
 	}
 	return l.last.to, l.change
-}
-
-// named: some peer of the set is a name.
-func named(s *policy.Set) bool {
-	for i := range s.Rules {
-		for j := range s.Rules[i].Peers {
-			if s.Rules[i].Peers[j].Name != "" {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // addresses that any of the Workloads was told under a name that matches.
@@ -274,7 +261,7 @@ func (l *learned) leave(s State) {
 // expire forgets the addresses whose time is over and that nobody talks to;
 // alive lists the pairs of addresses that do.
 func (l *learned) expire(alive func(peers map[snapshot.Addr]bool) (map[datapath.Pair]bool, error)) error {
-	now := l.now()
+	now := time.Now()
 	l.mu.Lock()
 	peers := map[snapshot.Addr]bool{}
 	for who, have := range l.until {

@@ -61,9 +61,6 @@ func (f *toldFile) load(log *slog.Logger) []kept {
 
 // add appends; now and then it writes all anew.
 func (f *toldFile) add(log *slog.Logger, more []kept, all func() []kept) {
-	if f == nil || f.path == "" {
-		return
-	}
 	if err := f.tryAdd(more, all); err != nil {
 		log.Warn("cannot remember what Workloads are told by name; after a restart of the agent they have to ask again", "error", err)
 	}
@@ -81,10 +78,7 @@ func (f *toldFile) tryAdd(more []kept, all func() []kept) error {
 }
 
 func (f *toldFile) rewrite(every []kept) error {
-	if err := os.WriteFile(f.path+".new", linesOf(every), 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(f.path+".new", f.path); err != nil {
+	if err := writeDurable(f.path, linesOf(every)); err != nil {
 		return err
 	}
 	f.close()
@@ -106,7 +100,7 @@ func linesOf(all []kept) []byte {
 }
 
 func (f *toldFile) close() {
-	if f != nil && f.log != nil {
+	if f.log != nil {
 		f.log.Close()
 		f.log = nil
 	}

@@ -50,7 +50,7 @@ func Cleanup(c Config, purge bool) error {
 		}
 	}
 	err = datapath.Cleanup(c.RunDir, c.Name)
-	os.Remove(filepath.Join(c.RunDir, c.Name+".told"))
+	os.Remove(c.toldPath())
 	if rm := os.Remove(c.socket()); rm != nil && !errors.Is(rm, os.ErrNotExist) {
 		err = errors.Join(err, rm)
 	}

@@ -27,10 +27,7 @@ func (l *loop) show() {
 		Networks: len(s.Networks), Endpoints: len(s.Endpoints), Attachments: len(l.attached),
 	}}
 	for _, a := range l.sorted() {
-		n := s.Networks[a.VNI]
-		d := a.describe(n, l.wiring.MTU(n.MTU))
-		d.Interface = withResolver(d.Interface, s)
-		v.attachments = append(v.attachments, d)
+		v.attachments = append(v.attachments, a.describe(l.inside(a)))
 	}
 	l.view.Store(v)
 }

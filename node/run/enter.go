@@ -1,11 +1,8 @@
 package run
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
 	"runtime"
 	"syscall"
 
@@ -16,15 +13,9 @@ import (
 // and returns only when that cannot be; code is then what a shell would return.
 // resolv, when not empty, is what the command finds in /etc/resolv.conf.
 func Enter(netns, resolv string, command []string) (code int, err error) {
-	if len(command) == 0 {
-		return 2, errors.New("no command to run; write it after --")
-	}
-	path, err := exec.LookPath(command[0])
+	path, code, err := find(command)
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			return CodeNotExecutable, fmt.Errorf("%s cannot be executed: %w", command[0], err)
-		}
-		return CodeNotFound, fmt.Errorf("%s is not found: %w", command[0], err)
+		return code, err
 	}
 	// The namespaces are those of this thread, and what is executed keeps them.
 	runtime.LockOSThread()

@@ -72,17 +72,11 @@ func NameFor(command string) string {
 // process gets go to the command; ctx ends it by SIGTERM, and after 10 s by
 // SIGKILL.
 func Run(ctx context.Context, c Config) (code int, err error) {
-	if len(c.Command) == 0 {
-		return 2, errors.New("no command to run; write it after --")
+	path, code, err := find(c.Command)
+	if err != nil {
+		return code, err
 	}
 	c = c.withDefaults()
-	path, err := exec.LookPath(c.Command[0])
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			return CodeNotExecutable, fmt.Errorf("%s cannot be executed: %w", c.Command[0], err)
-		}
-		return CodeNotFound, fmt.Errorf("%s is not found: %w", c.Command[0], err)
-	}
 	ns, err := newNamespace(filepath.Join(c.RunDir, "netns", c.Project+"."+c.Workload))
 	if err != nil {
 		return 1, err
@@ -108,6 +102,22 @@ func Run(ctx context.Context, c Config) (code int, err error) {
 		c.Attached(c.Workload, attached)
 	}
 	return ns.run(ctx, c, path, local.ResolvConf(attached.Interfaces))
+}
+
+// find is the path of the command, or why there is none, with the code that a
+// shell would return.
+func find(command []string) (path string, code int, err error) {
+	if len(command) == 0 {
+		return "", 2, errors.New("no command to run; write it after --")
+	}
+	path, err = exec.LookPath(command[0])
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "", CodeNotExecutable, fmt.Errorf("%s cannot be executed: %w", command[0], err)
+	case err != nil:
+		return "", CodeNotFound, fmt.Errorf("%s is not found: %w", command[0], err)
+	}
+	return path, 0, nil
 }
 
 // detach works also when ctx is done. The agent would do it a moment later by
