@@ -13,9 +13,10 @@ import (
 type Filter struct {
 	conn *stdtls.Conn
 	wire memory
-	more bool // crypto/tls may have plaintext left
-	up   bool // the handshake is over
-	err  error
+	more bool  // crypto/tls may have plaintext left
+	up   bool  // the handshake is over
+	err  error // of the handshake
+	over error // what Read ended with
 }
 
 // ServerFilter is a Filter for a connection that was accepted.
@@ -74,10 +75,14 @@ func (f *Filter) Read(p []byte) (int, error) {
 	if !f.up {
 		return 0, f.failed()
 	}
+	if f.over != nil {
+		return 0, f.over
+	}
 	// Asked without need, crypto/tls would try to read and allocate for that.
 	if !f.more && f.wire.record() == 0 {
 		if f.wire.ended {
-			return 0, io.ErrUnexpectedEOF
+			f.over = io.ErrUnexpectedEOF
+			return 0, f.over
 		}
 		f.wire.in.settle()
 		return 0, nil
@@ -88,8 +93,9 @@ func (f *Filter) Read(p []byte) (int, error) {
 	case err == error(errWouldBlock):
 		return n, nil
 	case err == io.EOF && f.wire.cut:
-		return n, io.ErrUnexpectedEOF
+		err = io.ErrUnexpectedEOF
 	}
+	f.over = err
 	return n, err
 }
 

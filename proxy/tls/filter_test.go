@@ -72,6 +72,10 @@ func TestFilterCarries(t *testing.T) {
 		if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("after close_notify: %d, %v", n, err)
 		}
+		s.End()
+		if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("once more, when the wire ended as well: %d, %v", n, err)
+		}
 		if err := c.Write([]byte("x")); err == nil {
 			t.Error("written after CloseWrite")
 		}
