@@ -78,11 +78,13 @@ func (c *Conn) Writable() *Stream {
 	if c.sendWindow <= 0 || len(c.out)-c.sent >= c.cfg.MaxOut || c.err != nil {
 		return nil
 	}
-	s := c.ready.first
-	if s != nil {
+	for s := c.ready.first; s != nil; s = c.ready.first {
 		c.ready.remove(s)
+		if s.sendWindow > 0 { // it may have shrunk since
+			return s
+		}
 	}
-	return s
+	return nil
 }
 
 // queue is a list of streams, first come first served.

@@ -30,7 +30,7 @@ type huffman struct {
 	// For each length, the first code of it as the top of 32 bits, where the
 	// codes of it end, and where its octets start in order.
 	first, end [longBits + 1]uint32
-	base       [longBits + 1]int
+	base       [longBits + 1]uint32
 	order      [256]uint8
 }
 
@@ -38,7 +38,7 @@ var codebook = makeHuffman()
 
 func makeHuffman() *huffman {
 	h := new(huffman)
-	next, at := uint32(0), 0
+	next, at := uint32(0), uint32(0)
 	for n := 1; n <= longBits; n++ {
 		next <<= 1
 		h.first[n], h.base[n] = next<<(32-n), at
@@ -72,15 +72,16 @@ func huffmanLength(s []byte) int {
 
 // appendHuffman appends the code of s, padded with ones.
 func appendHuffman(dst, s []byte) []byte {
+	codes := &codebook.code
 	var bits uint64
-	n := 0
+	var n uint
 	for _, c := range s {
-		l := int(bitLength[c])
-		bits = bits<<l | uint64(codebook.code[c])
+		l := uint(bitLength[c])
+		bits = bits<<(l&63) | uint64(codes[c])
 		n += l
 		if n >= 32 {
 			n -= 32
-			dst = binary.BigEndian.AppendUint32(dst, uint32(bits>>n))
+			dst = binary.BigEndian.AppendUint32(dst, uint32(bits>>(n&63)))
 		}
 	}
 	if pad := -n & 7; pad != 0 {
@@ -89,7 +90,7 @@ func appendHuffman(dst, s []byte) []byte {
 	}
 	for n > 0 {
 		n -= 8
-		dst = append(dst, byte(bits>>n))
+		dst = append(dst, byte(bits>>(n&63)))
 	}
 	return dst
 }
@@ -103,48 +104,59 @@ func decodeHuffman(dst, src []byte) ([]byte, bool) {
 		copy(grown, dst)
 		dst = grown
 	}
-	out, at := dst[:cap(dst)], len(dst)
+	out, at := dst[:need], len(dst)
+	short := &codebook.short
 	var bits uint64 // left-aligned
-	n := 0          // how many are there
-	for {
-		if n < 32 {
-			if len(src) >= 4 {
-				bits |= uint64(binary.BigEndian.Uint32(src)) << (32 - n)
-				src = src[4:]
-				n += 32
-			} else {
-				for _, c := range src {
-					bits |= uint64(c) << (56 - n)
-					n += 8
+	var n uint      // how many of them count; those behind come once more
+	for len(src) >= 8 {
+		bits |= binary.BigEndian.Uint64(src) >> (n & 63)
+		whole := (63 - n) / 8
+		src = src[whole:]
+		n += 8 * whole
+		for n >= longBits {
+			e := short[bits>>(64-shortBits)]
+			l, c := uint(e>>8), byte(e)
+			if l == 0 {
+				if c, l = long(uint32(bits >> 32)); l == 0 {
+					return dst, false
 				}
-				src = nil
-			}
-		}
-		for n >= longBits || len(src) == 0 {
-			e := codebook.short[bits>>(64-shortBits)]
-			l, c := int(e>>8), byte(e)
-			if l == 0 {
-				c, l = long(uint32(bits >> 32))
-			}
-			if l > n {
-				return out[:at], n < 8 && bits == ^uint64(0)<<(64-n)
-			}
-			if l == 0 {
-				return dst, false
 			}
 			out[at] = c
 			at++
-			bits <<= l
+			bits <<= l & 63
 			n -= l
 		}
+	}
+	bits &= ^uint64(0) << (64 - n)
+	for {
+		for n <= 56 && len(src) > 0 {
+			bits |= uint64(src[0]) << (56 - n)
+			n += 8
+			src = src[1:]
+		}
+		e := short[bits>>(64-shortBits)]
+		l, c := uint(e>>8), byte(e)
+		if l == 0 {
+			c, l = long(uint32(bits >> 32))
+		}
+		switch {
+		case l > n:
+			return out[:at], n < 8 && bits == ^uint64(0)<<(64-n)
+		case l == 0:
+			return dst, false
+		}
+		out[at] = c
+		at++
+		bits <<= l & 63
+		n -= l
 	}
 }
 
 // long decodes a code of more than shortBits from the top of bits; length 0: EOS.
-func long(bits uint32) (c byte, length int) {
-	for n := shortBits + 1; n <= longBits; n++ {
+func long(bits uint32) (c byte, length uint) {
+	for n := uint(shortBits + 1); n <= longBits; n++ {
 		if bits < codebook.end[n] && bits >= codebook.first[n] {
-			return codebook.order[codebook.base[n]+int((bits-codebook.first[n])>>(32-n))], n
+			return codebook.order[codebook.base[n]+(bits-codebook.first[n])>>(32-n)], n
 		}
 	}
 	return 0, 0
