@@ -80,6 +80,9 @@ func (s *Server) listeners(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) clusters(w http.ResponseWriter, r *http.Request) {
 	all := s.o.Proxy.State().Clusters
+	for i := range all {
+		all[i].Endpoints = notNil(all[i].Endpoints)
+	}
 	show(w, r, notNil(all), func(w io.Writer) {
 		for i, c := range all {
 			if i > 0 {
