@@ -209,7 +209,9 @@ func (a *attempt) lost(err error) step {
 	case a.up.two != nil:
 		f.flags, f.reason, f.unseen = telemetry.UpstreamReset, "upstream reset the stream", a.up.two.refused()
 	}
-	f.reused = a.u != nil && a.u.reused && f.result == balance.Reset
+	if a.u != nil && a.u.reused && f.result == balance.Reset && a.up.two == nil {
+		f.reused, f.result = true, balance.Canceled // it may close what is idle: that is no failure
+	}
 	return a.fail(f)
 }
 

@@ -12,6 +12,7 @@ import (
 // more answer, with the word that it is the last, so that no request meets a
 // closed door.
 func (p *Proxy) Drain(ctx context.Context) {
+	p.draining.Store(true)
 	for _, w := range p.workers {
 		w.loop.Post(w.drain)
 	}

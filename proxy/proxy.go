@@ -33,7 +33,7 @@ type Proxy struct {
 	secrets  secrets
 	ctx      context.Context // of Run; nil before
 	running  sync.WaitGroup
-	drained  chan struct{}
+	draining atomic.Bool
 }
 
 // Options of a Proxy; the zero value is good.
@@ -54,8 +54,7 @@ func New(o Options) (*Proxy, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	p := &Proxy{log: o.Log, start: time.Now(), clusters: map[string]*cluster{}, sockets: o.Sockets, checks: map[string]*checking{},
-		drained: make(chan struct{})}
+	p := &Proxy{log: o.Log, start: time.Now(), clusters: map[string]*cluster{}, sockets: o.Sockets, checks: map[string]*checking{}}
 	p.tel = telemetry.New(telemetry.Options{Workers: o.Workers, Now: p.now, Log: o.Log})
 	for i := range o.Workers {
 		w, err := newWorker(p, i)

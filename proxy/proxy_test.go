@@ -263,4 +263,3 @@ func TestHTTP1OnTheWire(t *testing.T) {
 		})
 	}
 }
-

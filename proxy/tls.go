@@ -100,9 +100,6 @@ func (p *Proxy) secretsChanged() {
 	p.log.Info("certificates loaded anew", "names", changed)
 }
 
-// Certificates are the facts of those that are loaded.
-func (p *Proxy) Certificates() []tls.CertificateFacts { return p.secrets.store.Facts() }
-
 // tlsLayer runs the handshake of a connection on a task of its own. After that
 // it is the connection's layer and needs none.
 type tlsLayer struct {

@@ -59,6 +59,9 @@ const (
 // there, or a new one that is still being made. Nil: a circuit limit.
 func (p *pool) conn(a *attempt, i int, fresh bool) *upConn {
 	e := p.at[i]
+	if p.conf.ProxyProtocol != 0 { // it says who the caller is: nobody shares it
+		return p.dial(a, e)
+	}
 	if p.two || p.auto {
 		if u := e.shareable(a); u != nil {
 			return u
@@ -116,7 +119,7 @@ func (p *pool) dial(a *attempt, e *endpoint) *upConn {
 	if p.connect > 0 {
 		p.w.loop.Arm(&u.by, p.w.loop.Now+p.connect, u)
 	}
-	if p.two && (p.tls == nil || !p.tls.perHost) {
+	if p.two && p.conf.ProxyProtocol == 0 && (p.tls == nil || !p.tls.perHost) {
 		e.two = append(e.two, u) // others may wait for it, too
 	}
 	if !c.Connecting {
@@ -205,7 +208,7 @@ func (u *upConn) release(keep bool) {
 	u.user = nil
 	c := u.c
 	u.served++
-	if !keep || c.EOF || c.Broken() || c.In.Len() > 0 || u.e.gone || u.w.closing ||
+	if !keep || c.EOF || c.Broken() || c.In.Len() > 0 || u.e.gone || u.w.closing || u.p.conf.ProxyProtocol != 0 ||
 		u.p.conf.Requests > 0 && u.served >= u.p.conf.Requests {
 		u.close()
 		return

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+
 	"moire.dev/moire/proxy/balance"
 	"moire.dev/moire/proxy/http2"
 	"moire.dev/moire/proxy/message"
@@ -13,11 +15,7 @@ func (u *upConn) begin2() {
 	u.two = &conn2{w: w, c: u.c, up: u, since: w.loop.Now}
 	u.two.h.Init(&http2.Config{Client: true, TLS: u.p.tls != nil, MaxStreams: 1000, MaxFields: 200, ConnWindow: 4 << 20, InitialWindow: 256 << 10}, &w.streams, w.loop.Now)
 	u.two.touch()
-	known := false
-	for _, o := range u.e.two {
-		known = known || o == u
-	}
-	if !known {
+	if u.p.conf.ProxyProtocol == 0 && !slices.Contains(u.e.two, u) {
 		u.e.two = append(u.e.two, u)
 	}
 	u.wakeWaiting()

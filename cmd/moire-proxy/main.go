@@ -1,37 +1,96 @@
+// Command moire-proxy is the L7 data plane as a process: see the room proxy.
 package main
 
 import (
 	"context"
-	"encoding/json"
-	"flag"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"moire.dev/moire/proxy"
-	"moire.dev/moire/snapshot/l7"
+	"github.com/spf13/cobra"
+
+	"moire.dev/moire/proxy/config"
 )
 
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes beside 0.
+const (
+	failed   = 1
+	badUsage = 2
+)
+
+// errUsage marks what is wrong with the command line or the configuration.
+var errUsage = errors.New("see --help")
+
 func main() {
-	file := flag.String("config", "", "configuration")
-	flag.Parse()
-	b, err := os.ReadFile(*file)
-	if err == nil {
-		var c l7.Config
-		if err = json.Unmarshal(b, &c); err == nil {
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-			defer stop()
-			var p *proxy.Proxy
-			if p, err = proxy.New(proxy.Options{Workers: c.Workers}); err == nil {
-				if err = p.Apply(&c); err == nil {
-					err = p.Run(ctx)
-				}
-			}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "moire-proxy:", err)
+		stop()
+		if errors.Is(err, errUsage) {
+			os.Exit(badUsage)
 		}
+		os.Exit(failed)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+}
+
+func root() *cobra.Command {
+	var s setup
+	c := &cobra.Command{
+		Use:   "moire-proxy",
+		Short: "The L7 proxy of Moiré: HTTP/1.1, HTTP/2, gRPC, TLS and TCP",
+		Long: `Serves what a configuration file says. SIGHUP reads the file again; one that
+is wrong changes nothing. SIGTERM and SIGINT drain: no new connections, what
+goes on may end, then the process does.
+
+With --handover a new process takes the listening sockets of the one that runs,
+and that one drains: an upgrade without a connection that is refused.`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; %w", args[0], errUsage)
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return s.run(c.Context()) },
 	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
+	f := c.Flags()
+	f.StringVarP(&s.config, "config", "c", "", "configuration file, YAML or JSON (required)")
+	f.StringVar(&s.admin, "admin", "", "unix socket of the administrator's door; empty: none")
+	f.StringVar(&s.handover, "handover", "", "unix socket at which a successor takes the listening sockets; empty: none")
+	f.StringVar(&s.level, "log-level", "info", "debug, info, warn or error")
+	f.BoolVar(&s.watch, "watch", false, "read the configuration again when its file changes")
+	f.BoolVar(&s.profile, "profile", false, "profiles at the administrator's door")
+	c.AddCommand(checkCommand())
+	return c
+}
+
+func checkCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Says what is wrong with a configuration file; serves nothing",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if file == "" {
+				return fmt.Errorf("--config is required; %w", errUsage)
+			}
+			cfg, err := config.Load(file)
+			if err != nil {
+				return fmt.Errorf("%w\n%w", err, errUsage)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is good: %d listeners, %d routes, %d clusters\n", file, len(cfg.Listeners), len(cfg.Routes), len(cfg.Clusters))
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&file, "config", "c", "", "configuration file, YAML or JSON (required)")
+	return c
 }

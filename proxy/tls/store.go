@@ -3,8 +3,10 @@ package tls
 import (
 	"bytes"
 	stdtls "crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -37,14 +39,6 @@ type fileMark struct {
 	path string
 	size int64
 	mod  time.Time
-}
-
-// CertificateFacts is what may be told of a certificate.
-type CertificateFacts struct {
-	Name     string
-	Names    []string // DNS names
-	URIs     []string
-	NotAfter time.Time
 }
 
 // Load reads all certificates of list, files included, and makes them the
@@ -119,25 +113,19 @@ func (s *Store) Certificate(name string) (*stdtls.Certificate, bool) {
 	return nil, false
 }
 
-// Facts of all certificates, in the order of their list.
-func (s *Store) Facts() []CertificateFacts {
-	cur := s.current.Load()
-	if cur == nil {
-		return nil
-	}
-	var all []CertificateFacts
-	for i := range cur.list {
-		e := cur.byName[cur.list[i].Name]
-		if e == nil {
-			continue
+// Leaves are the certificates that are loaded, by name, without their keys.
+func (s *Store) Leaves() iter.Seq2[string, *x509.Certificate] {
+	return func(yield func(string, *x509.Certificate) bool) {
+		cur := s.current.Load()
+		if cur == nil {
+			return
 		}
-		f := CertificateFacts{Name: cur.list[i].Name, Names: e.names, NotAfter: e.cert.Leaf.NotAfter}
-		for _, u := range e.cert.Leaf.URIs {
-			f.URIs = append(f.URIs, u.String())
+		for i := range cur.list {
+			if e := cur.byName[cur.list[i].Name]; e != nil && !yield(cur.list[i].Name, e.cert.Leaf) {
+				return
+			}
 		}
-		all = append(all, f)
 	}
-	return all
 }
 
 func load(c *l7.Certificate) (*entry, error) {

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"moire.dev/moire/proxy"
+	"moire.dev/moire/proxy/admin"
+	"moire.dev/moire/proxy/config"
+	"moire.dev/moire/snapshot/l7"
+)
+
+// setup is what the command line says.
+type setup struct {
+	config, admin, handover, level string
+	watch, profile                 bool
+}
+
+// defaultDrain is how long a drain may take when the configuration does not say.
+const defaultDrain = 30 * time.Second
+
+func (s *setup) run(ctx context.Context) error {
+	if s.config == "" {
+		return fmt.Errorf("--config is required; %w", errUsage)
+	}
+	var level slog.LevelVar
+	if err := level.UnmarshalText([]byte(s.level)); err != nil {
+		return fmt.Errorf("--log-level %q is not debug, info, warn or error; %w", s.level, errUsage)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
+	cfg, err := config.Load(s.config)
+	if err != nil {
+		return fmt.Errorf("%w\n%w", err, errUsage)
+	}
+	o := proxy.Options{Log: log, Workers: cfg.Workers, Version: version}
+	serves := func() error { return nil }
+	if s.handover != "" {
+		if o.Sockets, serves, err = proxy.TakeOver(s.handover); err != nil {
+			return err
+		}
+	}
+	p, err := proxy.New(o)
+	if err != nil {
+		return err
+	}
+	if err := p.Apply(cfg); err != nil {
+		return err
+	}
+	return s.serve(ctx, p, log, &level, serves)
+}
+
+// serve runs p and all beside it, until a signal or a successor ends it.
+func (s *setup) serve(ctx context.Context, p *proxy.Proxy, log *slog.Logger, level *slog.LevelVar, serves func() error) error {
+	running, stop := context.WithCancel(context.Background())
+	defer stop()
+	errs := make(chan error, 3)
+	go func() { errs <- p.Run(running) }()
+	if err := serves(); err != nil {
+		log.Warn("the process before this one was not told to drain", "error", err)
+	}
+	end := make(chan string, 3)
+	if s.handover != "" {
+		go func() {
+			if err := p.Handover(running, s.handover); err == nil {
+				end <- "a successor serves"
+			} else if running.Err() == nil {
+				errs <- err
+			}
+		}()
+	}
+	if s.admin != "" {
+		door := admin.New(admin.Options{Path: s.admin, Proxy: p, Level: level, Profile: s.profile, Drain: func() { end <- "asked at the administrator's door" }})
+		go func() {
+			if err := door.Run(running); err != nil && running.Err() == nil {
+				errs <- err
+			}
+		}()
+	}
+	go s.reload(running, p, log)
+	log.Info("serving", "config", s.config, "pid", os.Getpid())
+	var why string
+	select {
+	case err := <-errs:
+		return err
+	case why = <-end:
+	case <-ctx.Done():
+		why = "signal"
+	}
+	most := p.Config().Drain.Or(defaultDrain)
+	log.Info("draining", "why", why, "most", most)
+	drain, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	p.Drain(drain)
+	stop()
+	return <-errs
+}
+
+// reload applies the file again at SIGHUP and, when it is watched, when it changes.
+func (s *setup) reload(ctx context.Context, p *proxy.Proxy, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last := stamp(s.config)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		case <-tick.C:
+			now := stamp(s.config)
+			if !s.watch || now == last {
+				continue
+			}
+			last = now
+		}
+		var cfg *l7.Config
+		cfg, err := config.Load(s.config)
+		if err == nil {
+			err = p.Apply(cfg)
+		}
+		if err != nil {
+			log.Error("the configuration cannot be used; the old one stays", "file", s.config, "error", err)
+			continue
+		}
+		log.Info("configuration applied", "file", s.config)
+	}
+}
+
+// stamp tells one state of a file from another.
+func stamp(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(info.ModTime().UnixNano(), info.Size())
+}
