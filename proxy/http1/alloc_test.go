@@ -70,6 +70,18 @@ func BenchmarkAppendRequest(b *testing.B) {
 	}
 }
 
+func BenchmarkCheck(b *testing.B) {
+	var h message.Head
+	if err := ParseRequest([]byte(typical), &h, &typicalLimits); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := Check(&h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func TestAllocations(t *testing.T) {
 	var h, trailers message.Head
 	var d Chunked

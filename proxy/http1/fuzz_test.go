@@ -75,6 +75,9 @@ func FuzzResponse(f *testing.F) {
 // checkHead: nothing in h can start a line of its own or frame a message.
 func checkHead(t *testing.T, h *message.Head) {
 	t.Helper()
+	if err := Check(h); err != nil {
+		t.Fatal(err)
+	}
 	if len(h.Fields) > typicalLimits.Fields {
 		t.Fatalf("%d fields", len(h.Fields))
 	}

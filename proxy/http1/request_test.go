@@ -283,3 +283,42 @@ func TestWriteRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestCheck: what another codec or a filter leaves in a head does not pass when
+// it could be read in two ways.
+func TestCheck(t *testing.T) {
+	whole := func() *message.Head {
+		var h message.Head
+		if err := ParseRequest([]byte(get11+"X: y\r\n\r\n"), &h, &typicalLimits); err != nil {
+			t.Fatal(err)
+		}
+		return &h
+	}
+	if err := Check(whole()); err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(h *message.Head){
+		"a line in a value":     func(h *message.Head) { h.Fields[0].Value = []byte("a\r\nb: c") },
+		"LF in a value":         func(h *message.Head) { h.Fields[0].Value = []byte("a\nb") },
+		"a name in upper case":  func(h *message.Head) { h.Fields[0].Name = []byte("X") },
+		"a colon in a name":     func(h *message.Head) { h.Fields[0].Name = []byte("a:b") },
+		"NUL in a name":         func(h *message.Head) { h.Fields[0].Name = []byte("a\x00") },
+		"no name":               func(h *message.Head) { h.Fields[0].Name = nil },
+		"a Host beside":         func(h *message.Head) { h.Add([]byte("host"), []byte("b")) },
+		"transfer-encoding":     func(h *message.Head) { h.Fields[0].Name = []byte("transfer-encoding") },
+		"content_length":        func(h *message.Head) { h.Fields[0].Name = []byte("content_length") },
+		"a space in the path":   func(h *message.Head) { h.Path = []byte("/ HTTP/1.1\r\nx: y") },
+		"a fragment":            func(h *message.Head) { h.Path = []byte("/#a") },
+		"no path":               func(h *message.Head) { h.Path = nil },
+		"another form":          func(h *message.Head) { h.Path = []byte("http://b/") },
+		"a space in the method": func(h *message.Head) { h.Method = []byte("GET /x") },
+		"a line in the host":    func(h *message.Head) { h.Authority = []byte("a\r\nb: c") },
+		"a user":                func(h *message.Head) { h.Authority = []byte("u@a") },
+		"a line in the upgrade": func(h *message.Head) { h.Upgrade = []byte("a\r\nb: c") },
+	} {
+		h := whole()
+		if change(h); Check(h) == nil {
+			t.Errorf("%s passes", what)
+		}
+	}
+}
