@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VERSION)
-BINARIES := moire moired moire-node
+BINARIES := moire moired moire-node moire-proxy
 TOOL := go tool -modfile=tools/go.mod
 
 .PHONY: help build gen test check demo lab ha long bench bench-proxy traces clean $(BINARIES)

@@ -27,29 +27,39 @@ const fdsPerMessage = 200
 
 const serving = "serving\n"
 
-// Handover offers the listening sockets at path to a successor, until ctx ends.
-// It returns nil when one serves: then drain and end. The socket file belongs to
-// who listens last.
-func (p *Proxy) Handover(ctx context.Context, path string) error {
+// Offer is the place where a successor finds the listening sockets.
+type Offer struct {
+	p *Proxy
+	l *net.UnixListener
+}
+
+// Offer listens at path, in place of whoever did before.
+func (p *Proxy) Offer(path string) (*Offer, error) {
 	old := unix.Umask(0o177)
 	l, err := listenOver(path)
 	unix.Umask(old)
 	if err != nil {
-		return fmt.Errorf("hand-over: %w", err)
+		return nil, fmt.Errorf("hand-over at %s: %w", path, err)
 	}
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	return &Offer{p, l}, nil
+}
+
+// Run gives the sockets to a successor. It returns nil when one serves: then
+// drain and end; or an error, that of ctx when it ends.
+func (o *Offer) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { o.l.Close() })
 	defer stop()
-	defer l.Close()
+	defer o.l.Close()
 	for {
-		c, err := l.AcceptUnix()
+		c, err := o.l.AcceptUnix()
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			return fmt.Errorf("hand-over: %w", err)
 		}
-		if err := p.handTo(ctx, c); err != nil {
-			p.log.Error("hand-over failed; this process goes on", "error", err)
+		if err := o.p.handTo(ctx, c); err != nil {
+			o.p.log.Error("hand-over failed; this process goes on", "error", err)
 			continue
 		}
 		return nil

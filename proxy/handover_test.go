@@ -44,9 +44,11 @@ func takeOver(t *testing.T, cfg *l7.Config, path string) *generation {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &generation{p: p, cancel: cancel, ended: make(chan error, 1), handed: make(chan error, 1)}
 	go func() { g.ended <- p.Run(ctx) }()
-	ready := make(chan bool)
-	go func() { close(ready); g.handed <- p.Handover(ctx, path) }()
-	<-ready
+	offer, err := p.Offer(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { g.handed <- offer.Run(ctx) }()
 	if err := serves(); err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func (s *setup) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w\n%w", err, errUsage)
 	}
-	o := proxy.Options{Log: log, Workers: cfg.Workers, Version: version}
+	o := proxy.Options{Log: log, Workers: cfg.Workers}
 	serves := func() error { return nil }
 	if s.handover != "" {
 		if o.Sockets, serves, err = proxy.TakeOver(s.handover); err != nil {
@@ -60,21 +60,31 @@ func (s *setup) serve(ctx context.Context, p *proxy.Proxy, log *slog.Logger, lev
 	defer stop()
 	errs := make(chan error, 3)
 	go func() { errs <- p.Run(running) }()
-	if err := serves(); err != nil {
-		log.Warn("the process before this one was not told to drain", "error", err)
+	end := make(chan string, 1)
+	tell := func(why string) {
+		select {
+		case end <- why:
+		default: // it was told already
+		}
 	}
-	end := make(chan string, 3)
 	if s.handover != "" {
+		offer, err := p.Offer(s.handover)
+		if err != nil {
+			return err
+		}
 		go func() {
-			if err := p.Handover(running, s.handover); err == nil {
-				end <- "a successor serves"
+			if err := offer.Run(running); err == nil {
+				tell("a successor serves")
 			} else if running.Err() == nil {
 				errs <- err
 			}
 		}()
 	}
+	if err := serves(); err != nil {
+		log.Warn("the process before this one was not told to drain", "error", err)
+	}
 	if s.admin != "" {
-		door := admin.New(admin.Options{Path: s.admin, Proxy: p, Level: level, Profile: s.profile, Drain: func() { end <- "asked at the administrator's door" }})
+		door := admin.New(admin.Options{Path: s.admin, Proxy: p, Telemetry: p.Telemetry(), Version: version, Level: level, Profile: s.profile, Log: log, Drain: func() { tell("asked at the administrator's door") }})
 		go func() {
 			if err := door.Run(running); err != nil && running.Err() == nil {
 				errs <- err
