@@ -42,6 +42,9 @@ type ClientTLS struct {
 	ServerName string `json:"serverName,omitempty"`
 	// CA is a PEM bundle; empty: the machine's.
 	CA string `json:"ca,omitempty"`
+	// CAFile is read in place of CA when a Config is loaded from a file, and empty
+	// after.
+	CAFile string `json:"caFile,omitempty"`
 	// Servers are URI SANs of which the endpoint must have one, in place of a name.
 	Servers []string `json:"servers,omitempty"`
 	// Certificate by name that we show.

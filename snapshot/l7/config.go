@@ -90,6 +90,9 @@ type ServerTLS struct {
 	// ClientCA is a PEM bundle that a caller's certificate must come from; empty:
 	// callers need none.
 	ClientCA string `json:"clientCA,omitempty"`
+	// ClientCAFile is read in place of ClientCA when a Config is loaded from a
+	// file, and empty after.
+	ClientCAFile string `json:"clientCAFile,omitempty"`
 	// ClientOptional: a caller may have none, but not a wrong one.
 	ClientOptional bool `json:"clientOptional,omitempty"`
 	// Callers are the URI SANs allowed, exact; empty: any that ClientCA vouches for.

@@ -51,8 +51,11 @@ func unique(v *validator, what string, n int, name func(int) string) map[string]
 	return known
 }
 
-// quote shortens what it quotes.
+// quote shortens what it quotes, and never shows a key.
 func quote(s string) string {
+	if strings.Contains(s, "-----BEGIN") {
+		return "a PEM text"
+	}
 	if len(s) > 80 {
 		s = strings.ToValidUTF8(s[:80], "") + "..."
 	}
@@ -79,9 +82,15 @@ func (v *validator) listener(field string, l *Listener, i int) {
 	if l.EncodedSlashes && !l.HTTP() {
 		v.bad(field+".encodedSlashes", "remove it", "protocol %s has no paths", l.Protocol)
 	}
+	first := true
 	for j := range i {
 		if o := &v.config.Listeners[j]; o.Address == l.Address && l.Address != "" {
-			v.shared(field, l, at("listeners", j), o)
+			if o.Hostname == l.Hostname {
+				v.bad(field+".address", "give one of them another address or hostname", "%s has the same address and hostname", at("listeners", j))
+			} else if first {
+				v.shared(field, l, at("listeners", j), o)
+			}
+			first = false
 		}
 	}
 }
@@ -90,8 +99,6 @@ func (v *validator) listener(field string, l *Listener, i int) {
 // that is decided before the host is known must be the same.
 func (v *validator) shared(field string, l *Listener, other string, o *Listener) {
 	switch {
-	case o.Hostname == l.Hostname:
-		v.bad(field+".address", "give one of them another address or hostname", "%s has the same address and hostname", other)
 	case cmp.Or(o.Protocol, AutoHTTP) != cmp.Or(l.Protocol, AutoHTTP):
 		v.bad(field+".protocol", "use one protocol, or another address", "%s has the same address, but speaks %s", other, cmp.Or(o.Protocol, AutoHTTP))
 	case (o.TLS == nil) != (l.TLS == nil):
@@ -131,6 +138,7 @@ func (v *validator) serverTLS(field string, t *ServerTLS) {
 	for i, name := range t.Certificates {
 		v.reference(at(field+".certificates", i), "certificate", name, v.certificates)
 	}
+	v.noFile(field+".clientCAFile", t.ClientCAFile, t.ClientCA)
 	if t.ClientCA == "" {
 		const fix = "write clientCA with the PEM bundle of their authority, or remove this"
 		if t.ClientOptional {
@@ -142,6 +150,17 @@ func (v *validator) serverTLS(field string, t *ServerTLS) {
 	}
 	v.identities(field+".callers", t.Callers)
 	choice(v, field+".minVersion", t.MinVersion, "1.2", "1.3")
+}
+
+// noFile refuses the name of a bundle that nobody has opened: without its text
+// nothing would be verified.
+func (v *validator) noFile(field, file, text string) {
+	switch {
+	case file != "" && text != "":
+		v.bad(field, "keep one of them", "the bundle is in a file and here")
+	case file != "":
+		v.bad(field, "write the PEM text in place of the name", "the file is opened only when a configuration is loaded from a file")
+	}
 }
 
 // identities checks URI SANs.

@@ -67,6 +67,7 @@ func (v *validator) clientTLS(field string, t *ClientTLS) {
 	if t.ServerName != "" && !isAddress(t.ServerName) {
 		v.hostname(field+".serverName", t.ServerName, false)
 	}
+	v.noFile(field+".caFile", t.CAFile, t.CA)
 	v.identities(field+".servers", t.Servers)
 	if t.Certificate != "" {
 		v.reference(field+".certificate", "certificate", t.Certificate, v.certificates)
@@ -78,15 +79,18 @@ func (v *validator) clientTLS(field string, t *ClientTLS) {
 }
 
 func (v *validator) balancer(field string, b *Balancer) {
-	choice(v, field+".kind", b.Kind, RoundRobin, LeastRequest, PeakEWMA, Random, RingHash, Maglev)
+	known := choice(v, field+".kind", b.Kind, RoundRobin, LeastRequest, PeakEWMA, Random, RingHash, Maglev)
 	v.notNegative(field+".decay", b.Decay)
 	v.notNegative(field+".slowStart", b.SlowStart)
-	v.uint(field+".panic", b.Panic, 100)
+	v.share(field+".panic", b.Panic)
 	if b.Choices != 0 {
 		v.span(field+".choices", b.Choices, 2, 100)
 	}
 	if b.RingSize != 0 {
 		v.span(field+".ringSize", b.RingSize, 1, 8<<20)
+	}
+	if !known {
+		return
 	}
 	kind := cmp.Or(b.Kind, LeastRequest)
 	if b.Choices != 0 && kind != LeastRequest && kind != PeakEWMA {
@@ -100,10 +104,10 @@ func (v *validator) balancer(field string, b *Balancer) {
 	}
 }
 
-// uint checks an optional number.
-func (v *validator) uint(field string, n *uint32, most uint32) {
-	if n != nil && *n > most {
-		v.bad(field, "write a smaller number, 100 at most for percentages", "%d is out of range", *n)
+// share checks an optional percentage.
+func (v *validator) share(field string, n *uint32) {
+	if n != nil {
+		v.percent(field, float64(*n))
 	}
 }
 
@@ -111,8 +115,8 @@ func (v *validator) outlier(field string, o *Outlier) {
 	v.notNegative(field+".interval", o.Interval)
 	v.notNegative(field+".baseEjection", o.BaseEjection)
 	v.notNegative(field+".maxEjection", o.MaxEjection)
-	v.uint(field+".maxEjectionPercent", o.MaxEjectionPercent, 100)
-	v.uint(field+".failurePercent", o.FailurePercent, 100)
+	v.share(field+".maxEjectionPercent", o.MaxEjectionPercent)
+	v.share(field+".failurePercent", o.FailurePercent)
 	if o.MaxEjection > 0 && o.BaseEjection > o.MaxEjection {
 		v.bad(field+".baseEjection", "make it at most maxEjection", "the first ejection would be longer than the longest")
 	}

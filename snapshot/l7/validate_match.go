@@ -178,10 +178,11 @@ func (v *validator) pattern(field, s string) {
 		v.bad(field, "write an expression that the whole value has to match", "the regular expression is empty")
 		return
 	}
-	if _, err := regexp.Compile("^(?:" + s + ")$"); err != nil {
-		if _, alone := regexp.Compile(s); alone != nil {
-			err = alone
-		}
+	_, err := regexp.Compile(s)
+	if err == nil {
+		_, err = regexp.Compile("^(?:" + s + ")$")
+	}
+	if err != nil {
 		v.bad(field, "correct it; the syntax is that of RE2, without look-around and back-references", "%s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 }

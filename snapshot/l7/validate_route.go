@@ -43,7 +43,7 @@ func (v *validator) unattached(field string, r *Route) {
 		}
 	}
 	switch {
-	case !some || len(v.config.Listeners) == 0: // told elsewhere
+	case !some || len(v.config.Listeners) == 0 || kindFix[kind] == "" || !fit && len(r.Listeners) > 0: // told elsewhere
 	case fit && len(r.Hostnames) > 0:
 		v.soft(field+".hostnames", "use hostnames that the listener serves", "none of the hostnames is one of its listeners'")
 	case !fit:
