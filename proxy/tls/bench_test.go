@@ -107,6 +107,16 @@ func move(t testing.TB, from, to *Filter, data, p []byte) {
 	}
 }
 
+func BenchmarkPeekHello(b *testing.B) {
+	hello := helloOf(b, &stdtls.Config{ServerName: "a.shop", NextProtos: []string{"h2", "http/1.1"}})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := PeekHello(hello); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkIdle says how much memory an idle server connection holds, after 16
 // KiB came over it, as a metric.
 func BenchmarkIdle(b *testing.B) {
