@@ -18,7 +18,6 @@ type conn2 struct {
 	streams []*stream2
 	since   int64 // there is no stream
 	touched bool  // in worker.touched
-	reading bool  // in ready
 	over    bool
 }
 
@@ -71,7 +70,6 @@ func (k *conn2) ready() {
 		return
 	}
 	c := k.c
-	k.reading = true
 	for c.In.Len() > 0 && !k.over {
 		ev, n, err := k.h.Next(c.In.Bytes(), k.w.loop.Now)
 		k.event(&ev)
@@ -84,7 +82,6 @@ func (k *conn2) ready() {
 			break
 		}
 	}
-	k.reading = false
 	if k.over {
 		return
 	}
@@ -192,6 +189,14 @@ func (k *conn2) idleFor(now int64) int64 {
 		return 0
 	}
 	return now - k.since
+}
+
+// rest gives back the memory of a connection that has had no stream for a while.
+func (k *conn2) rest() {
+	if !k.over && len(k.h.Out()) == 0 && !k.h.Partial() {
+		k.h.SwapOut(nil)
+		k.c.Rest()
+	}
 }
 
 // bye says farewell on an idle connection to an endpoint.

@@ -87,6 +87,11 @@ func (w *worker) Expire(*engine.Timer) {
 	for _, p := range w.byName {
 		p.sweep(w.loop.Now)
 	}
+	for c := range w.conns {
+		if d, ok := c.(*down2); ok && d.k.idleFor(w.loop.Now) > 1e9 {
+			d.k.rest()
+		}
+	}
 	w.loop.Arm(&w.sweeper, w.loop.Now+1e9, w)
 }
 
