@@ -116,3 +116,17 @@ func cpu() int64 {
 	}
 	return r.Utime.Nano() + r.Stime.Nano()
 }
+
+func BenchmarkBuild(b *testing.B) {
+	for _, n := range []int{100, 10000} {
+		cfg := large(n)
+		b.Run(fmt.Sprint("routes=", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Build(cfg); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

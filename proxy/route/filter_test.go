@@ -198,6 +198,7 @@ routes:
 		{0, "a.com", "/port8080", "302 http://example.org:8080/port8080"},
 		{0, "a.com", "/https", "302 https://example.org/https"}, {1, "a.com", "/https", "302 https://example.org/https"},
 		{0, "a.com:80", "/https443", "308 https://a.com/https443"}, {0, "a.com", "/https8443", "307 https://a.com:8443/https8443"},
+		{0, "", "/https", "302 https://example.org/https"}, {0, "", "/full/x", "301 /new"},
 		{2, "a.com:443", "/http", "303 http://a.com/http"}, {1, "[::1]:8080", "/full/x?q=1", "301 http://[::1]:8080/new?q=1"},
 	} {
 		if got := locationAt(t, table, c.listener, c.host, c.path); got != c.want {

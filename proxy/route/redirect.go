@@ -63,12 +63,13 @@ func (c *pathChange) append(out, target []byte, prefix int) []byte {
 	if i := bytes.IndexByte(target, '?'); i >= 0 {
 		end = i
 	}
+	prefix = min(prefix, end)
 	switch {
 	case c == nil:
 		return append(out, target...)
 	case c.full:
 		out = append(out, c.value...)
-	case len(c.prefix) == 0 && prefix >= end:
+	case len(c.prefix) == 0 && prefix == end:
 		out = append(out, '/')
 	default:
 		out = append(append(out, c.prefix...), target[prefix:end]...)
@@ -102,6 +103,10 @@ var locationName = []byte(message.Location.String())
 
 func (t *Table) location(out []byte, r *Redirect, f Found, h *message.Head) []byte {
 	l := &t.listeners[f.Listener]
+	host, given := cutPort(h.Authority)
+	if len(host) == 0 && r.hostname == "" {
+		return r.target(out, f, h) // HTTP/1.0 without a host: relative to what it asked
+	}
 	scheme := r.scheme
 	if scheme == "" {
 		scheme = "http"
@@ -110,7 +115,6 @@ func (t *Table) location(out []byte, r *Redirect, f Found, h *message.Head) []by
 		}
 	}
 	out = append(append(out, scheme...), "://"...)
-	host, given := cutPort(h.Authority)
 	if r.hostname != "" {
 		out = append(out, r.hostname...)
 	} else {
@@ -127,6 +131,11 @@ func (t *Table) location(out []byte, r *Redirect, f Found, h *message.Head) []by
 	if port != 0 && !(scheme == "http" && port == 80) && !(scheme == "https" && port == 443) {
 		out = strconv.AppendInt(append(out, ':'), int64(port), 10)
 	}
+	return r.target(out, f, h)
+}
+
+// target is the path and query of a Location.
+func (r *Redirect) target(out []byte, f Found, h *message.Head) []byte {
 	if len(h.Path) == 0 || h.Path[0] != '/' {
 		return append(out, '/')
 	}

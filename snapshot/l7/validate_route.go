@@ -183,7 +183,20 @@ func (v *validator) backends(field string, kind Kind, r *Rule) {
 			continue
 		}
 		v.filters(f+".filters", kind, b.Filters, r, false)
+		if moves(b.Filters, true) && moves(r.Filters, false) {
+			v.bad(f+".filters", "change the path in one place", "the rule rewrites the path already, so there is nothing left that its matches have seen")
+		}
 	}
+}
+
+// moves says whether filters change the path, or redirect.
+func moves(all []Filter, redirects bool) bool {
+	for i := range all {
+		if r := all[i].Rewrite; r != nil && r.Path != nil || redirects && all[i].Redirect != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // speaks checks that a cluster can take what a route of a kind sends.
