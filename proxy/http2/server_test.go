@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"bytes"
 	"net"
 	"testing"
 	"time"
@@ -9,7 +10,8 @@ import (
 )
 
 // server puts a Conn on a real connection. It answers each request when it has
-// all of it: 200 with the body it got, or "hello".
+// all of it: 200 with the body it got, or "hello". A gRPC call is answered at
+// once, its messages go back as they come, and status 0 follows.
 type server struct {
 	nc     net.Conn
 	c      Conn
@@ -94,14 +96,24 @@ func (v *server) read(in []byte) bool {
 			return false
 		case ev.Kind == NeedMore:
 			return true
+		case ev.Kind == Head && isGRPC(ev.Stream):
+			h := answer(200)
+			h.Add([]byte("content-type"), []byte("application/grpc"))
+			v.c.WriteHead(ev.Stream, h, false)
 		case ev.Kind == Data:
 			v.bodies[ev.Stream] = append(v.bodies[ev.Stream], ev.Data...)
+			if isGRPC(ev.Stream) {
+				v.body(ev.Stream)
+				continue
+			}
 			v.c.Consumed(ev.Stream, len(ev.Data))
 		case ev.Kind == Reset:
 			v.release(ev.Stream)
 			continue
 		}
-		if ev.End {
+		if ev.End && isGRPC(ev.Stream) {
+			v.body(ev.Stream)
+		} else if ev.End {
 			v.answer(ev.Stream)
 		}
 	}
@@ -121,9 +133,23 @@ func (v *server) answer(s *Stream) {
 	}
 }
 
+func isGRPC(s *Stream) bool {
+	v, _ := s.Head.Get(message.ContentType)
+	return bytes.HasPrefix(v, []byte("application/grpc"))
+}
+
+var statusOK = []message.Field{{Name: []byte("grpc-status"), Value: []byte("0"), ID: message.GRPCStatus}}
+
 func (v *server) body(s *Stream) {
-	n := v.c.WriteData(s, v.bodies[s], true, time.Now().UnixNano())
+	grpc := isGRPC(s)
+	n := v.c.WriteData(s, v.bodies[s], !grpc, time.Now().UnixNano())
 	v.bodies[s] = v.bodies[s][n:]
+	if grpc {
+		v.c.Consumed(s, n)
+		if s.RemoteDone() && len(v.bodies[s]) == 0 {
+			v.c.WriteTrailers(s, statusOK)
+		}
+	}
 	if s.LocalDone() {
 		v.release(s)
 	}
