@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VER
 BINARIES := moire moired moire-node moire-proxy
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build gen test check demo lab ha long bench bench-proxy traces clean $(BINARIES)
+.PHONY: help build gen test check demo lab ha long bench bench-proxy traces conformance attack fuzz clean $(BINARIES)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,6 +48,19 @@ bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 
 bench-proxy: ## measure the proxy against HAProxy, nginx and Envoy, 40 minutes (QUICK=1: 4)
 	@bench/proxy/run
+
+conformance: moire-proxy ## outside judges of the proxy: h2spec, gRPC, smuggling, WebSocket, curl, testssl.sh, slowhttptest (PROXY=nginx: of a peer)
+	@proxy/judge/install $(if $(filter envoy,$(PROXY)),peers)
+	@go build -o $(BIN)/judge ./proxy/judge
+	@$(BIN)/judge -proxy $(or $(PROXY),moire) conformance
+
+attack: moire-proxy ## floods, bombs, stalls and slowloris against the proxy, 20 minutes; prints a table for bench/RESULTS.md
+	@go build -o $(BIN)/judge ./proxy/judge
+	@$(BIN)/judge -proxy $(or $(PROXY),moire) attack
+
+fuzz: ## every fuzz target of the proxy for FUZZTIME (10m); what they find is kept under testdata
+	@go build -o $(BIN)/judge ./proxy/judge
+	@$(BIN)/judge -fuzztime $(or $(FUZZTIME),10m) fuzz
 
 clean: ## remove what was built
 	@rm -rf $(BIN)

@@ -73,6 +73,11 @@ var rooms = map[string][]string{
 	"proxy/proxyproto":  {},
 	"proxy/admin":       {},
 	"proxy/telemetry":   {},
+	// outside judges of the proxy, and attackers
+	"proxy/judge":         {"proxy/judge/attack", "proxy/judge/smuggle", "proxy/judge/stage"},
+	"proxy/judge/attack":  {},
+	"proxy/judge/smuggle": {"proxy/judge/stage"},
+	"proxy/judge/stage":   {},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "scrape", "store"},
 	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local", "scrape"},
