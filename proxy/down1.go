@@ -75,6 +75,9 @@ func (d *down1) next() {
 		d.refuse(err)
 		return
 	}
+	if len(x.req.Authority) == 0 { // HTTP/1.0 without Host: what it connected to
+		x.req.Authority = d.local.AppendTo(nil)
+	}
 	d.served++
 	d.x = x
 	x.down1 = d

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	stdtls "crypto/tls"
 	"errors"
-	"fmt"
 	"reflect"
 
 	"moire.dev/moire/proxy/engine"
@@ -157,26 +156,33 @@ func (g *greeting) handshake() {
 		g.layer.wake()
 		return
 	}
-	config := g.ln.tls.config
-	if g.plan.shared[g.ln.addr] > 1 {
-		config = g.configByName(config)
+	if g.plan.shared[g.ln.addr] > 1 && !g.chooseByName() {
+		return
 	}
+	config := g.ln.tls.config
 	g.layer = shake(g.c, tls.ServerFilter(config, g.peer.String()), g.shaken)
 }
 
-// configByName is for an address that several listeners share: the name that is
-// asked for chooses among them.
-func (g *greeting) configByName(first *stdtls.Config) *stdtls.Config {
-	c := first.Clone()
-	c.GetConfigForClient = func(hello *stdtls.ClientHelloInfo) (*stdtls.Config, error) {
-		i := g.plan.routes.Listener(g.ln.index, []byte(hello.ServerName), &g.w.routing)
-		if i < 0 || g.plan.listeners[i].tls == nil {
-			return nil, fmt.Errorf("no listener for the name %q", hello.ServerName)
-		}
-		g.ln = g.plan.listeners[i]
-		return g.ln.tls.config, nil
+// chooseByName is for an address that several listeners share: the name that is
+// asked for chooses among them. It looks at the ClientHello before TLS begins, so
+// that each listener has its own trust and its own sessions. False: more bytes
+// are needed, or nobody has the name.
+func (g *greeting) chooseByName() bool {
+	hello, err := tls.PeekHello(g.c.In.Bytes())
+	if err == tls.ErrMore && !g.c.EOF && !g.c.Broken() {
+		return false
 	}
-	return c
+	if err != nil {
+		return true // the handshake says what is wrong
+	}
+	i := g.plan.routes.Listener(g.ln.index, []byte(hello.ServerName), &g.w.routing)
+	if i < 0 || g.plan.listeners[i].tls == nil {
+		g.w.tel.AddListener(g.plan.table, g.ln.id, telemetry.TLSFailures, 1)
+		g.end()
+		return false
+	}
+	g.ln = g.plan.listeners[i]
+	return true
 }
 
 // shaken goes on after the handshake.
