@@ -115,8 +115,7 @@ func BenchmarkCollect(b *testing.B) {
 		{"otlp", func(dst []byte, k *told) []byte { dst, _ = o.append(dst, k); return dst }},
 		{"zipkin", func(dst []byte, k *told) []byte { dst, _ = z.append(dst, k); return dst }},
 		{"history", func(dst []byte, k *told) []byte {
-			var h told
-			h = *k
+			h := *k
 			dst = append(dst, h.data[0])
 			return dst
 		}},

@@ -238,7 +238,7 @@ func TestReadersAndWriters(t *testing.T) {
 	for i := range 2 {
 		writers.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(i), 1))
-			for range 3000 {
+			for range 1000 {
 				r := randomRequest(rng, tab)
 				oneExchange(tel.Worker(i), tab, r)
 				work(tel.Worker(i), tab)
@@ -268,7 +268,7 @@ func TestReadersAndWriters(t *testing.T) {
 	readers.Wait()
 	stop()
 	text := metricsOf(t, tel)
-	if got := value(t, text, "moire_proxy_records_total") + value(t, text, "moire_proxy_records_lost_total"); got != 2*3000*4 {
+	if got := value(t, text, "moire_proxy_records_total") + value(t, text, "moire_proxy_records_lost_total"); got != 2*1000*4 {
 		t.Errorf("%v records made or lost", got)
 	}
 }

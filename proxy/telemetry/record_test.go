@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func TestEncodingsAgree(t *testing.T) {
 	cfg.Name = "ed<ge> \u2028 \"é"
 	tab := tel.Open(cfg)
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 5_000 {
+	for range 2_000 {
 		k := tell(tel, randomRequest(rng, tab))
 		rec := tel.sayer().record(k)
 		line := string(tel.sayer().appendJSON(nil, k))
@@ -82,7 +83,7 @@ func TestRecordsTravel(t *testing.T) {
 	tab := tel.Open(someConfig())
 	rng := rand.New(rand.NewPCG(3, 4))
 	var in []record.Record
-	for range 2000 {
+	for range 500 {
 		in = append(in, tel.sayer().record(tell(tel, randomRequest(rng, tab))))
 	}
 	batches, err := wire.FromRecords(in, 0)
@@ -123,7 +124,7 @@ func TestNoLogInjection(t *testing.T) {
 	tel := New(Options{Log: quiet()})
 	tab := tel.Open(someConfig())
 	rng := rand.New(rand.NewPCG(5, 6))
-	for range 5_000 {
+	for range 2_000 {
 		k := tell(tel, randomRequest(rng, tab))
 		line := string(tel.sayer().appendLine(nil, k))
 		quotes := 0
@@ -203,4 +204,17 @@ func TestHistory(t *testing.T) {
 		t.Error("nothing came")
 	}
 	stop()
+}
+
+// People find every flag in the book.
+func TestFlagsAreDocumented(t *testing.T) {
+	book, err := os.ReadFile("../../docs/records.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range flagNames {
+		if !strings.Contains(string(book), "`"+name+"`") {
+			t.Errorf("docs/records.md does not say what %s is", name)
+		}
+	}
 }
