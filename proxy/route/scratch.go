@@ -19,8 +19,7 @@ type Scratch struct {
 	hosts    [64]uint64
 	starts   [64]uint8
 
-	value   []byte // a joined or decoded value
-	buckets [8]int32
+	value []byte // a joined or decoded value
 }
 
 // Arena is memory for what is written into heads. It belongs to the exchange

@@ -55,8 +55,10 @@ func (c *Config) Attachments() []Attachment {
 // Takes says whether Routes of a kind fit l.
 func (l *Listener) Takes(kind Kind) bool {
 	switch cmp.Or(kind, HTTPRoute) {
-	case HTTPRoute, GRPCRoute:
+	case HTTPRoute:
 		return l.HTTP()
+	case GRPCRoute:
+		return l.HTTP() && l.Protocol != HTTP1
 	case TLSRoute:
 		return l.Protocol == TLS || l.Protocol == TCP && l.TLS != nil
 	case TCPRoute:

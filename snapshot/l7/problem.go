@@ -79,7 +79,7 @@ func choice[T ~string](v *validator, field string, value T, possible ...T) bool 
 	if n := Nearest(string(value), names); n != "" {
 		fix = fmt.Sprintf("did you mean %q?", n)
 	}
-	v.bad(field, fix, "%q is not possible here", value)
+	v.bad(field, fix, "%s is not possible here", quote(string(value)))
 	return false
 }
 
@@ -121,7 +121,7 @@ func missing(what, name string, known map[string]int) (reason, fix string) {
 	if n := Nearest(name, names); n != "" {
 		fix = fmt.Sprintf("did you mean %q?", n)
 	}
-	return fmt.Sprintf("there is no %s %q", what, name), fix
+	return fmt.Sprintf("there is no %s %s", what, quote(name)), fix
 }
 
 // Nearest is the possible word that was probably meant, or empty: the first at

@@ -53,7 +53,7 @@ func unique(v *validator, what string, n int, name func(int) string) map[string]
 
 // quote shortens what it quotes, and never shows a key.
 func quote(s string) string {
-	if strings.Contains(s, "-----BEGIN") {
+	if strings.Contains(strings.ToUpper(s), "-----BEGIN") {
 		return "a PEM text"
 	}
 	if len(s) > 80 {
@@ -181,7 +181,7 @@ func (v *validator) hostname(field, s string, wildcard bool) bool {
 		v.bad(field, "leave the hostname out to mean every host", "* alone is no hostname")
 	case wild && !wildcard:
 		v.bad(field, "write one full name", "%s has a wildcard, which is not possible here", quote(s))
-	case s != low:
+	case s != low && dnsName(strings.ToLower(name)):
 		v.bad(field, "write "+low, "%s is not in lower case", quote(s))
 	case strings.Contains(name, "*"):
 		v.bad(field, "write * as the first label only, as in *.example.com", "%s has a wildcard elsewhere than as its first label", quote(s))

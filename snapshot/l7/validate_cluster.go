@@ -16,7 +16,7 @@ func (v *validator) cluster(field string, c *Cluster) {
 	for i := range c.Endpoints {
 		v.endpoint(at(field+".endpoints", i), &c.Endpoints[i])
 		if first, twice := seen[c.Endpoints[i].Address]; twice {
-			v.bad(at(field+".endpoints", i)+".address", "remove one of them; a weight gives an endpoint more", "%s already is the address of %s", c.Endpoints[i].Address, at(field+".endpoints", first))
+			v.bad(at(field+".endpoints", i)+".address", "remove one of them; a weight gives an endpoint more", "%s already is the address of %s", quote(c.Endpoints[i].Address), at(field+".endpoints", first))
 		} else {
 			seen[c.Endpoints[i].Address] = i
 		}
@@ -48,7 +48,7 @@ func (v *validator) cluster(field string, c *Cluster) {
 
 func (v *validator) endpoint(field string, e *Endpoint) {
 	if strings.HasPrefix(e.Address, ":") {
-		v.bad(field+".address", "write for example 10.0.0.1"+e.Address, "%s has no host", quote(e.Address))
+		v.bad(field+".address", "write for example 10.0.0.1:80", "%s has no host", quote(e.Address))
 	} else {
 		v.address(field+".address", e.Address, 1)
 	}
@@ -137,7 +137,7 @@ func (v *validator) check(field string, c *Check, of *Cluster) {
 		v.bad(field+".kind", "write protocol: http2 in the cluster, or use http or tcp", "the cluster speaks %s, which cannot carry gRPC", cmp.Or(of.Protocol, HTTP1))
 	}
 	if c.Path != "" && c.Path[0] != '/' {
-		v.bad(field+".path", "write /"+c.Path, "%s does not begin with /", quote(c.Path))
+		v.bad(field+".path", "put / in front of it", "%s does not begin with /", quote(c.Path))
 	}
 	if c.Host != "" {
 		v.headerValue(field+".host", c.Host)

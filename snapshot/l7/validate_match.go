@@ -80,7 +80,7 @@ func (v *validator) normalPath(field, p string) bool {
 	case p == "":
 		v.bad(field, "write for example /shop", "the path is missing")
 	case p[0] != '/':
-		v.bad(field, "write /"+p, "%s does not begin with /", quote(p))
+		v.bad(field, "put / in front of it", "%s does not begin with /", quote(p))
 	case len(p) > maxPath:
 		v.bad(field, "match fewer elements", "the path has more than %d bytes", maxPath)
 	case strings.Contains(p, "//"):
@@ -98,7 +98,10 @@ func (v *validator) normalPath(field, p string) bool {
 }
 
 func dotElement(p string) bool {
-	p = strings.NewReplacer("%2F", "/", "%5C", "/").Replace(p)
+	if !strings.Contains(p, "/.") && !strings.Contains(p, "%") {
+		return false
+	}
+	p = strings.ReplaceAll(strings.ReplaceAll(p, "%2F", "/"), "%5C", "/")
 	for e := range strings.SplitSeq(p, "/") {
 		if e, _, _ := strings.Cut(e, ";"); e == "." || e == ".." {
 			return true
