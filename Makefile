@@ -39,9 +39,12 @@ long: build ## the data path with all repetitions, and a minute without a contro
 	@MOIRE_LONG=1m MOIRE_REQUIRE_ROOT=1 go test ./datapath/... -count=1 -timeout 40m
 	@MOIRE_LONG=1m MOIRE_REQUIRE_ROOT=1 MOIRE_BIN=$(CURDIR)/$(BIN) go test ./lab -count=1 -run ControlPlaneGone
 
-traces: ## send spans to a real OpenTelemetry collector, built from its modules the first time
+traces: ## judge spans by a real OpenTelemetry collector, trace context by W3C's suite (python3-aiohttp)
 	@[ -x $(BIN)/tools/otelcol ] || proxy/telemetry/testdata/collector/build $(BIN)/tools/otelcol
-	@MOIRE_OTELCOL=$(CURDIR)/$(BIN)/tools/otelcol go test ./proxy/telemetry -count=1 -v -run RealCollector
+	@[ -d $(BIN)/tools/trace-context ] || git clone -q https://github.com/w3c/trace-context $(BIN)/tools/trace-context
+	@git -C $(BIN)/tools/trace-context checkout -q acab820be9db7b3433668baa5cdd43f57f4c4be0
+	@MOIRE_OTELCOL=$(CURDIR)/$(BIN)/tools/otelcol MOIRE_TRACE_CONTEXT=$(CURDIR)/$(BIN)/tools/trace-context/test \
+		go test ./proxy/telemetry -count=1 -v -run 'RealCollector|W3CSuite'
 
 bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 	@bench/run
