@@ -1,9 +1,9 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
-	"math/bits"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +16,7 @@ import (
 
 	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
 )
 
 // Kinds of front and flags of a host, as in outside.h.
@@ -24,8 +25,6 @@ const (
 	frontExternal = 2
 
 	hostSelf = 1
-
-	howOutside = 16 // of a hop, as in tables.h
 )
 
 // wantedOutside is what the tables of outside.h must hold.
@@ -65,9 +64,9 @@ func (d *Datapath) wantOutside(w *want, s *snapshot.Snapshot, numbers map[string
 		row.Lot = lotOf(s.Networks[vni].Domain)
 		out.exits[uint32(vni)] = row
 		for _, p := range e.Hosts {
-			for _, k := range portKeys(p) {
-				k.Vni = uint32(vni)
-				k.Bits += 40
+			for port, fixed := range policy.PortBlocks(p.First, p.Last) {
+				k := bpf.MoireHostPortKey{Bits: uint32(40 + fixed), Vni: uint32(vni), Proto: p.Protocol}
+				binary.BigEndian.PutUint16(k.Port[:], port)
 				out.hostPorts[k] = 1
 			}
 		}
@@ -92,7 +91,7 @@ func (d *Datapath) wantOutside(w *want, s *snapshot.Snapshot, numbers map[string
 	for _, a := range own.all {
 		out.hosts[addrOf(a)] = hostSelf
 	}
-	out.lookOut(own, uint32(d.mtu.Load()))
+	out.lookOut(own)
 	w.networks[uint32(snapshot.Outside)] = uint32(d.MTU(0))
 	return out, nil
 }
@@ -131,8 +130,8 @@ func family(a netip.Addr) int {
 }
 
 // lookOut says what the node itself is outside.
-func (out *wantedOutside) lookOut(own ownAddresses, mtu uint32) {
-	row := bpf.MoireOutlook{Mtu: mtu}
+func (out *wantedOutside) lookOut(own ownAddresses) {
+	var row bpf.MoireOutlook
 	for i, a := range own.source {
 		if a.IsValid() {
 			row.Own[i] = addrOf(a)
@@ -141,8 +140,7 @@ func (out *wantedOutside) lookOut(own ownAddresses, mtu uint32) {
 			}
 		}
 	}
-	row.HostFirst, row.HostLast = localPorts()
-	row.First, row.Last = freePorts(row.HostFirst, row.HostLast)
+	row.First, row.Last = freePorts(localPorts())
 	out.outlook[0] = row
 }
 
@@ -197,45 +195,23 @@ func freePorts(first, last uint16) (uint16, uint16) {
 	return first - uint16(min(below, most)), first - 1
 }
 
-// portKeys splits a range of ports into rows of a longest-match table; Bits
-// counts the bits of the port alone.
-func portKeys(p snapshot.HostPort) []bpf.MoireHostPortKey {
-	var out []bpf.MoireHostPortKey
-	for at := int(p.First); at <= int(p.Last); {
-		size := 16
-		if at > 0 {
-			size = bits.TrailingZeros16(uint16(at))
-		}
-		for at+1<<size-1 > int(p.Last) {
-			size--
-		}
-		k := bpf.MoireHostPortKey{Bits: uint32(16 - size), Proto: p.Protocol}
-		k.Port[0], k.Port[1] = byte(at>>8), byte(at)
-		out = append(out, k)
-		at += 1 << size
-	}
-	return out
-}
-
 func (d *Datapath) growOutside(out *wantedOutside) error {
 	t := d.tables
 	if err := d.lendLoopback(out); err != nil {
 		return err
 	}
-	for _, grow := range []func() error{
+	err := inOrder(
 		func() error { return t.outlook.grow(out.outlook) },
 		func() error { return t.hosts.grow(out.hosts) },
 		func() error { return t.hostPorts.grow(out.hostPorts) },
 		func() error { return t.fronts.grow(out.fronts) },
 		func() error { return t.masquerades.grow(out.masquerades) },
 		func() error { return t.exits.grow(out.exits) },
-	} {
-		if err := grow(); err != nil {
-			return err
-		}
+	)
+	if err == nil {
+		d.outside = len(out.outlook) > 0
 	}
-	d.outside = len(out.outlook) > 0
-	return nil
+	return err
 }
 
 const acceptLocal = "/proc/sys/net/ipv4/conf/lo/accept_local"
@@ -288,21 +264,14 @@ func returnLoopback(dir string) error {
 
 func (d *Datapath) shrinkOutside(out *wantedOutside) error {
 	t := d.tables
-	if err := d.dropExternals(out.held); err != nil {
-		return err
-	}
-	for _, shrink := range []func() error{
+	return inOrder(
+		func() error { return d.dropExternals(out.held) },
 		func() error { return t.exits.shrink(out.exits) },
 		func() error { return t.masquerades.shrink(out.masquerades) },
 		func() error { return t.fronts.shrink(out.fronts) },
 		func() error { return t.hostPorts.shrink(out.hostPorts) },
 		func() error { return t.hosts.shrink(out.hosts) },
-	} {
-		if err := shrink(); err != nil {
-			return err
-		}
-	}
-	return nil
+	)
 }
 
 // sortedAddrs in a fixed order.

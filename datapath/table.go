@@ -100,6 +100,16 @@ func (t *table[K, V]) shrink(want map[K]V) error {
 	return nil
 }
 
+// inOrder does one after the other, until one fails.
+func inOrder(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 const batch = 1024
 
 // readMap reads a whole map, in batches where the kernel can.

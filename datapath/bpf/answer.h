@@ -6,7 +6,21 @@
 
 static const u8 router_mac[6] = {0x02, 0x4d, 0x4f, 0x49, 0x52, 0x45}; // snapshot.RouterMAC
 
-// back sends the frame to the interface that it came from.
+// send_answer sends the frame, whose receiver is its sender by now, to the
+// interface that it came from.
+inline_ int send_answer(struct __sk_buff *skb, struct packet *p)
+{
+	u32 here = skb->ifindex;
+
+	judgement(skb, 0, 0);
+	skb->cb[3] = 1;
+	if (unlikely(p->watched))
+		seen(skb, p, AT_TO_WORKLOAD, 0, 0);
+	barrier_var(here);
+	return bpf_redirect(p->ifindex ? p->ifindex : here, 0);
+}
+
+// back turns the frame round.
 inline_ int back(struct __sk_buff *skb, struct packet *p)
 {
 	u8 mac[12];
@@ -14,13 +28,7 @@ inline_ int back(struct __sk_buff *skb, struct packet *p)
 	__builtin_memcpy(mac + 6, p->outside ? p->eth_dst : router_mac, 6);
 	if (bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
 		return drop(skb, p, R_FAILED);
-	judgement(skb, 0, 0);
-	skb->cb[3] = 1;
-	if (unlikely(p->watched))
-		seen(skb, p, AT_TO_WORKLOAD, 0, 0);
-	u32 here = skb->ifindex;
-	barrier_var(here);
-	return bpf_redirect(p->outside ? here : p->ifindex, 0);
+	return send_answer(skb, p);
 }
 
 // echo answers a ping to a gateway: addresses swapped, type changed.
@@ -42,58 +50,64 @@ step int echo(struct __sk_buff *skb, struct packet *p)
 // pings.
 step int no_endpoint(struct __sk_buff *skb, struct packet *p)
 {
-	struct route_key k = {.bits = 192, .vni = p->vni};
-	if (p->v6) {
-		k.family = bpf_htonl(6);
-		__builtin_memcpy(k.addr, p->dst.w, 16);
-	} else {
-		k.family = bpf_htonl(4);
-		__builtin_memcpy(k.addr, &p->dst.w[3], 4);
-	}
-	u32 *route = bpf_map_lookup_elem(&routes, &k);
 	struct service *v = at_address(p->vni, &p->dst);
-	if (((route && *route == ROUTE_GATEWAY) || v) && !p->node &&
-	    p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP) && p->icmp == (p->v6 ? 128 : 8))
+	if ((v || route_to(p->vni, &p->dst) == ROUTE_GATEWAY) && !p->node &&
+	    p->proto == (p->v6 ? PROTO_ICMPV6 : PROTO_ICMP) && is_ping(p))
 		return echo(skb, p);
 	return drop(skb, p, v ? R_NO_SERVICE : R_NO_ROUTE);
+}
+
+// head4 makes the header of an answer to p of len bytes, in the name of whom p was
+// for.
+inline_ void head4(struct ipv4 *ip, const struct packet *p, u8 proto, u16 frag, u32 len)
+{
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version = 4;
+	ip->ihl = 5;
+	ip->len = bpf_htons(len);
+	ip->frag = frag;
+	ip->ttl = 64;
+	ip->proto = proto;
+	ip->src = p->dst.w[3];
+	ip->dst = p->src.w[3];
+	ip->csum = fold((u32)bpf_csum_diff(0, 0, (u32 *)ip, sizeof(*ip), 0));
+}
+
+// head6 is the same for IPv6; len bytes are behind the header, and it returns their
+// checksum with the pseudo header.
+inline_ u16 head6(struct ipv6 *ip, const struct packet *p, u8 proto, u32 len)
+{
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->flow = bpf_htonl(6 << 28);
+	ip->len = bpf_htons(len);
+	ip->next = proto;
+	ip->hops = 64;
+	__builtin_memcpy(ip->src, p->dst.w, 16);
+	__builtin_memcpy(ip->dst, p->src.w, 16);
+	s64 sum = bpf_csum_diff(0, 0, (u32 *)ip->src, 32 + len, 0);
+	return fold((u64)(u32)sum + ip->len + bpf_htons(proto));
 }
 
 // big6 writes an error in front of the quoted packet.
 inline_ int big6(struct __sk_buff *skb, struct packet *p, struct big6 *m, u32 what, u32 rest)
 {
-	u32 len = sizeof(m->icmp) + QUOTE;
-
-	__builtin_memset(m, 0, sizeof(*m));
+	__builtin_memset(&m->icmp, 0, sizeof(m->icmp));
 	if (bpf_skb_load_bytes(skb, ETH_LEN + sizeof(m->ip) + sizeof(m->icmp), m->quote, QUOTE))
 		return -1;
-	m->ip.flow = bpf_htonl(6 << 28);
-	m->ip.len = bpf_htons(len);
-	m->ip.next = PROTO_ICMPV6;
-	m->ip.hops = 64;
-	__builtin_memcpy(m->ip.src, p->dst.w, 16);
-	__builtin_memcpy(m->ip.dst, p->src.w, 16);
 	m->icmp.type = what >> 8;
 	m->icmp.code = what;
 	m->icmp.rest = bpf_htonl(rest);
-	s64 sum = bpf_csum_diff(0, 0, (u32 *)m->ip.src, 32 + sizeof(m->icmp) + QUOTE, 0);
-	m->icmp.csum = fold((u64)(u32)sum + bpf_htons(len) + bpf_htons(PROTO_ICMPV6));
+	m->icmp.csum = head6(&m->ip, p, PROTO_ICMPV6, sizeof(m->icmp) + QUOTE);
 	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(m->ip) + sizeof(m->icmp), 0);
 }
 
 // big4 writes an error in front of the quoted packet.
 inline_ int big4(struct __sk_buff *skb, struct packet *p, struct big4 *m, u32 what, u32 rest)
 {
-	__builtin_memset(m, 0, sizeof(*m));
+	__builtin_memset(&m->icmp, 0, sizeof(m->icmp));
 	if (bpf_skb_load_bytes(skb, ETH_LEN + sizeof(m->ip) + sizeof(m->icmp), m->quote, QUOTE))
 		return -1;
-	m->ip.version = 4;
-	m->ip.ihl = 5;
-	m->ip.len = bpf_htons(sizeof(*m));
-	m->ip.ttl = 64;
-	m->ip.proto = PROTO_ICMP;
-	m->ip.src = p->dst.w[3];
-	m->ip.dst = p->src.w[3];
-	m->ip.csum = fold((u32)bpf_csum_diff(0, 0, (u32 *)&m->ip, sizeof(m->ip), 0));
+	head4(&m->ip, p, PROTO_ICMP, 0, sizeof(*m));
 	m->icmp.type = what >> 8;
 	m->icmp.code = what;
 	m->icmp.rest = bpf_htonl(rest);

@@ -33,16 +33,7 @@ TABLE(functions, HASH, struct function_key, struct hop, 262144, BPF_F_NO_PREALLO
 // chain_hash is the same for both directions and in every network of a link.
 inline_ u32 chain_hash(const struct session_key *k)
 {
-	u64 h = k->a.d[0] ^ k->b.d[0] * 0x9e3779b97f4a7c15ULL;
-
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
-	h ^= k->a.d[1];
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
-	h ^= k->b.d[1];
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
-	h ^= (u64)k->proto << 32 | (u32)k->aport << 16 | k->bport;
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
-	return h >> 40;
+	return hash_of(&k->a, &k->b, (u64)k->proto << 32 | (u32)k->aport << 16 | k->bport) >> 40;
 }
 
 // function_at is the instance that is where the hop says.

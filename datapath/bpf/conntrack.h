@@ -33,33 +33,6 @@ inline_ u32 timeout_of(u8 proto, u8 flags)
 	return T_OTHER;
 }
 
-inline_ struct settings *the_control(void)
-{
-	u32 zero = 0;
-	return bpf_map_lookup_elem(&control, &zero);
-}
-
-inline_ struct endpoint *endpoint_of(u32 vni, const union addr *a)
-{
-	struct addr_key k = {.vni = vni};
-	k.addr = *a;
-	return bpf_map_lookup_elem(&endpoints, &k);
-}
-
-// session_of finds the row of a session, wherever it is.
-inline_ struct session *session_of(const struct session_key *k)
-{
-	struct session *s = bpf_map_lookup_elem(&sessions, k);
-	return s ? s : bpf_map_lookup_elem(&crowd, k);
-}
-
-// alias_of finds the row of an alias, wherever it is.
-inline_ struct alias *alias_of(const struct session_key *k)
-{
-	struct alias *a = bpf_map_lookup_elem(&aliases, k);
-	return a ? a : bpf_map_lookup_elem(&throng, k);
-}
-
 // side is 0 when the packet goes from originator to responder.
 inline_ u32 side_of(const struct packet *p, const struct session *s)
 {

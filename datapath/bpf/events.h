@@ -48,10 +48,12 @@ inline_ void submit(struct event *e)
 }
 
 // tell leaves the guises out when there are none: they are the larger part.
-step int tell(u32 kind, u32 reason, u64 count, const struct session_key *key, const struct session *s)
+alone int tell(u32 kind, u32 reason, u64 count, const struct session_key *key, const struct session *s)
 {
 	struct event *e;
 
+	if (!key || !s)
+		return 0;
 	if (likely(!s->guise[0].kind && !s->guise[1].kind)) {
 		e = bpf_ringbuf_reserve(&events, PLAIN_EVENT, 0);
 		if (!e)

@@ -11,9 +11,6 @@
 #include "guise.h"
 #include "service.h"
 
-#define FLOAT_FIRST 32768 // ports of the caller, where its own looks the same as another's
-#define FLOAT_LAST 60999
-
 // welcome notes that the caller is seen in the backend's network, where it may
 // look like a neighbour that nobody is: the router answers for it.
 step int welcome(const struct guise *g, u64 now)
@@ -54,5 +51,5 @@ inline_ int float_to(struct packet *p, struct session *t, const struct service *
 		return 0;
 	}
 	welcome(g, now);
-	return claim(p, t, 1, FLOAT_FIRST, FLOAT_LAST);
+	return claim(p, g, now);
 }

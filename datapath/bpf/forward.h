@@ -55,12 +55,14 @@ inline_ int grow(struct __sk_buff *skb, u32 by, u64 encap, u64 decap)
 	       bpf_skb_adjust_room(skb, -4, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | decap);
 }
 
-step int encap4(struct __sk_buff *skb, struct packet *p, const struct hop *to, const struct node *n)
+alone int encap4(struct __sk_buff *skb, struct packet *p, const struct hop *to, const struct node *n)
 {
 	struct settings *c = the_control();
 	struct work *w = the_work();
-	u16 port = port_of(skb, p);
 
+	if (!p || !to || !n)
+		return ACT_DROP;
+	u16 port = port_of(skb, p);
 	if (!c || !w || grow(skb, GROW4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, DECAP_IPV4))
 		return drop(skb, p, R_FAILED);
 	struct outer4 *o = &w->outer4;
@@ -91,12 +93,14 @@ step int encap4(struct __sk_buff *skb, struct packet *p, const struct hop *to, c
 	return bpf_redirect_neigh(c->uplink, 0, 0, 0);
 }
 
-step int encap6(struct __sk_buff *skb, struct packet *p, const struct hop *to, const struct node *n)
+alone int encap6(struct __sk_buff *skb, struct packet *p, const struct hop *to, const struct node *n)
 {
 	struct settings *c = the_control();
 	struct work *w = the_work();
-	u16 port = port_of(skb, p);
 
+	if (!p || !to || !n)
+		return ACT_DROP;
+	u16 port = port_of(skb, p);
 	if (!c || !w || grow(skb, GROW6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, DECAP_IPV6))
 		return drop(skb, p, R_FAILED);
 	struct outer6 *o = &w->outer6;

@@ -19,10 +19,10 @@
 //      the originator, ports in network order);
 //   2. when what is told is not as p came (only guise[0] makes that so: the
 //      backend is told, the Service's address is the guise): retell(p, vni, src,
-//      sport, dst, dport), and t->a_first = p->src_is_a after it. is_taken(p,
-//      &p->key, now) says whether a session is told like that already;
-//   3. where other sessions could look the same to that end (many sources behind
-//      one address): claim(p, t, end, first, last) finds a source port that is
+//      sport, dst, dport), and t->a_first = p->src_is_a after it. tell_apart(p, t,
+//      now) sees to it that no other session is told like that;
+//   3. where other sessions could look the same to the responder (many sources
+//      behind one address): claim(p, &t->guise[1], now) finds a source port that is
 //      free, or says R_NO_PORT.
 // slow() then grounds both ends (ground.h: endpoints, policy sets, hops), judges,
 // writes the row and its aliases, and sends the packet on (odd.h). For packets of
@@ -44,6 +44,14 @@
 #define PROTO_UDPLITE 136
 #define SUM_IPV6 (1ULL << 7) // BPF_F_IPV6, where the kernel knows it
 #define CLAIM_TRIES 16
+#define CALLER_FIRST 32768 // ports of a caller, where its own looks the same as another's
+#define CALLER_LAST 60999
+
+// some_port is one of a caller, in network order.
+inline_ u16 some_port(void)
+{
+	return bpf_htons(CALLER_FIRST + bpf_get_prandom_u32() % (CALLER_LAST - CALLER_FIRST + 1));
+}
 
 inline_ struct work *work_of(struct packet *p) { return (struct work *)p; } // its first member
 
@@ -109,8 +117,8 @@ inline_ void as_told(struct packet *p, const struct session *s, const struct ses
 }
 
 // by_alias finds the session that p, of which there is none, belongs to, and the
-// end that sees it so; src must be that end.
-inline_ struct session *by_alias(struct packet *p, const union addr *src, struct alias **row)
+// end that sees it so, which must be the one that p is from.
+inline_ struct session *by_alias(struct packet *p, struct alias **row)
 {
 	struct alias *a = alias_of(&p->key);
 	struct session *s;
@@ -119,7 +127,7 @@ inline_ struct session *by_alias(struct packet *p, const union addr *src, struct
 		return 0;
 	p->unknown = 0;
 	s = session_of(&a->session);
-	if (!s || !matches(p, s, a->end) || !same(&s->guise[a->end & 1].addr[a->end & 1], src))
+	if (!s || !matches(p, s, a->end) || !same(&s->guise[a->end & 1].addr[a->end & 1], &p->src))
 		return 0;
 	*row = a;
 	return s;
@@ -141,7 +149,7 @@ inline_ struct session *find(struct packet *p, u32 *side, u64 now)
 			s = 0;
 	}
 	if (!s || !is_from(p, &s->hop[*side])) { // it may be of another session, which looks the same there
-		o = by_alias(p, &p->src, &a);
+		o = by_alias(p, &a);
 		if (o && (!s || (o->expires >= now && is_from(p, &o->hop[a->end & 1])))) {
 			s = o;
 			*side = a->end & 1;
@@ -182,37 +190,46 @@ inline_ void put_aliases(struct packet *p, const struct session *s)
 		put_alias(p, s, 1);
 }
 
-// is_taken: packets with that key belong to a living session already.
-inline_ int is_taken(struct packet *p, const struct session_key *k, u64 now)
+// is_claimed: packets in the guise of the responder, of the session in scratch
+// memory, belong to another living session already.
+alone int is_claimed(u64 now)
 {
-	struct session *s = session_of(k);
+	struct work *w = the_work();
+	struct session_key *k;
+	struct session *s;
 	struct alias *a;
 
+	if (!w)
+		return 1;
+	k = guise_as_key(&w->packet, &w->event.session.guise[1]);
+	s = session_of(k);
 	if (s && s->expires >= now)
 		return 1;
 	a = alias_of(k);
 	if (!a)
 		return 0;
 	s = session_of(&a->session);
-	return s && s->expires >= now && !same_key(&a->session, &p->key);
+	return s && s->expires >= now && !same_key(&a->session, &w->packet.key);
 }
 
-// claim finds a source port under which no other session looks the same to that
-// end of t: first the one that is there, then some between first and last (in
-// host order). 0, or the reason to drop.
-step int claim(struct packet *p, struct session *t, u32 end, u16 first, u16 last)
+// chooses_port: the port of the originator, or the id of its echo, is one of many:
+// another one may be told to the other end.
+inline_ int chooses_port(const struct packet *p)
 {
-	struct guise *g = &t->guise[end & 1];
-	u64 now = bpf_ktime_get_coarse_ns();
-	u32 range = (u32)last - first + 1;
-	u8 proto = p->key.proto;
+	return p->key.proto == PROTO_TCP || p->key.proto == PROTO_UDP || is_ping(p);
+}
 
+// claim finds a source port under which no other session looks the same to the
+// responder of the session in scratch memory: first the one that is there, then
+// some of a caller. 0, or the reason to drop.
+step int claim(const struct packet *p, struct guise *g, u64 now)
+{
 	for (int i = 0; i < CLAIM_TRIES; i++) {
-		if (!is_taken(p, guise_as_key(p, g), now))
+		if (!is_claimed(now))
 			return 0;
-		if (proto != PROTO_TCP && proto != PROTO_UDP && (p->icmp != (p->v6 ? 128 : 8) || !p->icmp))
+		if (!chooses_port(p))
 			return R_NO_PORT;
-		g->port[0] = bpf_htons(first + bpf_get_prandom_u32() % (range ? range : 1));
+		g->port[0] = some_port();
 	}
 	return R_NO_PORT;
 }

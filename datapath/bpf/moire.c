@@ -12,8 +12,8 @@
 //   5 policy.h     verdict with rule id
 //   6 forward.h    to the interface, or to the node; rate.h: within limits;
 //                  outside.h, leave.h: to what is no network
-// tables.h holds the maps, reasons.h and events.h what is told about it, and
-// watch.h what captures and traces see.
+// tables.h holds the maps, rows.h asks them, reasons.h and events.h have what is
+// told about it, and watch.h what captures and traces see.
 #include "kernel.h"
 #include "tables.h"
 #include "reasons.h"

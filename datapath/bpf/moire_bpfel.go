@@ -235,14 +235,11 @@ type MoireNode struct {
 }
 
 type MoireOutlook struct {
-	_         structs.HostLayout
-	Own       [2]MoireAddr
-	Mtu       uint32
-	First     uint16
-	Last      uint16
-	HostFirst uint16
-	HostLast  uint16
-	Lent      uint32
+	_     structs.HostLayout
+	Own   [2]MoireAddr
+	First uint16
+	Last  uint16
+	Lent  uint32
 }
 
 type MoirePolicyKey struct {

@@ -59,16 +59,7 @@ inline_ int mac_of(struct packet *p, const union addr *a, u8 *mac)
 		__builtin_memcpy(mac, e->mac, 6);
 		return 1;
 	}
-	struct route_key k = {.bits = 192, .vni = p->vni};
-	if (mapped(a)) {
-		k.family = bpf_htonl(4);
-		__builtin_memcpy(k.addr, &a->w[3], 4);
-	} else {
-		k.family = bpf_htonl(6);
-		__builtin_memcpy(k.addr, a->w, 16);
-	}
-	u32 *route = bpf_map_lookup_elem(&routes, &k);
-	if ((!route || *route != ROUTE_GATEWAY) && !at_address(p->vni, a) && !is_visitor(p->vni, a))
+	if (route_to(p->vni, a) != ROUTE_GATEWAY && !at_address(p->vni, a) && !is_visitor(p->vni, a))
 		return 0;
 	__builtin_memcpy(mac, router_mac, 6);
 	return 1;
@@ -88,15 +79,6 @@ inline_ int owns(struct packet *p, const union addr *a)
 {
 	struct endpoint *e = endpoint_of(p->vni, a);
 	return e && e->ifindex == p->ifindex && e->node == p->node;
-}
-
-inline_ int send_answer(struct __sk_buff *skb, struct packet *p)
-{
-	judgement(skb, 0, 0);
-	skb->cb[3] = 1;
-	if (unlikely(p->watched))
-		seen(skb, p, AT_TO_WORKLOAD, 0, 0);
-	return bpf_redirect(p->ifindex ? p->ifindex : skb->ifindex, 0);
 }
 
 step int arp(struct __sk_buff *skb, struct packet *p, u32 base)
@@ -143,7 +125,7 @@ inline_ int advertise(struct __sk_buff *skb, struct packet *p, u32 base, const u
 		struct ipv6 ip;
 		struct solicit na;
 	} packed f = {};
-	int probe = p->src.d[0] == 0 && p->src.d[1] == 0;
+	int probe = is_zero(&p->src);
 
 	if (bpf_skb_load_bytes(skb, base + ETH_LEN + sizeof(f.ip), &f.na, 24))
 		return -1;
@@ -181,8 +163,6 @@ step int discovery(struct __sk_buff *skb, struct packet *p, u32 base)
 	union addr target;
 	u8 mac[6];
 	u32 at = base + p->l4, whole = at + sizeof(ns);
-	u32 link_local = (p->src.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
-	u32 probe = p->src.d[0] == 0 && p->src.d[1] == 0;
 
 	if (p->icmp == 134 || p->icmp == 137)
 		return drop(skb, p, R_SPOOFED_ND);
@@ -193,14 +173,13 @@ step int discovery(struct __sk_buff *skb, struct packet *p, u32 base)
 	if (skb->len >= whole && bpf_skb_load_bytes(skb, at, &ns, sizeof(ns)))
 		return drop(skb, p, R_BAD_PACKET);
 	__builtin_memcpy(&target, ns.target, 16);
-	if (!probe && !link_local && !owns(p, &p->src))
+	if (!is_zero(&p->src) && !is_link_local(&p->src) && !owns(p, &p->src))
 		return drop(skb, p, R_SPOOFED_ND);
 	if (skb->len >= whole && (ns.option == 1 || ns.option == 2) && !same_mac(ns.mac, p->eth_src))
 		return drop(skb, p, R_SPOOFED_ND);
-	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 	if (p->icmp == 136)
-		return drop(skb, p, owns(p, &target) || link_local ? R_MULTICAST : R_SPOOFED_ND);
-	if (owns(p, &target) || (link_local && !is_router(&target)))
+		return drop(skb, p, owns(p, &target) || is_link_local(&target) ? R_MULTICAST : R_SPOOFED_ND);
+	if (owns(p, &target) || (is_link_local(&target) && !is_router(&target)))
 		return drop(skb, p, R_MULTICAST);
 	if (!mac_of(p, &target, mac))
 		return drop(skb, p, R_NO_NEIGHBOUR);

@@ -88,12 +88,16 @@ step int give_way(struct __sk_buff *skb, struct packet *p)
 	return drop(skb, p, R_NO_PORT);
 }
 
-// prepare does with p, of an odd session, what must be done before it goes to
-// where the hop in struct work says. 0, or what the program returns.
-step int prepare(struct __sk_buff *skb, struct packet *p, const struct session *s, u32 side)
+// prepare does with the packet at work, of an odd session, what must be done before
+// it goes to where the hop in struct work says. 0, or what the program returns.
+alone int prepare(struct __sk_buff *skb, const struct session *s, u32 side)
 {
-	struct hop *to = &work_of(p)->hop;
+	struct work *w = the_work();
 
+	if (!w || !s)
+		return ACT_DROP;
+	struct packet *p = &w->packet;
+	struct hop *to = &w->hop;
 	side &= 1;
 	*to = s->hop[1 - side];
 	if ((s->hop[0].how | s->hop[1].how) & HOW_TRANSPARENT)
@@ -113,7 +117,7 @@ step int send_on(struct __sk_buff *skb, struct packet *p, struct session *s, u32
 	if (unlikely(p->outside && watching()))
 		look(skb, p, AT_FROM_OUTSIDE);
 	if (is_odd(s)) {
-		int r = prepare(skb, p, s, side);
+		int r = prepare(skb, s, side);
 		if (r)
 			return r;
 		to = &work_of(p)->hop;

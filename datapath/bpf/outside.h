@@ -19,10 +19,8 @@
 
 struct outlook { // one row
 	union addr own[2]; // of this node, IPv4 and IPv6; zero: it has none
-	u32 mtu;	   // of the uplink
 	u16 first, last;   // ports, in host order, for sessions under our own address
-	u16 host_first, host_last; // what the host takes for its own
-	u32 lent;		   // the agent switched accept_local of the loopback on
+	u32 lent;	   // the agent switched accept_local of the loopback on
 };
 
 struct exit { // of a network
@@ -72,8 +70,6 @@ inline_ struct outlook *the_outlook(void)
 
 inline_ struct front *front_of(const union addr *a) { return bpf_map_lookup_elem(&fronts, a); }
 
-inline_ int is_zero(const union addr *a) { return !a->d[0] && !a->d[1]; }
-
 // stays_inside: never leaves, whatever the exits say: this host, loopback,
 // link-local, multicast, reserved.
 inline_ int stays_inside(const union addr *a)
@@ -82,21 +78,8 @@ inline_ int stays_inside(const union addr *a)
 		u32 v4 = bpf_ntohl(a->w[3]), net = v4 >> 24;
 		return net == 0 || net == 127 || net >= 224 || v4 >> 16 == 0xa9fe;
 	}
-	u32 top = bpf_ntohl(a->w[0]);
-	return top >> 24 == 0 || top >> 24 == 0xff || top >> 22 == 0xfe800000 >> 22;
-}
-
-inline_ u32 *route_to(u32 vni, const union addr *a)
-{
-	struct route_key k = {.bits = 192, .vni = vni};
-	if (mapped(a)) {
-		k.family = bpf_htonl(4);
-		__builtin_memcpy(k.addr, &a->w[3], 4);
-	} else {
-		k.family = bpf_htonl(6);
-		__builtin_memcpy(k.addr, a->w, 16);
-	}
-	return bpf_map_lookup_elem(&routes, &k);
+	u32 top = bpf_ntohl(a->w[0]) >> 24;
+	return top == 0 || top == 0xff || is_link_local(a);
 }
 
 // opens: the network may reach that port of the nodes themselves.
@@ -234,13 +217,19 @@ inline_ int speaks_for(const struct packet *p)
 	return e && e->node == p->node;
 }
 
-// host_has: a socket of the host itself would take what comes back for g.
-inline_ int host_has(struct __sk_buff *skb, const struct packet *p, const struct guise *g)
+// host_has: a socket of the host itself would take what comes back for the guise of
+// the responder, of the session in scratch memory.
+alone int host_has(struct __sk_buff *skb)
 {
 	struct bpf_sock_tuple t = {};
+	struct work *w = the_work();
 	struct bpf_sock *s;
 	u32 size = sizeof(t.ipv4);
 
+	if (!w)
+		return 1;
+	const struct guise *g = &w->event.session.guise[1];
+	u8 proto = w->packet.key.proto;
 	if (mapped(&g->addr[1])) {
 		t.ipv4.saddr = g->addr[1].w[3];
 		t.ipv4.daddr = g->addr[0].w[3];
@@ -253,9 +242,9 @@ inline_ int host_has(struct __sk_buff *skb, const struct packet *p, const struct
 		t.ipv6.sport = g->port[1];
 		t.ipv6.dport = g->port[0];
 	}
-	if (p->key.proto == PROTO_TCP)
+	if (proto == PROTO_TCP)
 		s = bpf_skc_lookup_tcp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
-	else if (p->key.proto == PROTO_UDP)
+	else if (proto == PROTO_UDP)
 		s = bpf_sk_lookup_udp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
 	else
 		return 0;
@@ -277,7 +266,7 @@ inline_ int drawn(u32 port, u32 lot)
 }
 
 // draw picks a port of the range, one of the lot where there is a lot.
-inline_ u32 draw(u32 first, u32 range, u32 lot)
+alone u32 draw(u32 first, u32 range, u32 lot)
 {
 	u32 port = 0;
 
@@ -303,8 +292,7 @@ alone int masquerade_port(struct __sk_buff *skb)
 		return R_FAILED;
 	struct packet *p = &w->packet;
 	struct guise *g = &w->event.session.guise[1];
-	u8 proto = p->key.proto;
-	int ports = proto == PROTO_TCP || proto == PROTO_UDP || (p->icmp && p->icmp == (p->v6 ? 128 : 8));
+	int ports = chooses_port(p);
 
 	g->flags &= ~G_NEW;
 	own = same(&g->addr[0], &o->own[0]) || same(&g->addr[0], &o->own[1]);
@@ -322,9 +310,7 @@ alone int masquerade_port(struct __sk_buff *skb)
 		wanted = draw(first, range, lot);
 	for (int i = 0; i < DRAWS; i++) {
 		g->port[0] = bpf_htons(wanted);
-		if (lot && !drawn(wanted, lot))
-			;
-		else if (!is_taken(p, guise_as_key(p, g), now) && !(own && host_has(skb, p, g)))
+		if ((!lot || drawn(wanted, lot)) && !is_claimed(now) && !(own && host_has(skb)))
 			return 0;
 		if (!ports)
 			return R_NO_PORT;

@@ -26,6 +26,10 @@ inline_ int same(const union addr *a, const union addr *b)
 	return a->d[0] == b->d[0] && a->d[1] == b->d[1];
 }
 
+inline_ int is_zero(const union addr *a) { return !a->d[0] && !a->d[1]; }
+
+inline_ int is_link_local(const union addr *a) { return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000); }
+
 inline_ int same_mac(const u8 *a, const u8 *b)
 {
 	return *(u16 *)a == *(u16 *)b && *(u16 *)(a + 2) == *(u16 *)(b + 2) &&
@@ -46,6 +50,18 @@ inline_ int order_key(struct session_key *k, u32 vni, const union addr *src, u16
 	k->vni = vni;
 	k->proto = proto;
 	return first;
+}
+
+inline_ u64 stirred(u64 h) { return (h ^ h >> 32) * 0xd6e8feb86659fd93ULL; }
+
+// hash_of two addresses and something else is as good as random.
+inline_ u64 hash_of(const union addr *a, const union addr *b, u64 more)
+{
+	u64 h = stirred(a->d[0] ^ b->d[0] * 0x9e3779b97f4a7c15ULL);
+
+	h = stirred(h ^ a->d[1]);
+	h = stirred(h ^ b->d[1]);
+	return stirred(h ^ more);
 }
 
 inline_ void set_key(struct packet *p, const union addr *src, u16 sport, const union addr *dst,
@@ -72,6 +88,8 @@ inline_ int is_icmp_error(u8 v6, u8 type)
 {
 	return v6 ? type < 128 : type == 3 || type == 11 || type == 12;
 }
+
+inline_ int is_ping(const struct packet *p) { return p->icmp == (p->v6 ? 128 : 8); }
 
 // parse_inner reads the packet that an ICMP error is about, at off.
 step int parse_inner(struct __sk_buff *skb, struct packet *p, u32 off)

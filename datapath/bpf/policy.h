@@ -7,16 +7,10 @@
 
 #define RULE_CLOSED 1 // closed/no-policy
 
-inline_ u32 class_of(u32 set, const union addr *peer, u8 v6)
+inline_ u32 class_of(u32 set, const union addr *peer)
 {
-	struct route_key k = {.bits = 192, .vni = set};
-	if (v6) {
-		k.family = bpf_htonl(6);
-		__builtin_memcpy(k.addr, peer->w, 16);
-	} else {
-		k.family = bpf_htonl(4);
-		__builtin_memcpy(k.addr, &peer->w[3], 4);
-	}
+	struct route_key k;
+	prefix_key(&k, set, peer);
 	u32 *class = bpf_map_lookup_elem(&classes, &k);
 	return class ? *class : 0;
 }
@@ -35,7 +29,7 @@ step int decide(struct session *s, u32 i, const union addr *peer, u8 proto, u16 
 	if (!k.set)
 		return 0;
 	if (k.set & SET_CLASSES)
-		k.class = class_of(k.set, peer, !mapped(peer));
+		k.class = class_of(k.set, peer);
 	k.identity = s->identity[1 - i];
 	if (proto == PROTO_ICMPV6)
 		proto = PROTO_ICMP;

@@ -72,14 +72,14 @@ step int spend(const struct rate_key *k, u64 bytes)
 
 // over reports that the packet exceeds a limit of an interface here, or of its
 // Network.
-step int over(struct __sk_buff *skb, const struct packet *p, u32 ifindex, u32 direction)
+alone int over(struct __sk_buff *skb, const struct packet *p, u32 ifindex, u32 direction)
 {
 	struct iface *f = bpf_map_lookup_elem(&ifaces, &ifindex);
 	struct rate_key k = {.direction = direction};
-	u64 bytes = wire_bytes(skb, p);
 
-	if (!f)
+	if (!f || !p)
 		return 0;
+	u64 bytes = wire_bytes(skb, p);
 	u32 limits = f->limits >> 2 * (direction & 1);
 	if (limits & LIMIT_IFACE) {
 		k.number = ifindex;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Why a packet was dropped. The numbers are ours, the names (drops.go) are
+// Why a packet was dropped. The numbers are ours, the names (reasons.go) are
 // public: add at the end, never renumber.
 #pragma once
 

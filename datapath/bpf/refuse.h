@@ -35,16 +35,7 @@ inline_ int reset_of(struct __sk_buff *skb, const struct packet *p, struct tcp *
 
 inline_ int reset4(struct __sk_buff *skb, const struct packet *p, struct reset4 *m)
 {
-	__builtin_memset(&m->ip, 0, sizeof(m->ip));
-	m->ip.version = 4;
-	m->ip.ihl = 5;
-	m->ip.len = bpf_htons(sizeof(*m));
-	m->ip.frag = bpf_htons(0x4000);
-	m->ip.ttl = 64;
-	m->ip.proto = PROTO_TCP;
-	m->ip.src = p->dst.w[3];
-	m->ip.dst = p->src.w[3];
-	m->ip.csum = fold((u32)bpf_csum_diff(0, 0, (u32 *)&m->ip, sizeof(m->ip), 0));
+	head4(&m->ip, p, PROTO_TCP, bpf_htons(0x4000), sizeof(*m));
 	s64 sum = bpf_csum_diff(0, 0, (u32 *)((u8 *)m + 12), 8 + sizeof(m->tcp), 0);
 	m->tcp.csum = fold((u64)(u32)sum + bpf_htons(sizeof(m->tcp)) + bpf_htons(PROTO_TCP));
 	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(*m), 0);
@@ -52,15 +43,7 @@ inline_ int reset4(struct __sk_buff *skb, const struct packet *p, struct reset4 
 
 inline_ int reset6(struct __sk_buff *skb, const struct packet *p, struct reset6 *m)
 {
-	__builtin_memset(&m->ip, 0, sizeof(m->ip));
-	m->ip.flow = bpf_htonl(6 << 28);
-	m->ip.len = bpf_htons(sizeof(m->tcp));
-	m->ip.next = PROTO_TCP;
-	m->ip.hops = 64;
-	__builtin_memcpy(m->ip.src, p->dst.w, 16);
-	__builtin_memcpy(m->ip.dst, p->src.w, 16);
-	s64 sum = bpf_csum_diff(0, 0, (u32 *)m->ip.src, 32 + sizeof(m->tcp), 0);
-	m->tcp.csum = fold((u64)(u32)sum + m->ip.len + bpf_htons(PROTO_TCP));
+	m->tcp.csum = head6(&m->ip, p, PROTO_TCP, sizeof(m->tcp));
 	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(*m), 0);
 }
 

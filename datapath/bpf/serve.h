@@ -10,9 +10,6 @@
 
 #define REFUSE -4 // the packet is as its sender sent it; refuse() is left to do
 
-#define SERVE_FIRST 32768 // ports of the caller, where its own is taken
-#define SERVE_LAST 60999
-
 // told_free: nothing else is told as p is now. A session that asked for the same
 // Service from the same port, or one that is over, makes room.
 inline_ int told_free(struct packet *p, const struct session *t, u64 now)
@@ -29,17 +26,12 @@ inline_ int told_free(struct packet *p, const struct session *t, u64 now)
 // tell_apart finds a source port under which no other session is told.
 inline_ int tell_apart(struct packet *p, struct session *t, u64 now)
 {
-	union addr *pair = work_of(p)->pair;
-
-	pair[0] = p->src;
-	pair[1] = p->dst;
 	for (int i = 0; i < CLAIM_TRIES; i++) {
 		if (told_free(p, t, now))
 			return 0;
 		if (p->proto != PROTO_TCP && p->proto != PROTO_UDP)
 			return R_NO_PORT;
-		u16 port = bpf_htons(SERVE_FIRST + bpf_get_prandom_u32() % (SERVE_LAST - SERVE_FIRST + 1));
-		retell(p, p->vni, &pair[0], port, &pair[1], p->dport);
+		retell(p, p->vni, &p->src, some_port(), &p->dst, p->dport);
 	}
 	return R_NO_PORT;
 }
@@ -90,13 +82,12 @@ alone int serve(u64 now)
 	g->port[1] = p->dport;
 	g->service = v.id;
 	g->backend = chosen - 1;
-	union addr *pair = w->pair;
-	pair[0] = p->src;
-	pair[1] = b->addr;
+	union addr *to = &w->pair[0];
+	*to = b->addr;
 	u16 port = b->port ? b->port : p->dport;
 	if (!is_still(b, v.id, chosen - 1))
 		return R_FAILED;
-	retell(p, p->vni, &pair[0], p->sport, &pair[1], port);
+	retell(p, p->vni, &p->src, p->sport, to, port);
 	r = tell_apart(p, t, now);
 	if (r)
 		return r;

@@ -133,15 +133,8 @@ inline_ int is_still(const struct backend *b, u32 service, u32 index)
 // all sessions of one client, without; and as good as random for others.
 inline_ u64 choice_hash(const struct packet *p, u32 ports)
 {
-	u64 h = p->src.d[0] ^ p->dst.d[0] * 0x9e3779b97f4a7c15ULL;
+	u64 h = hash_of(&p->src, &p->dst, (u64)p->vni << 40 | (u64)p->proto << 32 | (ports ? (u32)p->sport << 16 : 0) | p->dport);
 
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
-	h ^= p->src.d[1];
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
-	h ^= p->dst.d[1];
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
-	h ^= (u64)p->vni << 40 | (u64)p->proto << 32 | (ports ? (u32)p->sport << 16 : 0) | p->dport;
-	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
 	return h ^ h >> 32;
 }
 

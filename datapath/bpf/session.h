@@ -318,7 +318,7 @@ inline_ struct session *fast_odd(struct packet *p, u64 now, u32 *side)
 
 	if (unlikely(p->kind != K_FLOW && p->kind != K_REPLY))
 		return 0;
-	s = by_alias(p, &p->src, &a);
+	s = by_alias(p, &a);
 	if (!s)
 		return 0;
 	*side = a->end & 1;

@@ -4,7 +4,7 @@
 // header, of the networks that the capture may see and of no others, whatever a
 // packet is translated to on its way.
 #pragma once
-#include "parse.h"
+#include "rows.h"
 
 #define WATCHES 16
 #define WATCH_MOST 2048 // bytes kept of one frame, at most
@@ -170,25 +170,20 @@ alone int seen(struct __sk_buff *skb, struct packet *p, u32 where, u32 reason, c
 // seen_at tells with the verdict of the session that the packet belongs to.
 alone int seen_at(struct __sk_buff *skb, struct packet *p, u32 where, u32 ifindex)
 {
-	struct session *s;
 	u32 from;
 
 	if (!p)
 		return 0;
 	from = p->ifindex;
-	s = bpf_map_lookup_elem(&sessions, &p->key);
-	if (!s)
-		s = bpf_map_lookup_elem(&crowd, &p->key);
 	p->ifindex = ifindex;
-	seen(skb, p, where, 0, s);
+	seen(skb, p, where, 0, session_of(&p->key));
 	p->ifindex = from;
 	return 0;
 }
 
 inline_ u32 watching(void)
 {
-	u32 zero = 0;
-	struct settings *c = bpf_map_lookup_elem(&control, &zero);
+	struct settings *c = the_control();
 	return c ? c->watch : 0;
 }
 
