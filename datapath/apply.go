@@ -42,7 +42,7 @@ func (d *Datapath) Grow(s State) error {
 		}
 		if err == nil {
 			d.state, d.want = s, w
-			d.view.Store(newView(d.cfg.Node, s, w.links, d.rules.names).remember(d.view.Load(), time.Now()).withServices(d.services.named()))
+			d.view.Store(newView(d.cfg.Node, s, w.links, d.rules.names, d.services.named()).remember(d.view.Load(), time.Now()))
 			err = d.attachAll(w)
 		}
 		if err == nil { // the programs are there to take what comes
@@ -63,7 +63,7 @@ func (d *Datapath) Grow(s State) error {
 
 func (d *Datapath) growTables(w *want) error {
 	t := d.tables
-	for _, grow := range []func() error{
+	return inOrder(
 		func() error { return t.nodes.grow(w.nodes) },
 		func() error { return t.vteps.grow(w.vteps) },
 		func() error { return t.networks.grow(w.networks) },
@@ -77,12 +77,7 @@ func (d *Datapath) growTables(w *want) error {
 		func() error { return d.growOutside(w.outside) },
 		func() error { return t.ifaces.grow(w.ifaces) },
 		func() error { return d.applyWatches(w.watches) },
-	} {
-		if err := grow(); err != nil {
-			return err
-		}
-	}
-	return nil
+	)
 }
 
 // Shrink takes away what the State no longer wants, in the opposite order.
@@ -108,8 +103,7 @@ func (d *Datapath) shrink(w *want) error {
 		return err
 	}
 	before := d.writes.Load()
-	var err error
-	for _, shrink := range []func() error{
+	err := inOrder(
 		func() error { return t.ifaces.shrink(w.ifaces) },
 		func() error { return d.shrinkOutside(w.outside) },
 		func() error { return t.rates.shrink(w.rates) },
@@ -122,11 +116,7 @@ func (d *Datapath) shrink(w *want) error {
 		func() error { return t.networks.shrink(w.networks) },
 		func() error { return t.vteps.shrink(w.vteps) },
 		func() error { return d.shrinkNodes(w) },
-	} {
-		if err = shrink(); err != nil {
-			break
-		}
-	}
+	)
 	if d.writes.Load() != before {
 		if bump := d.bump(); err == nil {
 			err = bump
@@ -184,17 +174,11 @@ func grace() {
 }
 
 func (d *Datapath) readTables() error {
-	if err := d.tables.read(); err != nil {
-		return err
-	}
-	if err := d.rules.load(); err != nil {
+	if err := inOrder(d.tables.read, d.rules.load, d.services.load, d.sets.load); err != nil {
 		return err
 	}
 	d.lastRead = time.Now()
-	if err := d.services.load(); err != nil {
-		return err
-	}
-	return d.sets.load()
+	return nil
 }
 
 // same reports whether the State is the very one that was applied last.

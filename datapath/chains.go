@@ -9,12 +9,6 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
-// Marks of a hop, as in tables.h.
-const (
-	howFunction    = 8
-	howTransparent = 32
-)
-
 // chainNumber names a chain among those of its Network: the same at every node
 // and in every run. Never 0.
 func chainNumber(k snapshot.ChainKey) uint32 {

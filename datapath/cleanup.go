@@ -32,7 +32,7 @@ func Cleanup(runDir, node string) error {
 	throttles, err := listed(func(l netlink.Link) bool { return l.Attrs().Alias == throttleMark+node })
 	errs = append(errs, err)
 	for _, t := range throttles {
-		errs = append(errs, removeThrottle(t))
+		errs = append(errs, removeLink(t))
 	}
 	errs = append(errs, removePresence(runDir, node))
 	if err := errors.Join(errs...); err != nil {

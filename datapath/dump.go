@@ -116,7 +116,8 @@ func (d *Datapath) dumpSessions(w io.Writer) error {
 		fmt.Fprintf(w, "drops reason=%s rule=%s network=%d packets=%d\n", c.Reason, c.Rule, c.Network, c.Packets)
 	}
 	fmt.Fprintf(w, "events lost=%d\n", d.Lost())
-	return nil
+	fmt.Fprintf(w, "captures lost=%d\n", sumOf(d.objects.WatchLost)) // should have seen and did not, as the ring buffer was full
+	return d.dumpFirewall(w)
 }
 
 // prefixOf is the inverse of prefixKey.
@@ -137,6 +138,19 @@ func lines[K, V comparable](w io.Writer, rows map[K]V, line func(K, V) string) {
 	if len(out) > 0 {
 		fmt.Fprintln(w, strings.Join(out, "\n"))
 	}
+}
+
+// dumpFirewall says what the node's own firewall counted, when there is one.
+func (d *Datapath) dumpFirewall(w io.Writer) error {
+	if d.firewall == (firewall{}) {
+		return nil
+	}
+	packets, err := firewalled(d.cfg.Node)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "firewall packets=%d\n", packets)
+	return err
 }
 
 func (d *Datapath) dumpOutside(w io.Writer) {

@@ -94,6 +94,15 @@ func changeAddress(command int, a heldAddress) error {
 	return err
 }
 
+// takeOff removes an address of ours; what is gone is no error.
+func takeOff(a heldAddress) error {
+	err := changeAddress(unix.RTM_DELADDR, a)
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("take external address %s off: %w", a.ip, err)
+	}
+	return nil
+}
+
 // holdExternals puts addresses on the uplink, and tells the neighbours of those
 // that are new.
 func (d *Datapath) holdExternals(want map[netip.Addr]bool) error {
@@ -138,8 +147,8 @@ func (d *Datapath) dropExternals(want map[netip.Addr]bool) error {
 		if want[h.ip] && h.ifindex == d.uplink.Index {
 			continue
 		}
-		if err := changeAddress(unix.RTM_DELADDR, h); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("take external address %s off: %w", h.ip, err)
+		if err := takeOff(h); err != nil {
+			return err
 		}
 		d.writes.Add(1)
 		delete(d.announce, h.ip)
@@ -193,9 +202,7 @@ func announcement(mac snapshot.MAC, a netip.Addr) []byte {
 func removeExternals() error {
 	have, err := heldAddresses()
 	for _, h := range have {
-		if e := changeAddress(unix.RTM_DELADDR, h); e != nil && !errors.Is(e, unix.EADDRNOTAVAIL) && !errors.Is(e, unix.ENODEV) {
-			err = errors.Join(err, fmt.Errorf("take external address %s off: %w", h.ip, e))
-		}
+		err = errors.Join(err, takeOff(h))
 	}
 	return err
 }

@@ -7,9 +7,6 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
-// howFoot marks an address of a node that other nodes know, as in tables.h.
-const howFoot = 64
-
 // FeetOf are the addresses, one of each family, from which the node of that
 // number asks Workloads of any node: the addresses of its services are the same
 // on every node, so no answer to them would find back. Invalid ones: none.
@@ -43,16 +40,16 @@ func (d *Datapath) wantFeet(w *want, s State) error {
 	if len(here) == 0 && len(w.links) == 0 {
 		return nil
 	}
-	type place struct {
-		vni  snapshot.VNI
-		node string
+	type footing struct {
+		vni, home snapshot.VNI // home 0: of the Network itself
+		node      string
 	}
-	done := map[place]bool{}
+	done := map[footing]bool{}
 	add := func(vni snapshot.VNI, name string) {
-		if _, known := s.Snapshot.Networks[vni]; !known || done[place{vni, name}] {
+		if _, known := s.Snapshot.Networks[vni]; !known || done[footing{vni, 0, name}] {
 			return
 		}
-		done[place{vni, name}] = true
+		done[footing{vni, 0, name}] = true
 		n := s.Snapshot.Nodes[name]
 		row, ok := here[vni]
 		if name != d.cfg.Node {
@@ -75,16 +72,21 @@ func (d *Datapath) wantFeet(w *want, s State) error {
 	}
 	for a, e := range s.Snapshot.Endpoints {
 		add(a.VNI, e.Node)
-		if e.Home.IP.IsValid() {
-			d.linkFeet(w, s, a.VNI, e.Home.VNI, e.Node)
-			d.linkFeet(w, s, a.VNI, e.Home.VNI, d.cfg.Node)
+		if !e.Home.IP.IsValid() {
+			continue
+		}
+		for _, node := range []string{e.Node, d.cfg.Node} {
+			if f := (footing{a.VNI, e.Home.VNI, node}); !done[f] {
+				done[f] = true
+				linkFeet(w, s, f.vni, f.home, node)
+			}
 		}
 	}
 	return nil
 }
 
 // linkFeet: a node has the same feet on both sides of a Link.
-func (d *Datapath) linkFeet(w *want, s State, a, b snapshot.VNI, node string) {
+func linkFeet(w *want, s State, a, b snapshot.VNI, node string) {
 	v4, v6 := FeetOf(s.Snapshot.Nodes[node].Number)
 	for _, ip := range []netip.Addr{v4, v6} {
 		if !ip.IsValid() {

@@ -23,11 +23,10 @@ import (
 // in any other.
 func firewallTable(node string) string { return aliasMark[:len(aliasMark)-1] + "-" + node }
 
-// firewall is what was written last.
+// firewall is what was written last; the zero value: nothing.
 type firewall struct {
-	digest [32]byte
+	digest digest
 	rules  int
-	on     bool
 }
 
 // applyFirewall makes the table of the node's own firewall what the snapshot
@@ -42,7 +41,7 @@ func (d *Datapath) applyFirewall(state State) error {
 	if err != nil {
 		return fmt.Errorf("talk to nftables: %w", err)
 	}
-	table, rules, err := findFirewall(c, firewallTable(d.cfg.Node))
+	table, rules, err := findFirewall(c, d.cfg.Node)
 	if err != nil {
 		return err
 	}
@@ -51,7 +50,7 @@ func (d *Datapath) applyFirewall(state State) error {
 		return removeFirewall(c, table)
 	}
 	want := firewallDigest(s, ports)
-	if table != nil && d.firewall.on && d.firewall.digest == want && d.firewall.rules == rules {
+	if table != nil && d.firewall == (firewall{want, len(rules)}) {
 		return nil
 	}
 	w := firewallWriter{c: c}
@@ -66,30 +65,31 @@ func (d *Datapath) applyFirewall(state State) error {
 		return fmt.Errorf("write the firewall of the node: %w; the kernel needs nf_tables with conntrack (nft list ruleset)", err)
 	}
 	d.writes.Add(1)
-	d.firewall, d.firewallUnknown = firewall{digest: want, rules: w.rules, on: true}, false
+	d.firewall, d.firewallUnknown = firewall{want, w.rules}, false
 	return nil
 }
 
-// findFirewall looks for the table; nil: there is none.
-func findFirewall(c *nftables.Conn, name string) (*nftables.Table, int, error) {
+// findFirewall looks for the table of a node, and reads its rules; nil: there is
+// none.
+func findFirewall(c *nftables.Conn, node string) (*nftables.Table, []*nftables.Rule, error) {
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
 	for _, without := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EINVAL} {
 		if errors.Is(err, without) {
-			return nil, 0, nil // a kernel without nf_tables has none
+			return nil, nil, nil // a kernel without nf_tables has none
 		}
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("list tables of nftables: %w", err)
+		return nil, nil, fmt.Errorf("list tables of nftables: %w", err)
 	}
-	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == name })
+	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == firewallTable(node) })
 	if i < 0 {
-		return nil, 0, nil
+		return nil, nil, nil
 	}
 	rules, err := c.GetRules(tables[i], &nftables.Chain{Name: firewallChain, Table: tables[i]})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, 0, fmt.Errorf("list rules of nftables: %w", err)
+		return nil, nil, fmt.Errorf("list rules of nftables: %w", err)
 	}
-	return tables[i], len(rules), nil
+	return tables[i], rules, nil
 }
 
 func removeFirewall(c *nftables.Conn, table *nftables.Table) error {
@@ -109,7 +109,7 @@ func cleanFirewall(node string) error {
 	if err != nil {
 		return fmt.Errorf("talk to nftables: %w", err)
 	}
-	table, _, err := findFirewall(c, firewallTable(node))
+	table, _, err := findFirewall(c, node)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (d *Datapath) controlPorts(s State) []uint16 {
 	return slices.Compact(ports)
 }
 
-func firewallDigest(s *snapshot.Snapshot, control []uint16) [32]byte {
+func firewallDigest(s *snapshot.Snapshot, control []uint16) digest {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, s.Firewall.Audit, nodeAddresses(s), control)
 	for _, r := range s.Firewall.Allow {
@@ -325,28 +325,22 @@ func established() []expr.Any {
 	}
 }
 
-// Firewalled counts the packets that no rule of the node's firewall allowed,
-// since it was written last: dropped, or in an audit let through. 0 without one.
-func (d *Datapath) Firewalled() (packets uint64, err error) {
-	err = d.locked(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return fmt.Errorf("talk to nftables: %w", err)
+// firewalled counts the packets that no rule of the node's firewall allowed, since
+// it was written last: dropped, or in an audit let through. 0 without one. It looks
+// in the namespace of the thread.
+func firewalled(node string) (packets uint64, err error) {
+	c, err := nftables.New()
+	if err != nil {
+		return 0, fmt.Errorf("talk to nftables: %w", err)
+	}
+	_, rules, err := findFirewall(c, node)
+	if err != nil || len(rules) == 0 {
+		return 0, err
+	}
+	for _, e := range rules[len(rules)-1].Exprs {
+		if n, ok := e.(*expr.Counter); ok {
+			packets = n.Packets
 		}
-		table, _, err := findFirewall(c, firewallTable(d.cfg.Node))
-		if err != nil || table == nil {
-			return err
-		}
-		rules, err := c.GetRules(table, &nftables.Chain{Name: firewallChain, Table: table})
-		if err != nil || len(rules) == 0 {
-			return err
-		}
-		for _, e := range rules[len(rules)-1].Exprs {
-			if n, ok := e.(*expr.Counter); ok {
-				packets = n.Packets
-			}
-		}
-		return nil
-	})
-	return packets, err
+	}
+	return packets, nil
 }

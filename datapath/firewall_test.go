@@ -37,8 +37,14 @@ func TestFirewall(t *testing.T) {
 		Ports: []snapshot.HostPort{{Protocol: policy.TCP, First: 20, Last: 22}}}
 	firewall(&snapshot.Firewall{Audit: true, Allow: []snapshot.FirewallRule{rule}})
 	reaches("out", 80, true)
-	if n, err := w.nodes["a"].Firewalled(); err != nil || n == 0 {
-		t.Errorf("an audit counted %d packets: %v", n, err)
+	counted := uint64(0)
+	inNetns(t, "moire-dp-a", func() (err error) { counted, err = firewalled("a"); return err })
+	if counted == 0 {
+		t.Error("an audit counted no packets")
+	}
+	var shown strings.Builder
+	if err := w.nodes["a"].Dump(&shown); err != nil || !strings.Contains(shown.String(), "firewall packets=") {
+		t.Errorf("the dump does not say what it counted: %v", err)
 	}
 	firewall(&snapshot.Firewall{Allow: []snapshot.FirewallRule{rule}})
 	reaches("out", 22, false)

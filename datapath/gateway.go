@@ -40,10 +40,7 @@ var nodeServices = []netip.Addr{snapshot.NameServer4, snapshot.NameServer6, snap
 
 // gateway leads what is in no Network through gw.
 func gateway(c *PlugConfig, own netip.Prefix, gw, src netip.Addr, peer netlink.Link, nl *netlink.Handle) error {
-	whole := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	if gw.Is4() {
-		whole = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
+	whole := everything(gw.Is4())
 	if c.Default == FirstRoute {
 		return route(path{to: whole, gw: gw}, peer, nl)
 	}
@@ -89,13 +86,9 @@ func links(c *PlugConfig, v4 bool, gw netip.Addr, peer netlink.Link, nl *netlink
 			return err
 		}
 	}
-	family := netlink.FAMILY_V6
-	if v4 {
-		family = netlink.FAMILY_V4
-	}
 	filter := &netlink.Route{LinkIndex: peer.Attrs().Index, Protocol: linkProtocol}
 	have, err := whole(func() ([]netlink.Route, error) {
-		return nl.RouteListFiltered(family, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+		return nl.RouteListFiltered(familyOf(v4), filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
 	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
@@ -114,10 +107,7 @@ func links(c *PlugConfig, v4 bool, gw netip.Addr, peer netlink.Link, nl *netlink
 // sourceRule makes what has the address as source follow the table: replies
 // leave by where the question came in.
 func sourceRule(src netip.Addr, table int, nl *netlink.Handle) error {
-	family := netlink.FAMILY_V6
-	if src.Is4() {
-		family = netlink.FAMILY_V4
-	}
+	family := familyOf(src.Is4())
 	from := netip.PrefixFrom(src, src.BitLen())
 	have, err := whole(func() ([]netlink.Rule, error) { return nl.RuleList(family) })
 	if err != nil {
@@ -142,6 +132,22 @@ func sourceRule(src netip.Addr, table int, nl *netlink.Handle) error {
 	return nil
 }
 
+// familyOf is how netlink calls a family.
+func familyOf(v4 bool) int {
+	if v4 {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
+
+// everything is the prefix of a default route.
+func everything(v4 bool) netip.Prefix {
+	if v4 {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
 // path is one route of an interface.
 type path struct {
 	to       netip.Prefix
@@ -161,15 +167,13 @@ func route(p path, peer netlink.Link, nl *netlink.Handle) error {
 	} else {
 		r.Scope = netlink.SCOPE_LINK
 	}
-	family := netlink.FAMILY_V6
-	if p.to.Addr().Is4() {
-		family = netlink.FAMILY_V4
-	}
 	filter, mask := &netlink.Route{Dst: r.Dst}, uint64(netlink.RT_FILTER_DST)
 	if p.table != 0 {
 		filter.Table, mask = p.table, mask|netlink.RT_FILTER_TABLE
 	}
-	have, err := whole(func() ([]netlink.Route, error) { return nl.RouteListFiltered(family, filter, mask) })
+	have, err := whole(func() ([]netlink.Route, error) {
+		return nl.RouteListFiltered(familyOf(p.to.Addr().Is4()), filter, mask)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}

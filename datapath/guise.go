@@ -12,15 +12,6 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
-// Kinds and flags of a guise, and the mark of sessions that have one, as in
-// tables.h.
-const (
-	guiseService = 1
-	guiseAway    = 1
-
-	flagOdd = 32
-)
-
 // wears: packets from and to that end are not as the session is told.
 func wears(s *bpf.MoireSession, end int) bool {
 	return s.Guise[end].Kind != 0 && s.Guise[end].Flags&guiseAway == 0

@@ -9,13 +9,6 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
-// guiseFloating is the kind of a guise behind a FloatingIP, and flagClosed the
-// mark of a session that is over, as in tables.h.
-const (
-	guiseFloating = 3
-	flagClosed    = 8
-)
-
 // linger keeps what sessions over a FloatingIP stand on after it has moved: they
 // finish where they are, although the node has nothing to do with its pool, or
 // with the old target, any more. What stays is where the two ends are, and lets

@@ -108,7 +108,7 @@ func (d *Datapath) open() (err error) {
 	}
 	d.lastRead = time.Now()
 	d.watchers.Store(&watchers{})
-	d.view.Store(newView(d.cfg.Node, State{}, nil, d.rules.names))
+	d.view.Store(newView(d.cfg.Node, State{}, nil, d.rules.names, nil))
 	// An agent that died may have written rows and not told the sessions.
 	return d.bump()
 }

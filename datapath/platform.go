@@ -10,9 +10,6 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-// howPlatform marks the node's own endpoints, as in tables.h.
-const howPlatform = 4
-
 // Rules that say what the node itself serves and asks.
 const (
 	rulePlatform                          = "platform/"

@@ -157,8 +157,7 @@ func makePair(c *PlugConfig, inside *namespace, nl *netlink.Handle) error {
 			return fmt.Errorf("interface %s belongs to %q; remove it", c.Host, foreign)
 		}
 		peer, err := nl.LinkByName(c.IfName)
-		if err == nil && peer.Attrs().ParentIndex == host.Attrs().Index && host.Attrs().ParentIndex == peer.Attrs().Index &&
-			host.Attrs().Alias == c.alias() {
+		if err == nil && isPair(host, peer) && host.Attrs().Alias == c.alias() {
 			return repairPair(c, host, peer, nl)
 		}
 		if err := netlink.LinkDel(host); err != nil {
@@ -170,38 +169,62 @@ func makePair(c *PlugConfig, inside *namespace, nl *netlink.Handle) error {
 	if _, err := nl.LinkByName(c.IfName); err == nil {
 		return fmt.Errorf("the namespace already has an interface %s; choose another name (--ifname)", c.IfName)
 	}
+	return addPair(c.Host, c.IfName, c.MAC, c.MTU, c.alias(), inside)
+}
+
+// isPair: they are the two ends of one.
+func isPair(host, peer netlink.Link) bool {
+	return peer.Attrs().ParentIndex == host.Attrs().Index && host.Attrs().ParentIndex == peer.Attrs().Index
+}
+
+// addPair makes a pair whose other end is in a namespace, with the MAC.
+func addPair(host, peer string, mac snapshot.MAC, mtu int, alias string, inside *namespace) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = c.Host, c.MTU
+	attrs.Name, attrs.MTU = host, mtu
 	pair := &netlink.Veth{
-		LinkAttrs: attrs, PeerName: c.IfName, PeerHardwareAddr: c.MAC[:], PeerMTU: uint32(c.MTU),
+		LinkAttrs: attrs, PeerName: peer, PeerHardwareAddr: mac[:], PeerMTU: uint32(mtu),
 		PeerNamespace: netlink.NsFd(int(inside.file.Fd())),
 	}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("make the pair: %w", err)
 	}
-	// Nothing of the node's own stack belongs on its end.
-	if err := writeSetting("ipv6", c.Host, "disable_ipv6", "1"); err != nil {
+	return makeOurs(host, alias)
+}
+
+// makeOurs marks an interface that we have made on the node; nothing of the node's
+// own stack belongs on it.
+func makeOurs(name, alias string) error {
+	if err := writeSetting("ipv6", name, "disable_ipv6", "1"); err != nil {
 		return err
 	}
-	if host, err = netlink.LinkByName(c.Host); err != nil {
-		return fmt.Errorf("look for %s: %w", c.Host, err)
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", name, err)
 	}
-	if err := netlink.LinkSetAlias(host, c.alias()); err != nil {
-		return fmt.Errorf("mark %s as ours: %w", c.Host, err)
+	if err := netlink.LinkSetAlias(l, alias); err != nil {
+		return fmt.Errorf("mark %s as ours: %w", name, err)
+	}
+	return nil
+}
+
+// setMTU of both ends of a pair; nl talks to the namespace of the peer.
+func setMTU(mtu int, host, peer netlink.Link, nl *netlink.Handle) error {
+	if host.Attrs().MTU != mtu {
+		if err := netlink.LinkSetMTU(host, mtu); err != nil {
+			return fmt.Errorf("set the MTU of %s: %w", host.Attrs().Name, err)
+		}
+	}
+	if peer.Attrs().MTU != mtu {
+		if err := nl.LinkSetMTU(peer, mtu); err != nil {
+			return fmt.Errorf("set the MTU of %s: %w", peer.Attrs().Name, err)
+		}
 	}
 	return nil
 }
 
 func repairPair(c *PlugConfig, host, peer netlink.Link, nl *netlink.Handle) error {
-	if host.Attrs().MTU != c.MTU {
-		if err := netlink.LinkSetMTU(host, c.MTU); err != nil {
-			return fmt.Errorf("set the MTU of %s: %w", c.Host, err)
-		}
-	}
-	if peer.Attrs().MTU != c.MTU {
-		if err := nl.LinkSetMTU(peer, c.MTU); err != nil {
-			return fmt.Errorf("set the MTU of %s: %w", c.IfName, err)
-		}
+	if err := setMTU(c.MTU, host, peer, nl); err != nil {
+		return err
 	}
 	if !bytes.Equal(peer.Attrs().HardwareAddr, c.MAC[:]) {
 		if err := nl.LinkSetHardwareAddr(peer, net.HardwareAddr(c.MAC[:])); err != nil {
@@ -247,6 +270,18 @@ func Unplug(host string) error {
 	}
 	if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("unplug %s: %w", host, err)
+	}
+	return nil
+}
+
+// removeLink removes an interface; what is gone is no error.
+func removeLink(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err != nil && !isNotFound(err) {
+		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil
 }

@@ -136,20 +136,23 @@ func (p *Presence) grow(nl *netlink.Handle, mtu map[snapshot.VNI]int) (map[snaps
 	if err != nil {
 		return nil, err
 	}
+	changed := false
 	for vni, size := range mtu {
 		d := PresentIn(p.node, vni)
-		if p.pairIsRight(d, hosts[d.Host], inside[PresenceDevice(vni)]) {
-			if err := sized(size, hosts[d.Host], netlink.LinkSetMTU, inside[PresenceDevice(vni)], nl.LinkSetMTU); err != nil {
-				return nil, fmt.Errorf("in network %d: %w", vni, err)
-			}
-			continue
+		host, peer := hosts[d.Host], inside[PresenceDevice(vni)]
+		if p.pairIsRight(d, host, peer) {
+			err = setMTU(size, host, peer, nl)
+		} else {
+			changed, err = true, p.makePair(d, size, host, peer, nl)
 		}
-		if err := p.makePair(d, size, hosts[d.Host], inside[PresenceDevice(vni)], nl); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("in network %d: %w", vni, err)
 		}
 	}
-	if inside, err = byName(nl.LinkList); err != nil {
-		return nil, err
+	if changed {
+		if inside, err = byName(nl.LinkList); err != nil {
+			return nil, err
+		}
 	}
 	w, err := p.wardrobe(nl)
 	if err != nil {
@@ -187,24 +190,8 @@ func (p *Presence) alias(vni snapshot.VNI) string {
 }
 
 func (p *Presence) pairIsRight(d Present, host, inside netlink.Link) bool {
-	return host != nil && inside != nil && host.Attrs().Alias == p.alias(d.VNI) &&
-		host.Attrs().ParentIndex == inside.Attrs().Index && inside.Attrs().ParentIndex == host.Attrs().Index &&
+	return host != nil && inside != nil && isPair(host, inside) && host.Attrs().Alias == p.alias(d.VNI) &&
 		string(inside.Attrs().HardwareAddr) == string(d.MAC[:])
-}
-
-// sized gives both ends the MTU.
-func sized(mtu int, host netlink.Link, setHost func(netlink.Link, int) error, inside netlink.Link, setInside func(netlink.Link, int) error) error {
-	var errs []error
-	if host.Attrs().MTU != mtu {
-		errs = append(errs, setHost(host, mtu))
-	}
-	if inside.Attrs().MTU != mtu {
-		errs = append(errs, setInside(inside, mtu))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("set the MTU: %w", err)
-	}
-	return nil
 }
 
 // makePair makes the pair anew.
@@ -222,26 +209,7 @@ func (p *Presence) makePair(d Present, mtu int, host, inside netlink.Link, nl *n
 			return fmt.Errorf("remove %s: %w", inside.Attrs().Name, err)
 		}
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = d.Host, mtu
-	pair := &netlink.Veth{
-		LinkAttrs: attrs, PeerName: PresenceDevice(d.VNI), PeerHardwareAddr: d.MAC[:], PeerMTU: uint32(mtu),
-		PeerNamespace: netlink.NsFd(int(p.there.file.Fd())),
-	}
-	if err := netlink.LinkAdd(pair); err != nil {
-		return fmt.Errorf("make the pair: %w", err)
-	}
-	if err := writeSetting("ipv6", d.Host, "disable_ipv6", "1"); err != nil {
-		return err
-	}
-	made, err := netlink.LinkByName(d.Host)
-	if err != nil {
-		return fmt.Errorf("look for %s: %w", d.Host, err)
-	}
-	if err := netlink.LinkSetAlias(made, p.alias(d.VNI)); err != nil {
-		return fmt.Errorf("mark %s as ours: %w", d.Host, err)
-	}
-	return nil
+	return addPair(d.Host, PresenceDevice(d.VNI), d.MAC, mtu, p.alias(d.VNI), p.there)
 }
 
 // Shrink takes away the interfaces in all other Networks.
@@ -375,13 +343,7 @@ func removePresence(runDir, node string) error {
 		return err
 	}
 	for _, h := range hosts {
-		l, err := netlink.LinkByName(h)
-		if err == nil {
-			err = netlink.LinkDel(l)
-		}
-		if err != nil && !isNotFound(err) {
-			errs = append(errs, fmt.Errorf("remove %s: %w", h, err))
-		}
+		errs = append(errs, removeLink(h))
 	}
 	file := presenceFile(runDir, node)
 	if err := unix.Unmount(file, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {

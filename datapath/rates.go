@@ -18,8 +18,6 @@ const (
 
 	limitIface   = 1
 	limitNetwork = 2
-
-	howLimited = 2 // HOW_LIMITED of tables.h
 )
 
 // limit puts the limits of an interface and its Network into the want, and

@@ -91,9 +91,11 @@ func eventOf(sample []byte) (*bpf.MoireEvent, bool) {
 }
 
 // bootTime is the clock of the programs: nanoseconds since boot, coarse.
-func bootTime() uint64 {
+func bootTime() uint64 { return clock(unix.CLOCK_MONOTONIC_COARSE) }
+
+func clock(id int32) uint64 {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &ts); err != nil {
+	if err := unix.ClockGettime(id, &ts); err != nil {
 		return 0 // cannot happen: the clock is always there
 	}
 	return uint64(ts.Nano())

@@ -54,10 +54,8 @@ type offer struct {
 // load reads the tables again, and forgets what is not in them as it was
 // written: the next grow repairs it.
 func (b *serviceBook) load() error {
-	for _, read := range []func() error{b.rows.read, b.slots.read, b.backends.read} {
-		if err := read(); err != nil {
-			return err
-		}
+	if err := inOrder(b.rows.read, b.slots.read, b.backends.read); err != nil {
+		return err
 	}
 	b.strange, b.indexes = true, map[uint32]map[bpf.MoireBackend]uint32{}
 	for _, row := range b.rows.rows {

@@ -37,10 +37,8 @@ type setKeys struct {
 // load reads the tables. Rows of sets that were not written to the end (they
 // have no row in sets) are removed by prune.
 func (b *setBook) load() error {
-	for _, read := range []func() error{b.sets.read, b.classes.read, b.entries.read} {
-		if err := read(); err != nil {
-			return err
-		}
+	if err := inOrder(b.sets.read, b.classes.read, b.entries.read); err != nil {
+		return err
 	}
 	b.ids, b.keys = map[digest]uint32{}, map[uint32]setKeys{}
 	for id, row := range b.sets.rows {

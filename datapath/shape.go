@@ -91,19 +91,7 @@ func (d *Datapath) makeThrottle(host, queue, program string) error {
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("make the throttle of %s: %w", host, err)
 	}
-	for _, name := range []string{queue, program} {
-		if err := writeSetting("ipv6", name, "disable_ipv6", "1"); err != nil {
-			return err
-		}
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return fmt.Errorf("look for %s: %w", name, err)
-		}
-		if err := netlink.LinkSetAlias(l, throttleMark+d.cfg.Node); err != nil {
-			return fmt.Errorf("mark %s as ours: %w", name, err)
-		}
-	}
-	return nil
+	return errors.Join(makeOurs(queue, throttleMark+d.cfg.Node), makeOurs(program, throttleMark+d.cfg.Node))
 }
 
 // queueAt makes an interface have a queue of that rate, or none.
@@ -145,7 +133,7 @@ func (d *Datapath) dropThrottles(w *want) error {
 		if _, wanted := w.links[name]; wanted {
 			continue
 		}
-		if err := removeThrottle(name); err != nil {
+		if err := removeLink(name); err != nil { // and so the other end
 			return err
 		}
 	}
@@ -157,18 +145,6 @@ func (d *Datapath) dropThrottles(w *want) error {
 		if !live[uint32(ifindex)] {
 			delete(d.queues, ifindex) // gone, with its queue
 		}
-	}
-	return nil
-}
-
-// removeThrottle removes a pair by one of its ends.
-func removeThrottle(name string) error {
-	l, err := netlink.LinkByName(name)
-	if err == nil {
-		err = netlink.LinkDel(l)
-	}
-	if err != nil && !isNotFound(err) {
-		return fmt.Errorf("remove the throttle %s: %w", name, err)
 	}
 	return nil
 }

@@ -4,6 +4,29 @@ import (
 	"moire.dev/moire/datapath/bpf"
 )
 
+// How packets get to an endpoint or by a hop, as in tables.h.
+const (
+	howTap         = 1  // by a device of its own
+	howLimited     = 2  // within a limit
+	howPlatform    = 4  // the node's own
+	howFunction    = 8  // a network function
+	howOutside     = 16 // no network
+	howTransparent = 32 // a function that nobody addresses
+	howFoot        = 64 // of the node's own: one that other nodes know
+)
+
+// Flags of a session, and kinds and flags of its guises, as in tables.h.
+const (
+	flagClosed = 8
+	flagEnded  = 16
+	flagOdd    = 32
+
+	guiseService  = 1
+	guiseFloating = 3
+
+	guiseAway = 1
+)
+
 // tables are the maps that the agent writes and the programs read.
 type tables struct {
 	control   *table[uint32, bpf.MoireSettings]
@@ -56,16 +79,11 @@ func newTables(m *bpf.MoireMaps, writes *tally) *tables {
 }
 
 func (t *tables) read() error {
-	for _, read := range []func() error{
+	return inOrder(
 		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.guises.read, t.chains.read, t.functions.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
 		t.watches.read, t.watchVNIs.read, t.watchEnds.read,
 		t.outlook.read, t.exits.read, t.masquerades.read, t.fronts.read, t.hosts.read, t.hostPorts.read,
-	} {
-		if err := read(); err != nil {
-			return err
-		}
-	}
-	return nil
+	)
 }
 
 func newRules(m *bpf.MoireMaps, writes *tally) (*ruleBook, error) {

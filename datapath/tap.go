@@ -18,9 +18,6 @@ const (
 	tunDevice = "/dev/net/tun"
 )
 
-// howTap is HOW_TAP of tables.h.
-const howTap = 1
-
 // howOf says how packets get to an interface.
 func howOf(l *Local) uint16 {
 	if l.Tap {

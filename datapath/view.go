@@ -15,13 +15,11 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-// Kinds of event and flags of a session, as in tables.h.
+// Kinds of event, as in tables.h.
 const (
 	eventStarted = 1
 	eventEnded   = 2
 	eventDenied  = 3
-
-	flagEnded = 16
 
 	protoARP = 254
 )
@@ -80,8 +78,8 @@ func (v *view) who(a snapshot.Addr) (d departed, ok bool) {
 	return d, ok
 }
 
-func newView(node string, s State, links map[string]int, rules map[uint32]policy.RuleID) *view {
-	v := &view{node: node, snapshot: s.Snapshot, rules: maps.Clone(rules), locals: map[uint32]snapshot.AttachmentKey{}}
+func newView(node string, s State, links map[string]int, rules map[uint32]policy.RuleID, services map[uint32]string) *view {
+	v := &view{node: node, snapshot: s.Snapshot, rules: maps.Clone(rules), services: services, locals: map[uint32]snapshot.AttachmentKey{}}
 	if v.snapshot == nil {
 		v.snapshot = &snapshot.Snapshot{}
 	}
@@ -235,10 +233,4 @@ func sessionID(node string, k *bpf.MoireSessionKey, created uint64) string {
 	h.Write(binary.LittleEndian.AppendUint64(nil, created))
 	h.Write([]byte{k.Proto, byte(k.Aport), byte(k.Aport >> 8), byte(k.Bport), byte(k.Bport >> 8), byte(k.Vni), byte(k.Vni >> 8), byte(k.Vni >> 16)})
 	return fmt.Sprintf("%016x", h.Sum64())
-}
-
-// withServices names the Services that sessions refer to by id.
-func (v *view) withServices(names map[uint32]string) *view {
-	v.services = names
-	return v
 }

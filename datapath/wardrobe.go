@@ -26,12 +26,12 @@ type wardrobe struct {
 	nl     *netlink.Handle
 	v6     bool
 	addrs  map[int]map[netip.Addr]bool
-	routes map[int]map[bool]bool // ifindex -> IPv4? -> there is a default route
+	routes map[int]map[netip.Addr]bool // ifindex -> gateway -> there is a default route by it
 	neighs map[int]map[netip.Addr]bool
 }
 
 func (p *Presence) wardrobe(nl *netlink.Handle) (*wardrobe, error) {
-	w := &wardrobe{p: p, nl: nl, addrs: map[int]map[netip.Addr]bool{}, routes: map[int]map[bool]bool{}, neighs: map[int]map[netip.Addr]bool{}}
+	w := &wardrobe{p: p, nl: nl, addrs: map[int]map[netip.Addr]bool{}, routes: map[int]map[netip.Addr]bool{}, neighs: map[int]map[netip.Addr]bool{}}
 	err := p.there.do(func() error {
 		_, err := os.Stat("/proc/sys/net/ipv6/conf/lo")
 		w.v6 = err == nil
@@ -48,14 +48,15 @@ func (p *Presence) wardrobe(nl *netlink.Handle) (*wardrobe, error) {
 		ip, _ := netip.AddrFromSlice(a.IP)
 		note(w.addrs, a.LinkIndex, ip.Unmap())
 	}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+	for _, gw := range presenceGateways {
+		family := familyOf(gw.Is4())
 		routes, err := whole(func() ([]netlink.Route, error) { return nl.RouteList(nil, family) })
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range routes {
-			if ones := maskOf(r.Dst); ones == 0 && r.Gw != nil && r.Gw.Equal(gatewayFor(family == netlink.FAMILY_V4).AsSlice()) {
-				note(w.routes, r.LinkIndex, family == netlink.FAMILY_V4)
+			if maskOf(r.Dst) == 0 && r.Gw.Equal(gw.AsSlice()) {
+				note(w.routes, r.LinkIndex, gw)
 			}
 		}
 		neighs, err := whole(func() ([]netlink.Neigh, error) { return nl.NeighList(0, family) })
@@ -72,11 +73,11 @@ func (p *Presence) wardrobe(nl *netlink.Handle) (*wardrobe, error) {
 	return w, nil
 }
 
-func note[K comparable](m map[int]map[K]bool, i int, k K) {
+func note(m map[int]map[netip.Addr]bool, i int, a netip.Addr) {
 	if m[i] == nil {
-		m[i] = map[K]bool{}
+		m[i] = map[netip.Addr]bool{}
 	}
-	m[i][k] = true
+	m[i][a] = true
 }
 
 func maskOf(n *net.IPNet) int {
@@ -85,13 +86,6 @@ func maskOf(n *net.IPNet) int {
 	}
 	ones, _ := n.Mask.Size()
 	return ones
-}
-
-func gatewayFor(v4 bool) netip.Addr {
-	if v4 {
-		return presenceGateways[0]
-	}
-	return presenceGateways[1]
 }
 
 // dress gives the interface inside what it lacks. It is set up when the node's
@@ -145,18 +139,15 @@ func (w *wardrobe) dress(vni snapshot.VNI, l netlink.Link, hostUp bool) error {
 // beside each other, told apart by metric; a socket that is bound to its
 // interface finds the one of that.
 func (w *wardrobe) way(vni snapshot.VNI, l netlink.Link, gw netip.Addr) error {
-	i, family, all := l.Attrs().Index, netlink.FAMILY_V4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	if gw.Is6() {
-		family, all = netlink.FAMILY_V6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	}
+	i := l.Attrs().Index
 	if !w.neighs[i][gw] {
-		n := &netlink.Neigh{LinkIndex: i, Family: family, State: netlink.NUD_PERMANENT, IP: gw.AsSlice(), HardwareAddr: snapshot.RouterMAC[:]}
+		n := &netlink.Neigh{LinkIndex: i, Family: familyOf(gw.Is4()), State: netlink.NUD_PERMANENT, IP: gw.AsSlice(), HardwareAddr: snapshot.RouterMAC[:]}
 		if err := w.nl.NeighSet(n); err != nil {
 			return fmt.Errorf("set the MAC of the gateway: %w", err)
 		}
 	}
-	if !w.routes[i][gw.Is4()] {
-		r := &netlink.Route{LinkIndex: i, Dst: ipNet(all), Gw: gw.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Priority: int(vni) + 1}
+	if !w.routes[i][gw] {
+		r := &netlink.Route{LinkIndex: i, Dst: ipNet(everything(gw.Is4())), Gw: gw.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Priority: int(vni) + 1}
 		if err := w.nl.RouteReplace(r); err != nil {
 			return fmt.Errorf("add the route by %s: %w", gw, err)
 		}

@@ -189,15 +189,14 @@ func (d *Datapath) applyWatches(want *wantedWatches) error {
 			}
 		}
 	}
-	for _, apply := range []func() error{
+	err := inOrder(
 		func() error { return t.watchVNIs.shrink(want.vnis) },
 		func() error { return t.watchEnds.shrink(want.ends) },
 		func() error { return t.watchEnds.grow(want.ends) },
 		func() error { return t.watchVNIs.grow(want.vnis) },
-	} {
-		if err := apply(); err != nil {
-			return err
-		}
+	)
+	if err != nil {
+		return err
 	}
 	for _, slot := range want.fresh {
 		left := int64(want.slots[slot].capture.Packets)
@@ -283,8 +282,7 @@ func inWords(f []byte) string {
 
 func transport(proto uint8, src, dst netip.Addr, b []byte) string {
 	name := protocolName(proto)
-	switch {
-	case (name == "tcp" || name == "udp" || name == "sctp") && len(b) >= 4:
+	if (name == "tcp" || name == "udp" || name == "sctp") && len(b) >= 4 {
 		return name + " " + netip.AddrPortFrom(src, binary.BigEndian.Uint16(b)).String() + " -> " + netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:])).String()
 	}
 	return name + " " + src.String() + " -> " + dst.String()

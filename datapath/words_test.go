@@ -153,7 +153,7 @@ func TestRecordOf(t *testing.T) {
 		Identities: map[policy.Identity]snapshot.Identity{1: {Number: 1, SPIFFE: "spiffe://web", Labels: []snapshot.Label{{Key: "app", Value: "web"}}, Domain: "dom"}},
 	}
 	local := Local{Key: snapshot.AttachmentKey{Project: "p", Workload: "evil", Network: "net"}, Host: "mo1"}
-	v := newView("n1", State{Snapshot: s, Locals: []Local{local}}, map[string]int{"mo1": 9}, map[uint32]policy.RuleID{1: policy.NoPolicy, 2: "out", 3: "in"})
+	v := newView("n1", State{Snapshot: s, Locals: []Local{local}}, map[string]int{"mo1": 9}, map[uint32]policy.RuleID{1: policy.NoPolicy, 2: "out", 3: "in"}, nil)
 	e := bpf.MoireEvent{Kind: eventStarted, Time: 1e9}
 	e.Key = bpf.MoireSessionKey{A: addrOf(b), B: addrOf(a), Vni: 5, Aport: ntohs(80), Bport: ntohs(1234), Proto: 6}
 	e.Session = bpf.MoireSession{Created: 1e9, Judged: 3, Rule: [2]uint32{2, 3}, Tier: [2]uint8{1, 3}, Identity: [2]uint32{1, 2}}
@@ -186,12 +186,16 @@ func FuzzEvent(f *testing.F) {
 	v := newView("n1", State{Snapshot: &snapshot.Snapshot{
 		Networks:  map[snapshot.VNI]snapshot.Network{5: {VNI: 5, Project: "p", Name: "net"}},
 		Endpoints: map[snapshot.Addr]snapshot.Endpoint{{VNI: 5, IP: a}: {Project: "p", Workload: "web", Node: "n1", Identity: 1}},
-	}}, nil, map[uint32]policy.RuleID{1: policy.NoPolicy})
-	f.Add(make([]byte, unsafe.Sizeof(bpf.MoireEvent{})), uint64(0))
+	}}, nil, map[uint32]policy.RuleID{1: policy.NoPolicy}, nil)
+	var whole bpf.MoireEvent
+	plain := int(unsafe.Offsetof(whole.Session) + unsafe.Offsetof(whole.Session.Guise)) // of a session without guises
+	f.Add(make([]byte, unsafe.Sizeof(whole)), uint64(0))
+	f.Add(make([]byte, plain), uint64(0))
+	f.Add(make([]byte, plain-1), uint64(0))
 	f.Add([]byte{1}, uint64(9))
 	f.Fuzz(func(t *testing.T, sample []byte, since uint64) {
 		e, ok := eventOf(sample)
-		if ok != (len(sample) >= int(unsafe.Sizeof(bpf.MoireEvent{}))) {
+		if ok != (len(sample) >= plain) {
 			t.Fatalf("%d bytes: %v", len(sample), ok)
 		}
 		if !ok {
@@ -233,13 +237,13 @@ func TestDepartedIsNamed(t *testing.T) {
 		Endpoints:  map[snapshot.Addr]snapshot.Endpoint{a: {Addr: a, Project: "shop", Workload: "job", Identity: 3, Node: "n1"}},
 	}
 	now := time.Now()
-	first := newView("n1", State{Snapshot: with}, nil, nil)
-	second := newView("n1", State{Snapshot: &snapshot.Snapshot{}}, nil, nil).remember(first, now)
+	first := newView("n1", State{Snapshot: with}, nil, nil, nil)
+	second := newView("n1", State{Snapshot: &snapshot.Snapshot{}}, nil, nil, nil).remember(first, now)
 	e := &bpf.MoireEvent{Key: bpf.MoireSessionKey{Vni: 7}}
 	if got := second.end(record.End{Address: a.IP}, e, 0, false); got.Workload != "job" || got.Network != "front" || got.Identity != "spiffe://acme/x" {
 		t.Errorf("just after it left: %+v", got)
 	}
-	third := newView("n1", State{Snapshot: &snapshot.Snapshot{}}, nil, nil).remember(second, now.Add(partingTime))
+	third := newView("n1", State{Snapshot: &snapshot.Snapshot{}}, nil, nil, nil).remember(second, now.Add(partingTime))
 	if got := third.end(record.End{Address: a.IP}, e, 0, false); got.Workload != "" {
 		t.Errorf("long after it left: %+v", got)
 	}
