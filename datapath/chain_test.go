@@ -21,10 +21,7 @@ var (
 // chained: web of acme on node webAt and db of bolt on node dbAt, linked by way
 // of functions that the caller adds.
 func chained(t *testing.T, webAt, dbAt string, transparent bool) *world {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w := twoNodes(t, "192.168.77.")
 	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
 	w.network(101, "bolt", "10.2.0.0/24", "fd10:2::/64")
 	w.workload(webAt, "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")

@@ -25,39 +25,12 @@ func TestFeetOf(t *testing.T) {
 // of its own, whatever their Policies say; two nodes have two; nobody else can
 // use it, and nobody reaches the services of another node.
 func TestFeet(t *testing.T) {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w := twoNodes(t, "192.168.77.")
 	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
 	w.workload("a", "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")
 	w.workload("b", "acme", "far", 100, 13, "10.1.0.4", "fd10:1::4")
 	w.policies[snapshot.PolicyKey{VNI: 100, Identity: 13, Direction: policy.Ingress}] = nothing
-	ps := map[string]*Presence{}
-	for name, n := range w.nodes {
-		var p *Presence
-		inNetns(t, n.ns, func() (err error) { p, err = NewPresence(n.runDir, name); return err })
-		t.Cleanup(func() { p.Close() })
-		if _, err := p.Grow(map[snapshot.VNI]int{100: 1450}, w.number(name)); err != nil {
-			t.Fatal(err)
-		}
-		ps[name] = p
-	}
-	for name, n := range w.nodes {
-		s := State{Snapshot: w.snapshot(name), Locals: n.locals, Presence: []Present{PresentIn(name, 100)}}
-		for other, x := range s.Snapshot.Nodes {
-			x.Number = w.number(other)
-			s.Snapshot.Nodes[other] = x
-		}
-		if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, p := range ps {
-		if _, err := p.Grow(map[snapshot.VNI]int{100: 1450}, w.number(name)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	ps := w.feet(map[string][]snapshot.VNI{"a": {100}, "b": {100}})
 	t.Cleanup(w.dump)
 	for target, ns := range map[string]string{"10.1.0.4": "far", "fd10:1::4": "far", "10.1.0.2": "web"} {
 		echoServer(t, "moire-dp-acme-"+ns, target)
@@ -93,10 +66,7 @@ func TestFeet(t *testing.T) {
 // TestFeetOverLink: what a node asks in a linked Network is judged there, like
 // every stranger: who names a name server must not get past others' Policies.
 func TestFeetOverLink(t *testing.T) {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w := twoNodes(t, "192.168.77.")
 	w.network(100, "acme", "10.1.0.0/24")
 	w.network(101, "bolt", "10.2.0.0/24")
 	w.workload("a", "acme", "web", 100, 11, "10.1.0.2")
@@ -105,37 +75,14 @@ func TestFeetOverLink(t *testing.T) {
 	w.seen(101, "10.1.0.2", 100, "10.1.0.2")
 	w.seen(100, "10.2.0.3", 101, "10.2.0.3")
 	w.seen(100, "10.2.0.4", 101, "10.2.0.4")
-	n := w.nodes["a"]
-	var p *Presence
-	inNetns(t, n.ns, func() (err error) { p, err = NewPresence(n.runDir, "a"); return err })
-	t.Cleanup(func() { p.Close() })
-	grow := func() {
-		t.Helper()
-		if _, err := p.Grow(map[snapshot.VNI]int{100: 1450}, w.number("a")); err != nil {
-			t.Fatal(err)
-		}
-		for name, n := range w.nodes {
-			s := State{Snapshot: w.snapshot(name), Locals: n.locals}
-			if name == "a" {
-				s.Presence = []Present{PresentIn(name, 100)}
-			}
-			for other, x := range s.Snapshot.Nodes {
-				x.Number = w.number(other)
-				s.Snapshot.Nodes[other] = x
-			}
-			if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	grow()
-	grow() // the inside end, now that the node's end is up
+	in := map[string][]snapshot.VNI{"a": {100}}
+	ps := w.feet(in)
 	t.Cleanup(w.dump)
 	echoServer(t, "moire-dp-bolt-near", "10.2.0.3")
 	echoServer(t, "moire-dp-bolt-far", "10.2.0.4")
 	from, _ := FeetOf(w.number("a"))
 	try := func(network, to string, limit time.Duration) bool {
-		c, err := footDial(p, 100, network, from, to)
+		c, err := footDial(ps["a"], 100, network, from, to)
 		if err != nil {
 			return false
 		}
@@ -152,7 +99,7 @@ func TestFeetOverLink(t *testing.T) {
 	for _, id := range []policy.Identity{21, 22} {
 		w.policies[snapshot.PolicyKey{VNI: 101, Identity: id, Direction: policy.Ingress}] = nothing
 	}
-	grow()
+	w.applyFeet(ps, in)
 	for _, to := range []string{"10.2.0.3", "10.2.0.4"} {
 		if try("udp", to, 500*time.Millisecond) {
 			t.Errorf("%s: the node is answered against the Policy of the linked Network", to)
@@ -201,14 +148,25 @@ func TestFeetOverTranslation(t *testing.T) {
 	}
 }
 
-// feet puts each node into Networks and applies.
+// feet puts nodes into Networks and applies.
 func (w *world) feet(in map[string][]snapshot.VNI) map[string]*Presence {
 	w.t.Helper()
 	ps := map[string]*Presence{}
-	for name, vnis := range in {
-		n, mtus := w.nodes[name], map[snapshot.VNI]int{}
-		s := State{Snapshot: w.snapshot(name), Locals: n.locals}
-		for _, vni := range vnis {
+	for name := range in {
+		n := w.nodes[name]
+		inNetns(w.t, n.ns, func() (err error) { ps[name], err = NewPresence(n.runDir, name); return err })
+		w.t.Cleanup(func() { ps[name].Close() })
+	}
+	w.applyFeet(ps, in)
+	return ps
+}
+
+// applyFeet makes every node what it must be, those with a Presence in Networks.
+func (w *world) applyFeet(ps map[string]*Presence, in map[string][]snapshot.VNI) {
+	w.t.Helper()
+	for name, n := range w.nodes {
+		s, mtus := State{Snapshot: w.snapshot(name), Locals: n.locals}, map[snapshot.VNI]int{}
+		for _, vni := range in[name] {
 			mtus[vni] = 1450
 			s.Presence = append(s.Presence, PresentIn(name, vni))
 		}
@@ -216,21 +174,19 @@ func (w *world) feet(in map[string][]snapshot.VNI) map[string]*Presence {
 			x.Number = w.number(other)
 			s.Snapshot.Nodes[other] = x
 		}
-		var p *Presence
-		inNetns(w.t, n.ns, func() (err error) { p, err = NewPresence(n.runDir, name); return err })
-		w.t.Cleanup(func() { p.Close() })
-		if _, err := p.Grow(mtus, w.number(name)); err != nil {
-			w.t.Fatal(err)
+		grow := func() {
+			if p := ps[name]; p != nil {
+				if _, err := p.Grow(mtus, w.number(name)); err != nil {
+					w.t.Fatal(err)
+				}
+			}
 		}
+		grow()
 		if err := errors.Join(n.Grow(s), n.Shrink(s)); err != nil {
 			w.t.Fatal(err)
 		}
-		if _, err := p.Grow(mtus, w.number(name)); err != nil {
-			w.t.Fatal(err)
-		}
-		ps[name] = p
+		grow() // the inside end, now that the node's end is up
 	}
-	return ps
 }
 
 // number of a node in this world.

@@ -112,6 +112,17 @@ func (w *world) underlay(prefix4, prefix6 string) {
 	}
 }
 
+// twoNodes is a world with the nodes a and b, which talk to each other by the first
+// and second address behind that beginning: 192.168.77. or fd77::
+func twoNodes(t testing.TB, by string) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.underlay("192.168.77.", "fd77::")
+	w.node("a", "moire-dp-a", by+"1")
+	w.node("b", "moire-dp-b", by+"2")
+	return w
+}
+
 // node opens a data path in a namespace.
 func (w *world) node(name, ns, addr string) *testNode {
 	w.t.Helper()

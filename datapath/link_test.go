@@ -35,10 +35,7 @@ func (w *world) seen(from snapshot.VNI, as string, home snapshot.VNI, at string)
 // all have the same addresses in Networks with the same prefixes, which are
 // linked with translation.
 func twoDomains(t *testing.T) *world {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w := twoNodes(t, "192.168.77.")
 	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
 	w.network(101, "bolt", "10.1.0.0/24", "fd10:1::/64")
 	w.workload("a", "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")

@@ -17,10 +17,7 @@ import (
 
 // pair is a small world: web on node a, db on node a, far on node b.
 func small(t *testing.T) *world {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w := twoNodes(t, "192.168.77.")
 	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
 	w.workload("a", "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")
 	w.workload("a", "acme", "db", 100, 12, "10.1.0.3", "fd10:1::3")
@@ -30,67 +27,10 @@ func small(t *testing.T) *world {
 	return w
 }
 
-// echoServer answers TCP and UDP on port 7 of a namespace, byte for byte.
-func echoServer(t *testing.T, ns, addr string) {
-	t.Helper()
-	inNetns(t, ns, func() error {
-		l, err := net.Listen("tcp", net.JoinHostPort(addr, "7"))
-		if err != nil {
-			return err
-		}
-		p, err := net.ListenPacket("udp", net.JoinHostPort(addr, "7"))
-		if err != nil {
-			return err
-		}
-		done := make(chan bool, 2)
-		t.Cleanup(func() { l.Close(); p.Close(); <-done; <-done })
-		go func() {
-			defer func() { done <- true }()
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() { // ends with the client
-					defer c.Close()
-					b := make([]byte, 65536)
-					for {
-						n, err := c.Read(b)
-						if err != nil {
-							return
-						}
-						if _, err := c.Write(b[:n]); err != nil {
-							return
-						}
-					}
-				}()
-			}
-		}()
-		go func() {
-			defer func() { done <- true }()
-			b := make([]byte, 65536)
-			for {
-				n, from, err := p.ReadFrom(b)
-				if err != nil {
-					return
-				}
-				p.WriteTo(b[:n], from)
-			}
-		}()
-		return nil
-	})
-}
-
 // dial connects from a namespace to port 7.
 func dial(t *testing.T, ns, network, addr string) net.Conn {
 	t.Helper()
-	var c net.Conn
-	inNetns(t, ns, func() (err error) {
-		c, err = (&net.Dialer{Timeout: 3 * time.Second}).Dial(network, net.JoinHostPort(addr, "7"))
-		return err
-	})
-	t.Cleanup(func() { c.Close() })
-	return c
+	return dialPort(t, ns, network, addr, "7")
 }
 
 // echoed sends and waits for the answer.

@@ -2,7 +2,6 @@ package datapath
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -30,53 +29,6 @@ func (w *world) street(names ...string) {
 		sh(w.t, "ip -n moire-dp-sw link set p%d master br0 up", i)
 		sh(w.t, "ip -n %s addr add 192.168.77.%d/24 dev up0 && ip -n %s addr add fd77::%d/64 dev up0 nodad && ip -n %s link set up0 up", ns, i+1, ns, i+1, ns)
 	}
-}
-
-// whoServer tells everybody, by TCP and UDP, under which address and port they come.
-func whoServer(t *testing.T, ns, addr string, port int) {
-	t.Helper()
-	at := net.JoinHostPort(addr, fmt.Sprint(port))
-	inNetns(t, ns, func() error {
-		l, err := net.Listen("tcp", at)
-		if err != nil {
-			return err
-		}
-		p, err := net.ListenPacket("udp", at)
-		if err != nil {
-			return err
-		}
-		done := make(chan bool, 2)
-		t.Cleanup(func() { l.Close(); p.Close(); <-done; <-done })
-		go func() {
-			defer func() { done <- true }()
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() { // ends with the client
-					defer c.Close()
-					for b := make([]byte, 2000); ; {
-						if _, err := c.Read(b); err != nil {
-							return
-						}
-						io.WriteString(c, c.RemoteAddr().String())
-					}
-				}()
-			}
-		}()
-		go func() {
-			defer func() { done <- true }()
-			for b := make([]byte, 2000); ; {
-				_, from, err := p.ReadFrom(b)
-				if err != nil {
-					return
-				}
-				p.WriteTo([]byte(from.String()), from)
-			}
-		}()
-		return nil
-	})
 }
 
 // asked connects from a namespace and asks who it is; "": no answer.

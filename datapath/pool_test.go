@@ -2,7 +2,7 @@ package datapath
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -24,20 +24,16 @@ import (
 // float makes a FloatingIP of network 100 (all of it, or one TCP and UDP port)
 // lead to targets of network 101 at the given port.
 func (w *world) float(addr string, port, to uint16, targets ...string) {
-	if w.services == nil {
-		w.services = map[snapshot.ServiceKey]snapshot.Service{}
+	var backends []snapshot.Backend
+	for _, t := range targets {
+		node := w.endpoints[snapshot.Addr{VNI: 101, IP: netip.MustParseAddr(t)}].Node
+		backends = append(backends, target(101, node, t, to))
 	}
-	protocols := []uint8{0}
+	v := floatingIP(100, addr, port, backends...)
+	v.Name = "front"
+	w.services[v.ServiceKey] = v
 	if port != 0 {
-		protocols = []uint8{policy.TCP, policy.UDP}
-	}
-	for _, proto := range protocols {
-		v := snapshot.Service{Project: "acme", Name: "front", Floating: true}
-		v.ServiceKey = snapshot.ServiceKey{Addr: snapshot.Addr{VNI: 100, IP: netip.MustParseAddr(addr)}, Protocol: proto, Port: port}
-		for _, t := range targets {
-			a := snapshot.Addr{VNI: 101, IP: netip.MustParseAddr(t)}
-			v.Backends = append(v.Backends, snapshot.Backend{Addr: a, Port: to, Weight: 1, Node: w.endpoints[a].Node})
-		}
+		v.Protocol = policy.UDP
 		w.services[v.ServiceKey] = v
 	}
 }
@@ -45,10 +41,7 @@ func (w *world) float(addr string, port, to uint16, targets ...string) {
 // pool is a world with callers in network 100, one on each node, and targets in
 // network 101, whose addresses are the callers' too: blue on b, green on a.
 func pool(t *testing.T) *world {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w := twoNodes(t, "192.168.77.")
 	w.network(100, "acme", "10.1.0.0/24", "fd10:1::/64")
 	w.network(101, "bolt", "10.1.0.0/24", "fd10:1::/64")
 	w.workload("a", "acme", "web", 100, 11, "10.1.0.2", "fd10:1::2")
@@ -357,12 +350,8 @@ func TestFloatingErrors(t *testing.T) {
 		c := dialPort(t, "moire-dp-acme-web", "udp", ip, "80")
 		c.SetDeadline(time.Now().Add(2 * time.Second))
 		c.Write(bytes.Repeat([]byte("x"), 300))
-		if _, err := c.Read(make([]byte, 1)); !isRefused(err) {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%s: %v", ip, err)
 		}
 	}
-}
-
-func isRefused(err error) bool {
-	return err != nil && err != io.EOF && strings.Contains(err.Error(), fmt.Sprint(unix.ECONNREFUSED))
 }

@@ -21,35 +21,8 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-// mirror sends back what comes over TCP to port 8081 of a namespace.
-func mirror(t *testing.T, ns string) {
-	t.Helper()
-	inNetns(t, ns, func() error {
-		l, err := net.Listen("tcp", ":8081")
-		if err != nil {
-			return err
-		}
-		done := make(chan bool)
-		t.Cleanup(func() { l.Close(); <-done })
-		go func() {
-			defer close(done)
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() { // ends with the client
-					defer c.Close()
-					io.Copy(c, c)
-				}()
-			}
-		}()
-		return nil
-	})
-}
-
-// longStream sends and receives the same random bytes through a mirror until ctx
-// ends, and returns how many there were.
+// longStream sends random bytes until ctx ends, expects the same ones back, and
+// returns how many there were.
 func longStream(ctx context.Context, c net.Conn, seed uint64) (uint64, error) {
 	var sent atomic.Uint64
 	out := make(chan error, 1)
@@ -99,7 +72,7 @@ func TestServiceChanges(t *testing.T) {
 	w.workload("b", "acme", "b3", 100, 14, "10.1.0.5", "fd10:1::5")
 	whoami(t, "moire-dp-acme-b3", "acme/b3", 8080)
 	for _, b := range []string{"b1", "b2"} {
-		mirror(t, "moire-dp-acme-"+b)
+		answering(t, "moire-dp-acme-"+b, ":8081", sameBytes)
 	}
 	w.service("bulk", 100, policy.TCP, "10.1.0.100:81", "10.1.0.3:8081", "10.1.0.4:8081")
 	w.service("bulk", 100, policy.TCP, "[fd10:1::100]:81", "[fd10:1::3]:8081", "[fd10:1::4]:8081")

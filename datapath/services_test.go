@@ -1,13 +1,13 @@
 package datapath
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"moire.dev/moire/datapath/bpf"
 	"moire.dev/moire/flow/record"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
@@ -38,57 +38,6 @@ func (w *world) affinity(k snapshot.ServiceKey, d time.Duration) {
 	v := w.services[k]
 	v.Affinity = d
 	w.services[k] = v
-}
-
-// whoami answers every TCP connection, UDP datagram and further byte on a port
-// of a namespace with its name.
-func whoami(t *testing.T, ns, name string, port int) {
-	t.Helper()
-	inNetns(t, ns, func() error {
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		if err != nil {
-			return err
-		}
-		p, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
-		if err != nil {
-			return err
-		}
-		done := make(chan bool, 2)
-		t.Cleanup(func() { l.Close(); p.Close(); <-done; <-done })
-		go func() {
-			defer func() { done <- true }()
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() { // ends with the client
-					defer c.Close()
-					b := make([]byte, 1)
-					for {
-						if _, err := c.Read(b); err != nil {
-							return
-						}
-						if _, err := c.Write([]byte(name)); err != nil {
-							return
-						}
-					}
-				}()
-			}
-		}()
-		go func() {
-			defer func() { done <- true }()
-			b := make([]byte, 1500)
-			for {
-				_, from, err := p.ReadFrom(b)
-				if err != nil {
-					return
-				}
-				p.WriteTo([]byte(name), from)
-			}
-		}()
-		return nil
-	})
 }
 
 // call opens a session to a Service and says who answered.
@@ -122,10 +71,7 @@ func again(c net.Conn) (string, error) {
 // shop is a world with a client and three backends, two here and one there,
 // twice with the same addresses.
 func shop(t *testing.T) *world {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	w.node("a", "moire-dp-a", "192.168.77.1")
-	w.node("b", "moire-dp-b", "192.168.77.2")
+	w := twoNodes(t, "192.168.77.")
 	for i, project := range []string{"acme", "bolt"} {
 		vni, id := snapshot.VNI(100+i), policy.Identity(10*(i+1))
 		w.network(vni, project, "10.1.0.0/24", "fd10:1::/64")
@@ -236,6 +182,29 @@ func TestAffinity(t *testing.T) {
 	for range 20 {
 		if _, who, err := call(t, "moire-dp-acme-web", "tcp", "10.1.0.100:80"); err != nil || who != first {
 			t.Fatalf("%s after %s: %v", who, first, err)
+		}
+	}
+	// What is remembered of a client decides, until it is too old.
+	favourites := w.nodes["a"].objects.Favourites
+	rows, err := readMap[bpf.MoireClient, bpf.MoireFavourite](favourites)
+	if err != nil || len(rows) != 1 {
+		t.Fatalf("%d clients are remembered, want one: %v", len(rows), err)
+	}
+	other := map[string]string{"acme/b1": "acme/b2", "acme/b2": "acme/b1"}[first]
+	for k, row := range rows {
+		row.Index = 1 - row.Index
+		for age, want := range map[time.Duration]string{30 * time.Second: other, 61 * time.Second: first} {
+			row.Last = bootTime() - uint64(age)
+			if err := favourites.Put(&k, &row); err != nil {
+				t.Fatal(err)
+			}
+			if _, who, err := call(t, "moire-dp-acme-web", "tcp", "10.1.0.100:80"); err != nil || who != want {
+				t.Errorf("%s after it was remembered: %q, want %s: %v", age, who, want, err)
+			}
+		}
+		row.Index, row.Last = 1-row.Index, bootTime()
+		if err := favourites.Put(&k, &row); err != nil {
+			t.Fatal(err)
 		}
 	}
 	stays, leaves := "10.1.0.3:8080", "10.1.0.4:8080"

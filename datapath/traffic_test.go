@@ -12,14 +12,7 @@ import (
 // twoTenants: two tenants with the same addresses, web and db on node a, far on
 // node b.
 func twoTenants(t *testing.T, v6 bool) *world {
-	w := newWorld(t)
-	w.underlay("192.168.77.", "fd77::")
-	addr := "192.168.77."
-	if v6 {
-		addr = "fd77::"
-	}
-	w.node("a", "moire-dp-a", addr+"1")
-	w.node("b", "moire-dp-b", addr+"2")
+	w := twoNodes(t, map[bool]string{false: "192.168.77.", true: "fd77::"}[v6])
 	for i, project := range []string{"acme", "bolt"} {
 		vni := snapshot.VNI(100 + i)
 		id := policy.Identity(10 * (i + 1))
