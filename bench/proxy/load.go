@@ -17,7 +17,9 @@ type job struct {
 	kind  string // http1, tls, handshake, hold
 	addr  string
 	conns int
-	size  int
+	// active is how many of them have a request at a time, in turn; 0: all.
+	active int
+	size   int
 	// rate of requests per second, sent when they are due (Poisson, the same
 	// moments for everybody) whether or not answers came; 0: each connection
 	// sends when it has its answer.
@@ -54,7 +56,7 @@ func (r result) perCPU() float64 { return float64(r.Requests) / r.Proxy }
 func (r result) full() bool { return (r.Load+r.Upstream)/r.Seconds > 0.95 }
 
 func (j *job) args() []string {
-	return []string{"load", "-kind", j.kind, "-addr", j.addr, "-conns", strconv.Itoa(j.conns), "-size", strconv.Itoa(j.size),
+	return []string{"load", "-kind", j.kind, "-addr", j.addr, "-conns", strconv.Itoa(j.conns), "-active", strconv.Itoa(j.active), "-size", strconv.Itoa(j.size),
 		"-rate", fmt.Sprint(j.rate), "-hosts", strconv.Itoa(j.hosts), "-paths", strconv.Itoa(j.paths),
 		"-mutual=" + strconv.FormatBool(j.mutual), "-resume=" + strconv.FormatBool(j.resume), "-dir", j.dir,
 		"-warm", j.warm.String(), "-span", j.span.String(), "-watch", list(j.watch), "-upstream", strconv.Itoa(j.upstream)}
@@ -70,6 +72,7 @@ func loadMain(args []string) error {
 	f.StringVar(&j.kind, "kind", "", "http1, tls, handshake or hold")
 	f.StringVar(&j.addr, "addr", "", "host:port of the proxy")
 	f.IntVar(&j.conns, "conns", 1, "connections")
+	f.IntVar(&j.active, "active", 0, "connections that have a request at a time; 0: all")
 	f.IntVar(&j.size, "size", 128, "bytes of an answer")
 	f.Float64Var(&j.rate, "rate", 0, "requests per second; 0: as many as go")
 	f.IntVar(&j.hosts, "hosts", 1, "hosts that requests go to in turn")
@@ -108,12 +111,20 @@ func loadMain(args []string) error {
 func (j *job) requests() [][]byte {
 	var all [][]byte
 	for h := range j.hosts {
-		for p := range j.paths {
-			all = append(all, fmt.Appendf(nil, "GET /p%d/%d HTTP/1.1\r\nHost: h%d.bench.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p, j.size, h))
-		}
+		all = append(all, j.requestsTo(h)...)
 	}
 	return all
 }
+
+func (j *job) requestsTo(host int) [][]byte {
+	var all [][]byte
+	for p := range j.paths {
+		all = append(all, fmt.Appendf(nil, "GET /p%d/%d HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p, j.size, hostname(host)))
+	}
+	return all
+}
+
+func hostname(i int) string { return fmt.Sprintf("h%d.bench.test", i) }
 
 // span collects what happens between the end of the warm-up and the end.
 type span struct {

@@ -17,15 +17,16 @@ const streams = 100
 
 var h2loadSays = regexp.MustCompile(`requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed`)
 
-// h2load runs nghttp2's load maker for HTTP/2; grpc: unary calls of 128 bytes.
-// It says nothing of when its span begins, so CPU and requests are those of the
-// whole run.
-func h2load(ctx context.Context, j *job, secure, grpc bool) (result, error) {
+// h2load runs nghttp2's load maker for HTTP/2 with n requests; grpc: unary calls
+// of 128 bytes. It says nothing of when its span begins, so CPU and requests are
+// those of the whole run. A number, and no time, ends it, so that the last
+// requests are not broken off, which proxies pay for long after.
+func h2load(ctx context.Context, j *job, n int, secure, grpc bool) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, j.span+30*time.Second)
 	defer cancel()
 	var r result
-	args := []string{"-c", coreLoad, "h2load", "-c", strconv.Itoa(j.conns), "-m", strconv.Itoa(streams), "-D", fmt.Sprintf("%dms", j.span.Milliseconds()),
-		"-H", ":authority: h0.bench.test"}
+	args := []string{"-c", coreLoad, "h2load", "-c", strconv.Itoa(j.conns), "-m", strconv.Itoa(streams), "-n", strconv.Itoa(n),
+		"-H", ":authority: " + hostname(0)}
 	if grpc {
 		message := filepath.Join(j.dir, "message")
 		if err := os.WriteFile(message, grpcBody, 0o600); err != nil {

@@ -31,21 +31,32 @@ type maker struct {
 	buf      []byte
 	span     *span
 
-	// With a rate: connections without a request, first in first out, and
+	// Connections without a request, first in first out, and, with a rate,
 	// requests that were due when there was none.
 	idle    queue[*caller]
 	waiting queue[int64]
 }
 
-type queue[T any] struct{ all []T }
+// queue is first in, first out, in a ring that grows.
+type queue[T any] struct {
+	ring    []T
+	from, n int
+}
 
-func (q *queue[T]) push(t T) { q.all = append(q.all, t) }
+func (q *queue[T]) push(t T) {
+	if q.n == len(q.ring) {
+		larger := make([]T, max(64, 2*q.n))
+		n := copy(larger, q.ring[q.from:])
+		copy(larger[n:], q.ring[:q.from])
+		q.ring, q.from = larger, 0
+	}
+	q.ring[(q.from+q.n)%len(q.ring)] = t
+	q.n++
+}
 
 func (q *queue[T]) pop() T {
-	t := q.all[0]
-	if q.all = q.all[1:]; len(q.all) == 0 {
-		q.all = q.all[:0:0]
-	}
+	t := q.ring[q.from]
+	q.from, q.n = (q.from+1)%len(q.ring), q.n-1
 	return t
 }
 
@@ -106,7 +117,14 @@ func loadHTTP1(j *job) (result, error) {
 
 func (m *maker) atWill() error {
 	for _, c := range m.callers {
-		if err := m.send(c, nanos()); err != nil {
+		m.idle.push(c)
+	}
+	active := m.job.conns
+	if m.job.active > 0 {
+		active = min(active, m.job.active)
+	}
+	for range active {
+		if err := m.send(m.idle.pop(), nanos()); err != nil {
 			return err
 		}
 	}
@@ -124,7 +142,8 @@ func (m *maker) atWill() error {
 			if done {
 				now := nanos()
 				m.span.answered(c.due, now)
-				if err := m.send(c, now); err != nil {
+				m.idle.push(c)
+				if err := m.send(m.idle.pop(), now); err != nil {
 					return err
 				}
 			}
@@ -147,13 +166,13 @@ func (m *maker) atRate() error {
 			return nil
 		}
 		for ; due <= now; due += int64(dice.ExpFloat64() * 1e9 / m.job.rate) {
-			if len(m.idle.all) == 0 {
+			if m.idle.n == 0 {
 				m.waiting.push(due)
 			} else if err := m.send(m.idle.pop(), due); err != nil {
 				return err
 			}
 		}
-		if len(m.waiting.all) > int(10*m.job.rate) {
+		if m.waiting.n > int(10*m.job.rate) {
 			return fmt.Errorf("%g requests per second are more than it takes: 10 s behind", m.job.rate)
 		}
 		events, err := m.wait(time.Duration(max(due-nanos(), 0)))
@@ -170,7 +189,7 @@ func (m *maker) atRate() error {
 				continue
 			}
 			m.span.answered(c.due, nanos())
-			if len(m.waiting.all) == 0 {
+			if m.waiting.n == 0 {
 				m.idle.push(c)
 			} else if err := m.send(c, m.waiting.pop()); err != nil {
 				return err

@@ -21,14 +21,17 @@ func loadTLS(j *job) (result, error) {
 		if err != nil {
 			return result{}, err
 		}
-		conns[i] = tls.Client(raw, cfg)
+		// A connection is to the host that its SNI names.
+		each := cfg.Clone()
+		each.ServerName = hostname(i % j.hosts)
+		conns[i] = tls.Client(raw, each)
 		if err := conns[i].Handshake(); err != nil {
 			return result{}, fmt.Errorf("handshake: %w", err)
 		}
 	}
 	s := &shared{span: newSpan(j)}
-	requests := j.requests()
 	return s.all(j.conns, func(ctx context.Context, i int) error {
+		requests := j.requestsTo(i % j.hosts)
 		buf := make([]byte, 64<<10)
 		for turn := i; ctx.Err() == nil; turn++ {
 			sent := nanos()

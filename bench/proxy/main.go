@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,7 +19,7 @@ import (
 const firstPort = 21000
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/proxy:", err)
@@ -74,6 +75,12 @@ func (b *bench) sections() []section {
 }
 
 func (b *bench) all(ctx context.Context, only []string) (err error) {
+	// The same ports and cores cannot be measured twice at a time.
+	alone, err := net.Listen("unix", "@moire-bench-proxy")
+	if err != nil {
+		return fmt.Errorf("another run goes on: %w", err)
+	}
+	defer alone.Close()
 	// In memory if possible: what disks do is not what is measured.
 	root := "/dev/shm"
 	if _, err := os.Stat(root); err != nil {
@@ -92,6 +99,9 @@ func (b *bench) all(ctx context.Context, only []string) (err error) {
 	}
 	if err := makeCertificates(b.certs); err != nil {
 		return err
+	}
+	if slices.ContainsFunc([]int{upstreamHTTP1, upstreamHTTP2, upstreamGRPC, upstreamFast1, upstreamFast2, upstreamSlow}, taken) {
+		return fmt.Errorf("somebody listens on a port from %d to %d", upstreamHTTP1, upstreamSlow)
 	}
 	if b.upstream, err = start(ctx, coreLoad, b.certs, "upstream", self(), "serve"); err != nil {
 		return err

@@ -22,7 +22,7 @@ type outcome struct {
 }
 
 // interleave runs all subjects once a round, so that what the machine does
-// meanwhile happens to all of them. Who fails once is left out.
+// meanwhile happens to all of them. Who fails twice in a round is left out.
 func (b *bench) interleave(ctx context.Context, what string, subjects []subject) ([]outcome, error) {
 	all := make([]outcome, len(subjects))
 	for round := range b.rounds {
@@ -35,6 +35,10 @@ func (b *bench) interleave(ctx context.Context, what string, subjects []subject)
 				continue
 			}
 			r, err := s.run(ctx)
+			if err != nil && ctx.Err() == nil {
+				fmt.Fprintf(os.Stderr, "%s, round %d, %s: once more, as %v\n", what, round+1, s.name, err)
+				r, err = s.run(ctx)
+			}
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}

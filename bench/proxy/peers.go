@@ -4,9 +4,11 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -23,7 +25,7 @@ type kind struct {
 
 // kinds by name. In an argument {name} is its binary.
 var kinds = map[string]kind{
-	"moire":   {"moire.yaml", func(f string) []string { return []string{"-config", f} }},
+	"moire":   {"moire.yaml", func(f string) []string { return []string{"--config", f, "--log-level", "warn"} }},
 	"nginx":   {"nginx.conf", func(f string) []string { return []string{"-c", f, "-e", "stderr"} }},
 	"haproxy": {"haproxy.cfg", func(f string) []string { return []string{"-db", "-f", f} }},
 	"envoy": {"envoy.yaml", func(f string) []string {
@@ -100,7 +102,9 @@ type setup struct {
 	UpFast1, UpFast2, UpSlow     int
 	AnyRoutes                    bool
 	EachHost, EachPath, Clusters []int
-	MutualPorts                  map[string]int
+	// FewHosts have routes on listeners other than HTTP1 and what shares its table.
+	FewHosts    []int
+	MutualPorts map[string]int
 }
 
 // instance is a proxy that runs.
@@ -138,11 +142,7 @@ func (b *bench) launch(ctx context.Context, name string, v variant, mesh int) (*
 	if err != nil {
 		return nil, err
 	}
-	in := &instance{name: name, of: v, port: portsFrom(b.next), certs: b.certs, up: b.upstream.cmd.Process.Pid}
-	// Ports stay below those that the kernel gives to callers.
-	if b.next += 20; b.next > 32000 {
-		b.next = firstPort
-	}
+	in := &instance{name: name, of: v, port: b.freePorts(), certs: b.certs, up: b.upstream.cmd.Process.Pid}
 	dir := filepath.Join(b.dir, fmt.Sprintf("%s-%s-%d", name, v.name, in.port.HTTP1))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -170,6 +170,28 @@ func (b *bench) launch(ctx context.Context, name string, v variant, mesh int) (*
 	return in, nil
 }
 
+// freePorts are ports that nobody listens on, below those that the kernel gives
+// to callers. Some proxies would share them with others without a word.
+func (b *bench) freePorts() ports {
+	for {
+		p := portsFrom(b.next)
+		if b.next += 20; b.next > 32000 {
+			b.next = firstPort
+		}
+		if !slices.ContainsFunc(p.listens(), taken) {
+			return p
+		}
+	}
+}
+
+func taken(port int) bool {
+	l, err := net.Listen("tcp", address(port))
+	if err == nil {
+		l.Close()
+	}
+	return err != nil
+}
+
 func (b *bench) render(file, name string, v variant, p ports, mesh int) error {
 	ca, err := os.ReadFile(filepath.Join(b.certs, caFile))
 	if err != nil {
@@ -178,7 +200,7 @@ func (b *bench) render(file, name string, v variant, p ports, mesh int) error {
 	s := setup{variant: v, Dir: filepath.Dir(file), Certs: b.certs, CA: string(ca), Port: p, MeshTo: mesh,
 		UpHTTP1: upstreamHTTP1, UpHTTP2: upstreamHTTP2, UpGRPC: upstreamGRPC,
 		UpFast1: upstreamFast1, UpFast2: upstreamFast2, UpSlow: upstreamSlow,
-		AnyRoutes: v.Hosts > 0, EachHost: upTo(v.Hosts), EachPath: upTo(v.Paths), Clusters: upTo(1),
+		AnyRoutes: v.Hosts > 0, EachHost: upTo(v.Hosts), FewHosts: upTo(min(10, v.Hosts)), EachPath: upTo(v.Paths), Clusters: upTo(1),
 		MutualPorts: map[string]int{"mtls": p.MTLS, "shake": p.Shake}}
 	if s.AnyRoutes {
 		s.Clusters = upTo(10)

@@ -94,7 +94,7 @@ func (p probe) ask(ctx context.Context, in *instance) error {
 	}
 	switch {
 	case answer.StatusCode != want || answer.Proto != p.proto:
-		return fmt.Errorf("%s %s, not %s %d: %.100s", answer.Proto, answer.Status, p.proto, want, body)
+		return fmt.Errorf("%s %s, not %s %d: %.300q", answer.Proto, answer.Status, p.proto, want, body)
 	case p.status == 0 && len(body) != size:
 		return fmt.Errorf("%d bytes, not %d", len(body), size)
 	case p.grpc && answer.Trailer.Get("Grpc-Status") != "0":

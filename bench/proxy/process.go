@@ -97,7 +97,10 @@ func start(ctx context.Context, core, dir, name string, args ...string) (*proces
 	defer out.Close()
 	p.cmd = exec.CommandContext(ctx, "taskset", append([]string{"-c", core}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, out, dir
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// Asked to end, not killed: only so nginx takes its workers along.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
+	p.cmd.WaitDelay = 2 * time.Second
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -110,7 +113,7 @@ func start(ctx context.Context, core, dir, name string, args ...string) (*proces
 
 // listening waits until all ports take connections.
 func (p *process) listening(ctx context.Context, ports ...int) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for _, port := range ports {
 		for {
@@ -128,7 +131,13 @@ func (p *process) listening(ctx context.Context, ports ...int) error {
 			}
 		}
 	}
-	return nil
+	// Who listens there may be somebody else.
+	select {
+	case <-p.done:
+		return fmt.Errorf("%s ended: %s", p.name, p.said())
+	case <-time.After(20 * time.Millisecond):
+		return nil
+	}
 }
 
 // said is the end of its log.

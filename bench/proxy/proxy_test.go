@@ -17,6 +17,9 @@ import (
 // the other understands, and figures are what they should be.
 func TestUpstreamAndLoad(t *testing.T) {
 	go serve()
+	for tries := 0; !taken(upstreamSlow) && tries < 200; tries++ {
+		time.Sleep(10 * time.Millisecond)
+	}
 	up := &instance{port: ports{HTTP1: upstreamHTTP1, HTTP2: upstreamHTTP2, Both2: upstreamHTTP2, GRPC: upstreamGRPC, Even: upstreamSlow}}
 	for _, p := range []probe{
 		{name: "HTTP/1.1", port: plain, proto: "HTTP/1.1"},
