@@ -81,7 +81,7 @@ func (c *Conn) Init(cfg *Config, pool *Pool, now int64) {
 	clear(c.streams.slots)
 	*c = Conn{
 		cfg: cfg.filled(), pool: pool, now: now,
-		stash: c.stash[:0], dec: c.dec, enc: c.enc, out: c.out[:0],
+		stash: c.stash[:0], dec: c.dec, enc: c.enc,
 		block: block{buf: c.block.buf[:0]}, reading: reading{crumbs: c.reading.crumbs[:0]},
 		streams: streamTable{slots: c.streams.slots}, resets: ring{ids: c.resets.ids[:0]},
 		nextID: 1, goingAway: goneNot, peerLimit: maxWindow,
@@ -94,6 +94,7 @@ func (c *Conn) Init(cfg *Config, pool *Pool, now int64) {
 	c.abuse = newBudget(c.cfg.ResetBurst, now)
 	c.recvWindow = int64(c.cfg.ConnWindow)
 	if c.cfg.Client {
+		c.reserve(len(Preface))
 		c.out = append(c.out, Preface...)
 		c.preface = len(Preface)
 	}
@@ -113,22 +114,41 @@ func (c *Conn) Sent(n int) {
 	c.sent += n
 	c.owed.sent(n)
 	if c.sent == len(c.out) {
-		c.out, c.sent = c.out[:0], 0
+		c.pool.putBuffer(c.out)
+		c.out, c.sent = nil, 0
 	} else if c.sent > len(c.out)/2 && c.sent > c.cfg.MaxOut {
 		c.out = append(c.out[:0], c.out[c.sent:]...)
 		c.sent = 0
 	}
 }
 
-// SwapOut exchanges the memory of an empty Out, so that an idle connection needs
-// none: it gives the old buffer back. Nil is allowed; then Out allocates.
+// SwapOut gives Out another buffer while it is empty, and returns the one it had.
+// An empty Out needs none: it takes one from the pool when there is something to
+// write.
 func (c *Conn) SwapOut(buf []byte) []byte {
 	if c.sent != len(c.out) {
 		return buf
 	}
-	old := c.out[:0]
+	old := c.out
 	c.out, c.sent = buf[:0], 0
 	return old
+}
+
+// reserve makes room for n more bytes in Out, with a buffer of the pool.
+func (c *Conn) reserve(n int) {
+	if cap(c.out)-len(c.out) >= n {
+		return
+	}
+	pending := c.out[c.sent:]
+	buf := append(c.pool.buffer(len(pending)+n), pending...)
+	c.pool.putBuffer(c.out)
+	c.out, c.sent = buf, 0
+}
+
+// frame appends the head of a frame to Out.
+func (c *Conn) frame(length int, kind frameType, flags uint8, id uint32) {
+	c.reserve(frameHead + length)
+	c.out = appendFrame(c.out, length, kind, flags, id)
 }
 
 // Next reads from in until there is an event, and says how many bytes it used.

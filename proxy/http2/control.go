@@ -45,7 +45,7 @@ func (c *Conn) onSettings(f frame, p []byte, ev *Event) *Error {
 			return e
 		}
 	}
-	c.out = appendFrame(c.out, 0, frameSettings, flagAck, 0)
+	c.frame(0, frameSettings, flagAck, 0)
 	ev.Kind = Settings
 	return c.owe(frameHead)
 }
@@ -127,15 +127,15 @@ func (c *Conn) onPing(f frame, p []byte, ev *Event) *Error {
 		number := binary.BigEndian.Uint64(p)
 		if number == drainPing && c.draining {
 			c.finishDrain()
-			return nil
+		} else {
+			*ev = Event{Kind: Pong, Ping: number}
 		}
-		*ev = Event{Kind: Pong, Ping: number}
 		return c.spend(1, "a flood of PING answers")
 	}
 	if e := c.spend(1, "a flood of PING"); e != nil {
 		return e
 	}
-	c.out = appendFrame(c.out, 8, framePing, flagAck, 0)
+	c.frame(8, framePing, flagAck, 0)
 	c.out = append(c.out, p...)
 	return c.owe(frameHead + 8)
 }
@@ -206,11 +206,14 @@ func (c *Conn) streamError(id uint32, code Code, reason string, ev *Event) *Erro
 	if !c.overlook() {
 		return &Error{EnhanceYourCalm, "the peer makes us reset streams too fast"}
 	}
+	if e := c.writeReset(id, code); e != nil {
+		return e // all streams are told
+	}
 	if s := c.streams.find(id); s != nil {
 		c.drop(s, code, reason)
 		*ev = Event{Kind: Reset, Stream: s, ID: id, Code: code, Local: true, Reason: reason}
 	}
-	return c.writeReset(id, code)
+	return nil
 }
 
 // drop takes a stream that was reset out of the connection. The owner keeps it

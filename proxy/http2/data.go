@@ -143,7 +143,7 @@ func (c *Conn) Consumed(s *Stream, n int) {
 
 func (c *Conn) creditStream(s *Stream, n uint32) {
 	s.unacked += n
-	if s.unacked >= c.cfg.InitialWindow/2 && !s.is(remoteEnd) {
+	if s.unacked > 0 && s.unacked >= c.cfg.InitialWindow/2 && !s.is(remoteEnd) {
 		c.writeWindow(s.ID, s.unacked)
 		s.recvWindow += int32(s.unacked)
 		s.unacked = 0

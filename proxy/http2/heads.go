@@ -76,7 +76,7 @@ func (c *Conn) checkBlock() *Error {
 func (c *Conn) onBlock(p []byte, ev *Event) *Error {
 	b := c.block
 	c.block = block{buf: b.buf[:0]}
-	if cap(b.buf) > defaultFrame {
+	if cap(b.buf) > keptStash {
 		c.block.buf = nil
 	}
 	if c.cfg.Client && c.idle(b.id) {
@@ -132,7 +132,6 @@ func (c *Conn) newRequest(b block, p []byte, ev *Event) *Error {
 	s.ID = b.id
 	r := &c.reading
 	r.start(readRequest)
-	s.Head.Reset()
 	if e := c.decode(s, p); e != nil {
 		c.pool.put(s)
 		return e
@@ -198,6 +197,7 @@ func (c *Conn) answer(s *Stream, b block, p []byte, ev *Event) *Error {
 	r := &c.reading
 	r.start(readAnswer)
 	s.Head.Reset()
+	s.arena = s.arena[:0]
 	if e := c.decode(s, p); e != nil {
 		return e
 	}

@@ -73,7 +73,8 @@ func (c *Conn) Release(s *Stream) {
 
 // Ping sends a PING with a number, which the Pong event brings back.
 func (c *Conn) Ping(number uint64) {
-	c.out = binary.BigEndian.AppendUint64(appendFrame(c.out, 8, framePing, 0, 0), number)
+	c.frame(8, framePing, 0, 0)
+	c.out = binary.BigEndian.AppendUint64(c.out, number)
 }
 
 // GoAway says that we take no streams beside those we have, and why. Streams that
@@ -86,7 +87,7 @@ func (c *Conn) GoAway(code Code, debug string) {
 func (c *Conn) writeGoAway(last uint32, code Code, debug string) {
 	last = min(last, c.goingAway)
 	c.goingAway = last
-	c.out = appendFrame(c.out, 8+len(debug), frameGoAway, 0, 0)
+	c.frame(8+len(debug), frameGoAway, 0, 0)
 	c.out = binary.BigEndian.AppendUint32(c.out, last)
 	c.out = binary.BigEndian.AppendUint32(c.out, uint32(code))
 	c.out = append(c.out, debug...)

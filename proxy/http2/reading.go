@@ -32,7 +32,6 @@ type reading struct {
 }
 
 func (r *reading) start(w what) {
-	clear(r.crumbs)
 	*r = reading{what: w, length: -1, cookie: -1, crumbs: r.crumbs[:0]}
 }
 
@@ -125,19 +124,25 @@ func (r *reading) crumb(s *Stream, f *hpack.Field) bool {
 	return true
 }
 
-// joinCookies makes one field of several crumbs.
+// keptCrumbs is how much room for crumbs an idle connection keeps.
+const keptCrumbs = 32
+
+// joinCookies makes one field of several crumbs, and forgets them.
 func (r *reading) joinCookies(s *Stream, arena []byte) []byte {
-	if len(r.crumbs) == 0 || r.fault != "" || r.large {
-		return arena
-	}
-	at := len(arena)
-	for i, crumb := range r.crumbs {
-		if i > 0 {
-			arena = append(arena, "; "...)
+	if len(r.crumbs) > 0 && r.fault == "" && !r.large {
+		at := len(arena)
+		for i, crumb := range r.crumbs {
+			if i > 0 {
+				arena = append(arena, "; "...)
+			}
+			arena = append(arena, crumb...)
 		}
-		arena = append(arena, crumb...)
+		s.Head.Fields[r.cookie].Value = arena[at:len(arena):len(arena)]
 	}
-	s.Head.Fields[r.cookie].Value = arena[at:len(arena):len(arena)]
+	clear(r.crumbs)
+	if r.crumbs = r.crumbs[:0]; cap(r.crumbs) > keptCrumbs {
+		r.crumbs = nil
+	}
 	return arena
 }
 

@@ -18,6 +18,7 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool, now int64) int {
 	}
 	n := min(len(p), c.Room(s))
 	last := n == len(p)
+	c.reserve(n + frameHead*(1+n/defaultFrame))
 	for at := 0; at < n || at == 0 && last && end && n == 0; {
 		size := min(n-at, int(c.peerFrame), defaultFrame)
 		flags := uint8(0)
@@ -33,7 +34,10 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool, now int64) int {
 	s.sendWindow -= int32(n)
 	c.sendWindow -= int32(n)
 	if !last {
-		c.wait(s, now)
+		if n > 0 || !s.is(blocked) {
+			s.since = now
+		}
+		c.wait(s)
 		return n
 	}
 	c.unblock(s)
@@ -46,11 +50,8 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool, now int64) int {
 
 // wait notes that s waits. It queues s when its own window is not what it waits
 // for.
-func (c *Conn) wait(s *Stream, now int64) {
-	if !s.is(blocked) {
-		s.flags |= blocked
-		s.since = now
-	}
+func (c *Conn) wait(s *Stream) {
+	s.flags |= blocked
 	if s.sendWindow > 0 {
 		c.ready.add(s)
 	}

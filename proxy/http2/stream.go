@@ -9,8 +9,8 @@ type Stream struct {
 	ID uint32
 	// Owner is for the owner of the connection.
 	Owner any
-	// Head is the last head received: a request, or an interim or final answer.
-	// Its bytes stay until Release, its fields until the next head.
+	// Head is the last head received: a request, or an interim or final answer. It
+	// stays until the next head, or Release; trailers do not disturb it.
 	Head message.Head
 	// Trailers received; they stay until Release.
 	Trailers []message.Field
@@ -66,7 +66,8 @@ func (s *Stream) Aborted() (code Code, reason string, yes bool) {
 	return s.code, s.reason, s.is(aborted)
 }
 
-// Stalled is since when WriteData could not write all it was given; 0: it can.
+// Stalled is since when WriteData could write nothing of what it was given, or
+// not the rest of it; 0: it could write all.
 func (s *Stream) Stalled() int64 {
 	if s.is(blocked) {
 		return s.since
@@ -74,24 +75,30 @@ func (s *Stream) Stalled() int64 {
 	return 0
 }
 
-// Pool keeps streams that are not in use, for all connections of one worker.
+// Pool keeps streams and buffers that are not in use, for all connections of one
+// worker.
 type Pool struct {
-	free  *Stream
-	count int
-	block []byte
+	free    *Stream
+	count   int
+	buffers [][]byte // for Out
+	bytes   int      // in buffers
 }
 
 const (
 	poolStreams = 1024
 	// A stream that grew larger than this is not kept.
-	poolArena  = 16 << 10
-	poolFields = 128
+	poolArena    = 4 << 10
+	poolFields   = 64
+	poolTrailers = 16
+
+	smallBuffer = 2 << 10
+	poolBytes   = 4 << 20 // of buffers
 )
 
 func (p *Pool) get() *Stream {
 	s := p.free
 	if s == nil {
-		return new(Stream)
+		return &Stream{Head: message.Head{Fields: make([]message.Field, 0, 16), Length: -1}, arena: make([]byte, 0, 512)}
 	}
 	p.free = s.next
 	p.count--
@@ -100,13 +107,37 @@ func (p *Pool) get() *Stream {
 }
 
 func (p *Pool) put(s *Stream) {
-	if p.count >= poolStreams || cap(s.arena) > poolArena || cap(s.Head.Fields) > poolFields {
+	if p.count >= poolStreams || cap(s.arena) > poolArena || cap(s.Head.Fields) > poolFields || cap(s.Trailers) > poolTrailers {
 		return
 	}
-	s.Head.Reset()
 	*s = Stream{Head: message.Head{Fields: s.Head.Fields[:0], Length: -1}, Trailers: s.Trailers[:0], arena: s.arena[:0], next: p.free}
 	p.free = s
 	p.count++
+}
+
+// buffer is an empty one with room for n bytes.
+func (p *Pool) buffer(n int) []byte {
+	for i := len(p.buffers) - 1; i >= 0; i-- {
+		if b := p.buffers[i]; cap(b) >= n {
+			last := len(p.buffers) - 1
+			p.buffers[i], p.buffers[last] = p.buffers[last], nil
+			p.buffers = p.buffers[:last]
+			p.bytes -= cap(b)
+			return b
+		}
+	}
+	size := smallBuffer
+	for size < n {
+		size *= 2
+	}
+	return make([]byte, 0, size)
+}
+
+func (p *Pool) putBuffer(b []byte) {
+	if cap(b) >= smallBuffer && p.bytes+cap(b) <= poolBytes {
+		p.buffers = append(p.buffers, b[:0])
+		p.bytes += cap(b)
+	}
 }
 
 // streamTable finds streams by id: open addressing, at most half full.

@@ -36,8 +36,8 @@ func (c *Conn) owe(n int) *Error {
 
 func (c *Conn) writeSettings() {
 	cfg := &c.cfg
-	start := len(c.out)
-	c.out = appendFrame(c.out, 0, frameSettings, 0, 0)
+	c.frame(0, frameSettings, 0, 0)
+	start := len(c.out) - frameHead
 	if cfg.HeaderTable != 4096 {
 		c.out = appendSetting(c.out, settingTable, uint32(cfg.HeaderTable))
 	}
@@ -59,17 +59,23 @@ func (c *Conn) writeSettings() {
 }
 
 func (c *Conn) writeWindow(id, n uint32) {
-	c.out = binary.BigEndian.AppendUint32(appendFrame(c.out, 4, frameWindow, 0, id), n)
+	c.frame(4, frameWindow, 0, id)
+	c.out = binary.BigEndian.AppendUint32(c.out, n)
 }
 
 func (c *Conn) writeReset(id uint32, code Code) *Error {
 	c.resets.add(id, int(2*c.cfg.MaxStreams))
-	c.out = binary.BigEndian.AppendUint32(appendFrame(c.out, 4, frameReset, 0, id), uint32(code))
+	c.frame(4, frameReset, 0, id)
+	c.out = binary.BigEndian.AppendUint32(c.out, uint32(code))
 	return c.owe(frameHead + 4)
 }
 
+// roomOfHead is enough for most heads; a larger one makes Out grow.
+const roomOfHead = 512
+
 // beginBlock leaves room for the head of a frame; the block is appended to Out.
 func (c *Conn) beginBlock() (start int) {
+	c.reserve(roomOfHead)
 	start = len(c.out)
 	c.out = append(c.out, make([]byte, frameHead)...)
 	c.out = c.enc.Begin(c.out)

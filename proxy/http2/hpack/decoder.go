@@ -37,6 +37,9 @@ var (
 	ErrResize  = errors.New("hpack: a table size update is too large, missing or in the wrong place")
 )
 
+// maxSizes bounds the size updates in one block; two are all that is ever needed.
+const maxSizes = 8
+
 // Decoder is the decoding side of a connection. Use: Begin with a whole block,
 // then Next while More.
 type Decoder struct {
@@ -44,6 +47,7 @@ type Decoder struct {
 	limit  uint32 // what the peer may set the size to
 	block  []byte
 	start  bool // no field of the block was decoded yet
+	sizes  int  // size updates in the block
 	resize bool // the next block has to start with a size update
 	// Discard: the fields are of no interest any more. Those from the dynamic
 	// table are empty then; only the table is kept right. Begin ends it.
@@ -69,7 +73,7 @@ func (d *Decoder) Limit(n uint32) {
 // Begin starts a block, which has to be whole. It stays in use until More is
 // false.
 func (d *Decoder) Begin(block []byte) {
-	d.block, d.start, d.Discard = block, true, false
+	d.block, d.start, d.sizes, d.Discard = block, true, 0, false
 }
 
 // More says whether there is something left to decode. A block may end with
@@ -112,7 +116,7 @@ func (d *Decoder) update() error {
 	if !ok {
 		return ErrInteger
 	}
-	if !d.start || n > d.limit {
+	if d.sizes++; !d.start || n > d.limit || d.sizes > maxSizes {
 		return ErrResize
 	}
 	d.resize = false

@@ -18,8 +18,9 @@ type Encoder struct {
 	// index finds entries by hash: the low bits of an entry's number plus one, in
 	// one of ways slots.
 	index []uint16
-	// seen remembers hashes of late fields.
-	seen [64]uint32
+	// seen remembers parts of the hashes of late fields, in sets by the rest of
+	// them, the latest first.
+	seen [32][4]uint16
 	// lowest and resize: a size update is due, the lowest size since the last
 	// block first (RFC 7541, 4.2).
 	lowest uint32
@@ -34,7 +35,7 @@ func (e *Encoder) Init(most uint32) {
 	e.most = min(most, MaxTable)
 	e.table.reset(4096)
 	clear(e.index)
-	e.seen = [64]uint32{}
+	clear(e.seen[:])
 	e.lowest, e.resize = 4096, false
 	if e.most < 4096 {
 		e.resizeTo(e.most)
@@ -115,11 +116,7 @@ func (e *Encoder) field(dst, name, value []byte, k code) []byte {
 	if n, ok := e.find(hash, name, value, k); ok {
 		return appendInteger(dst, 0x80, 7, e.table.next-n+staticLast)
 	}
-	if seen := &e.seen[hash%uint32(len(e.seen))]; *seen != hash {
-		*seen = hash
-		return e.plain(dst, name, value, k, 0, 4)
-	}
-	if len(name)+len(value)+overhead > int(e.table.max/4) {
+	if !e.again(hash) || len(name)+len(value)+overhead > int(e.table.max/4) {
 		return e.plain(dst, name, value, k, 0, 4)
 	}
 	dst = e.plain(dst, name, value, k, 0x40, 6)
@@ -130,6 +127,18 @@ func (e *Encoder) field(dst, name, value []byte, k code) []byte {
 		}
 	}
 	return dst
+}
+
+// again says whether a field with this hash was seen lately, and remembers it.
+func (e *Encoder) again(hash uint32) bool {
+	set, part := &e.seen[hash%uint32(len(e.seen))], uint16(hash>>16)
+	for _, v := range set {
+		if v == part {
+			return true
+		}
+	}
+	set[3], set[2], set[1], set[0] = set[2], set[1], set[0], part
+	return false
 }
 
 // plain appends a literal of the kind that the top bits say.
@@ -230,7 +239,7 @@ func hashOf(name, value []byte, k code) uint32 {
 		h = mix(h, name)
 	}
 	h = mix(h, value)
-	return uint32(h>>32) | 1
+	return uint32(h >> 32)
 }
 
 func mix(h uint64, s []byte) uint64 {
