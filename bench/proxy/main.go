@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -131,8 +132,12 @@ func (b *bench) all(ctx context.Context, only []string) (err error) {
 func (b *bench) preface(ctx context.Context) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	average, _, _ := strings.Cut(string(load), " ")
 	fmt.Printf("Medians of %d interleaved rounds of %v each; Linux %s; load average before the run %s. One core for the proxy, one for load and upstream.\n",
-		b.rounds, b.span, strings.TrimSpace(string(release)), strings.Join(strings.Fields(string(load))[:1], ""))
+		b.rounds, b.span, strings.TrimSpace(string(release)), average)
+	if busy, err := strconv.ParseFloat(average, 64); err == nil && busy > 0.5 {
+		fmt.Println("**The machine had other work: ratios differ from round to round, and latencies are those of the other work.**")
+	}
 	var versions []string
 	for _, name := range b.proxies {
 		version, err := versionOf(ctx, name)
