@@ -115,6 +115,7 @@ func BenchmarkUnary(b *testing.B) {
 // BenchmarkReadHead is the first request of a connection: all literals.
 func BenchmarkReadHead(b *testing.B) {
 	u := newUnary()
+	u.client.Sent(len(u.client.Out()))
 	s, _ := u.client.Open()
 	u.client.WriteHead(s, &u.request, true)
 	frame := u.client.Out()

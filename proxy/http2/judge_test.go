@@ -5,15 +5,30 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // exceptions are the cases of h2spec that we do not pass, with the reason.
 var exceptions = map[string]string{}
+
+// judge builds a program of h2spec's.
+func judge(t *testing.T, dir, name string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, name)
+	build := exec.Command("go", "build", "-o", path, "github.com/summerwind/h2spec/cmd/"+name)
+	build.Dir = "../../tools/judges"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
 
 // TestH2spec lets h2spec judge a Conn in the role of a server.
 func TestH2spec(t *testing.T) {
@@ -21,12 +36,7 @@ func TestH2spec(t *testing.T) {
 		t.Skip("h2spec takes seconds")
 	}
 	dir := t.TempDir()
-	tool := filepath.Join(dir, "h2spec")
-	build := exec.Command("go", "build", "-o", tool, "github.com/summerwind/h2spec/cmd/h2spec")
-	build.Dir = "../../tools/judges"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	tool := judge(t, dir, "h2spec")
 	host, port, err := net.SplitHostPort(listen(t, &Config{}))
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +81,83 @@ func TestH2spec(t *testing.T) {
 	if t.Failed() {
 		t.Logf("%s", out)
 	}
+}
+
+// asClient is set in the environment of the client that h2specd starts: this test
+// binary, with the address to ask.
+const asClient = "MOIRE_H2SPEC_CLIENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asClient) != "" {
+		judged(os.Args[len(os.Args)-1])
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// judged asks a server once and reads what it says until it is silent.
+func judged(address string) {
+	u, err := url.Parse(address)
+	if err != nil {
+		panic(err)
+	}
+	nc, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		panic(err)
+	}
+	defer nc.Close()
+	var c Conn
+	c.Init(&Config{Client: true}, nil, 0)
+	s, _ := c.Open()
+	h := request("GET")
+	h.Authority = []byte(u.Host)
+	c.WriteHead(s, h, true)
+	buf := make([]byte, 20000)
+	for {
+		nc.Write(c.Out())
+		c.Sent(len(c.Out()))
+		nc.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		n, err := nc.Read(buf)
+		if err != nil {
+			return
+		}
+		for in := buf[:n]; ; {
+			ev, n, err := c.Next(in, time.Now().UnixNano())
+			if in = in[n:]; err != nil {
+				nc.Write(c.Out())
+				return
+			}
+			if ev.Kind == NeedMore {
+				break
+			}
+			if ev.Kind == Data {
+				c.Consumed(ev.Stream, len(ev.Data))
+			}
+		}
+	}
+}
+
+// TestH2specClient lets h2specd judge a Conn in the role of a client.
+func TestH2specClient(t *testing.T) {
+	if testing.Short() {
+		t.Skip("h2specd takes seconds")
+	}
+	tool := judge(t, t.TempDir(), "h2specd")
+	for try := range 5 {
+		// It listens on a port for each case.
+		from := strconv.Itoa(20000 + (os.Getpid()+try*1000)%10000)
+		cmd := exec.Command(tool, "-f", from, "-o", "1", "-e", os.Args[0])
+		cmd.Env = append(os.Environ(), asClient+"=1")
+		out, err := cmd.CombinedOutput()
+		if strings.Contains(string(out), "address already in use") {
+			continue
+		}
+		if err != nil || !strings.Contains(string(out), "57 tests, 57 passed") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	t.Error("no free ports")
 }
 
 // TestNetHTTP has Go's own client ask a Conn for bodies of many sizes.

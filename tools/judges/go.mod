@@ -4,7 +4,10 @@ module moire.dev/moire/tools/judges
 
 go 1.26.0
 
-tool github.com/summerwind/h2spec/cmd/h2spec
+tool (
+	github.com/summerwind/h2spec/cmd/h2spec
+	github.com/summerwind/h2spec/cmd/h2specd
+)
 
 require (
 	github.com/fatih/color v1.19.0 // indirect
