@@ -149,6 +149,30 @@ func TestMaxStreams(t *testing.T) {
 	wantFrames(t, p.take(), "RST_STREAM 7 REFUSED_STREAM")
 }
 
+// TestMaxHeads: many heads that are each small enough.
+func TestMaxHeads(t *testing.T) {
+	p := newPeer(t, Config{MaxHeads: 5000})
+	large := with(plain, "x-a", strings.Repeat("x", 2000))
+	var held []*Stream
+	for _, id := range []uint32{1, 3} {
+		p.head(id, true, large...)
+		held = append(held, p.one(Head).Stream)
+	}
+	p.head(5, true, large...)
+	if ev := p.one(Refused); ev.Code != RefusedStream {
+		t.Errorf("%+v", ev)
+	}
+	p.c.Release(held[0])
+	p.head(7, true, large...)
+	held[0] = p.one(Head).Stream
+	for _, s := range held {
+		p.c.Release(s)
+	}
+	if p.c.heads != 0 {
+		t.Errorf("%d bytes of heads are left", p.c.heads)
+	}
+}
+
 func TestFloods(t *testing.T) {
 	for name, frame := range map[string]func(p *peer, i int){
 		"SETTINGS":               func(p *peer, _ int) { p.WriteSettings() },

@@ -26,6 +26,9 @@ type Config struct {
 	// MaxFields in a head; all cookie crumbs are one field here, but each counts
 	// for MaxHead. Default 100.
 	MaxFields int
+	// MaxHeads bounds the bytes of requests (as they are kept) of all streams that
+	// a server's connection holds at a time; more are refused. Default 1 MiB.
+	MaxHeads int
 	// HeaderTable is the largest dynamic table of either direction, in bytes.
 	// Default 4096; negative: none.
 	HeaderTable int
@@ -65,6 +68,7 @@ func (cfg Config) filled() Config {
 	or(&cfg.MaxFrame, defaultFrame)
 	or(&cfg.MaxHead, 64<<10)
 	or(&cfg.MaxFields, 100)
+	or(&cfg.MaxHeads, 1<<20)
 	or(&cfg.HeaderTable, 4096)
 	or(&cfg.MaxOut, 64<<10)
 	or(&cfg.MaxReplies, 16<<10)

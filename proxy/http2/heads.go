@@ -152,7 +152,12 @@ func (c *Conn) newRequest(b block, p []byte, ev *Event) *Error {
 	case r.expect:
 		c.pool.put(s)
 		return c.reject(b, 417, "an expectation other than 100-continue", ev)
+	case c.heads+len(s.arena) > c.cfg.MaxHeads:
+		c.pool.put(s)
+		return c.refuse(b.id, RefusedStream, "the heads of all streams are too large", ev)
 	}
+	s.heavy = len(s.arena)
+	c.heads += s.heavy
 	s.flags = listed | owned | headReceived | requestFlags(&s.Head)
 	if b.end {
 		s.flags |= remoteEnd

@@ -67,6 +67,7 @@ func (c *Conn) Release(s *Stream) {
 	}
 	c.forgetBody(s)
 	c.credit(s.held)
+	c.heads -= s.heavy
 	c.held--
 	c.pool.put(s)
 }

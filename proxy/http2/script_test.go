@@ -22,7 +22,6 @@ type duo struct {
 // end is one Conn with its owner.
 type end struct {
 	c       Conn
-	in      []byte // on its way here
 	streams []*Stream
 }
 

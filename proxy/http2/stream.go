@@ -16,6 +16,7 @@ type Stream struct {
 	Trailers []message.Field
 
 	arena []byte // what Head and Trailers point into
+	heavy int    // how much of it counts in heads
 
 	sendWindow int32
 	recvWindow int32
