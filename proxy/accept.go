@@ -13,7 +13,9 @@ import (
 type caller struct {
 	w        *worker
 	ln       *listener
-	plan     *plan
+	plan     *plan          // that ln is of, with its
+	pools    []*pool        // by cluster
+	leaves   bool           // its listener is no more, or another one now
 	peer     netip.AddrPort // from the PROXY header, when there is one
 	local    netip.AddrPort
 	address  []byte // text of peer's address
@@ -41,8 +43,11 @@ type greeting struct {
 // accept takes a connection that the kernel has.
 func (w *worker) accept(a *accepting, fd int, peer netip.AddrPort) {
 	ln := a.ln
-	g := &greeting{caller: caller{w: w, ln: ln, plan: w.plan, peer: peer, local: ln.addr, open: &a.open}}
-	c, err := w.loop.Adopt(fd, ln.addr, peer, g)
+	g := &greeting{caller: caller{w: w, ln: ln, plan: w.plan, pools: w.pools, peer: peer, local: ln.addr, open: &a.open}}
+	if ln.addr.Addr().IsUnspecified() {
+		g.local = engine.LocalAddr(fd)
+	}
+	c, err := w.loop.Adopt(fd, g.local, peer, g)
 	if err != nil {
 		return
 	}
@@ -105,7 +110,7 @@ func (g *greeting) speak(alpn string) {
 	c := g.c
 	if g.ln.conf.Protocol == l7.TCP {
 		g.leave()
-		serveRule(g.caller, c, g.w.plan.routes.MatchTCP(g.ln.index), telemetry.TCP, nil)
+		serveRule(g.caller, c, g.plan.routes.MatchTCP(g.ln.index), telemetry.TCP, nil)
 		return
 	}
 	two := alpn == "h2" || alpn == "" && g.ln.conf.Protocol == l7.HTTP2
@@ -150,6 +155,7 @@ func (g *greeting) idle() {
 func (g *greeting) leave() {
 	g.w.loop.Disarm(&g.timer)
 	delete(g.w.conns, g)
+	g.follow()
 	if g.peer.IsValid() {
 		g.address = g.peer.Addr().AppendTo(nil)
 	}
@@ -163,10 +169,23 @@ func (g *greeting) end() {
 	g.c.Close()
 }
 
-// serves says whether the TLS of this connection is also that of another listener.
-func (f *caller) serves(index int) bool {
-	other := f.plan.listeners[index]
-	return other.tls == nil || other.tls == f.ln.tls
+// follow makes the configuration that is served now that of the caller, whose
+// next request goes by it. False: it has no such listener any more, or one with
+// another trust; then the caller goes by the old one, and is to leave.
+func (f *caller) follow() bool {
+	n := f.w.plan
+	if f.plan == n {
+		return true
+	}
+	for _, l := range n.listeners {
+		if l.conf.Name == f.ln.conf.Name && l.addr == f.ln.addr && l.tls == f.ln.tls &&
+			l.conf.Protocol == f.ln.conf.Protocol && l.conf.ProxyProtocol == f.ln.conf.ProxyProtocol {
+			f.ln, f.plan, f.pools = l, n, f.w.pools
+			return true
+		}
+	}
+	f.leaves = true
+	return false
 }
 
 // close counts the connection down.

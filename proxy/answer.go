@@ -91,8 +91,8 @@ func (x *exchange) writeHead() {
 		x.writeHead2()
 		return
 	}
-	if x.down1.leaving() {
-		x.close = true
+	if x.down1.leaving() || x.req.Expect && x.down.read == 0 && !x.down.ended {
+		x.close = true // also when the caller waits for a 100 that does not come
 	}
 	noBody := h.Status < 200 || h.Status == 204 || h.Status == 304 || x.req.IsMethod("HEAD") || x.tunnel
 	switch {

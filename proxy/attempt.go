@@ -7,6 +7,7 @@ import (
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/http1"
 	"moire.dev/moire/proxy/message"
+	"moire.dev/moire/proxy/resilience"
 	"moire.dev/moire/proxy/telemetry"
 )
 
@@ -53,7 +54,12 @@ const (
 	stepFailed      // why says why
 )
 
-var errConnectTime = errors.New("connecting took too long")
+var (
+	errConnectTime = errors.New("connecting took too long")
+	// errUpgrade: a 101 that nobody asked for; or a 2xx to an Upgrade, which an
+	// HTTP/2 caller would take for an open tunnel.
+	errUpgrade = errors.New("upstream switched protocols when it was not asked to, or did not when it was")
+)
 
 // start begins a try at an endpoint; nil: there is none, see why.
 func (x *exchange) start(fresh bool) (*attempt, *failure) {
@@ -91,22 +97,26 @@ func (a *attempt) step() step {
 	if a.why.status != 0 {
 		return stepFailed
 	}
-	x := a.x
 	if !a.sent {
 		if s := a.send(); s != stepMoved {
-			return s
+			return a.inTime(s)
 		}
 	}
 	moved, err := a.pumpRequest()
 	if err != nil {
-		return a.lost(err)
+		return a.callerLost(err)
 	}
-	s := a.readHead()
-	if s == stepNone && a.by != 0 && x.w.loop.Now >= a.by {
-		return a.fail(failure{err: errTryTime, flags: telemetry.UpstreamTimeout, result: balance.TimedOut, status: 504, reason: "upstream request timeout"})
-	}
+	s := a.inTime(a.readHead())
 	if s == stepNone && moved {
 		return stepMoved
+	}
+	return s
+}
+
+// inTime is s, unless nothing happened and the time of the try is up.
+func (a *attempt) inTime(s step) step {
+	if s == stepNone && a.by != 0 && a.x.w.loop.Now >= a.by {
+		return a.fail(failure{err: errTryTime, flags: telemetry.UpstreamTimeout, result: balance.TimedOut, status: 504, reason: "upstream request timeout", unseen: !a.sent})
 	}
 	return s
 }
@@ -130,13 +140,13 @@ func (a *attempt) send() step {
 		return a.fail(failure{err: u.err, flags: telemetry.UpstreamFailed, result: balance.ConnectFailed, status: 503,
 			reason: "upstream connection failure", unseen: true})
 	case upDialing:
-		a.pending()
-		if a.by != 0 && x.w.loop.Now >= a.by {
-			return a.fail(failure{err: errTryTime, flags: telemetry.UpstreamTimeout, result: balance.TimedOut, status: 504, reason: "upstream request timeout", unseen: true})
-		}
-		return a.pendingStep()
+		return a.pending()
+	}
+	if u.two != nil && !u.two.mayOpen(&x.req) {
+		return a.pending()
 	}
 	a.unpending()
+	a.tellTime()
 	switch {
 	case x.passing != nil:
 		a.sendRaw()
@@ -152,22 +162,15 @@ func (a *attempt) send() step {
 }
 
 // pending counts a that waits for a connection.
-func (a *attempt) pending() {
+func (a *attempt) pending() step {
 	if a.counted {
-		return
+		return stepNone
 	}
 	if !a.p.limits.AcquirePending() {
 		a.p.w.tel.AddCluster(a.p.table, a.p.id, telemetry.OverflowPending, 1)
-		a.why = failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many requests wait for this cluster", unseen: true}
-		return
+		return a.fail(failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many requests wait for this cluster", unseen: true})
 	}
 	a.counted = true
-}
-
-func (a *attempt) pendingStep() step {
-	if a.why.status != 0 {
-		return stepFailed
-	}
 	return stepNone
 }
 
@@ -176,6 +179,23 @@ func (a *attempt) unpending() {
 		a.counted = false
 		a.p.limits.ReleasePending()
 	}
+}
+
+// tellTime tells a gRPC endpoint how much time is left (grpc-timeout).
+func (a *attempt) tellTime() {
+	x := a.x
+	by := resilience.Sooner(a.by, x.by)
+	if !x.grpc || by == 0 {
+		return
+	}
+	left := resilience.AppendGRPCTimeout(x.timeout[:0], by-x.w.loop.Now)
+	for i := range x.req.Fields {
+		if f := &x.req.Fields[i]; f.ID == message.GRPCTimeout {
+			f.Value = left
+			return
+		}
+	}
+	x.req.Fields = append(x.req.Fields, message.Field{Name: grpcTimeout, Value: left, ID: message.GRPCTimeout})
 }
 
 // send1 writes the head on an HTTP/1 connection.
@@ -198,27 +218,32 @@ func (a *attempt) send1() {
 	a.up.finished = h.Framing == message.None || h.Framing == message.Sized && h.Length == 0
 }
 
-// lost: the connection broke before the answer.
+// callerLost: the request cannot be read to its end.
+func (a *attempt) callerLost(err error) step {
+	switch {
+	case err == errTooLong:
+		return a.fail(failure{err: err, flags: telemetry.CallerProtocolError, result: balance.Canceled, status: 413, reason: err.Error()})
+	case a.x.down.gone() || err == errReset:
+		return a.fail(failure{err: err, flags: telemetry.CallerClosed, result: balance.Canceled, status: 499, reason: errCaller.Error()})
+	}
+	return a.fail(failure{err: err, flags: telemetry.CallerProtocolError, result: balance.Canceled, status: 400, reason: err.Error()})
+}
+
+// lost: the connection or the stream broke before the answer.
 func (a *attempt) lost(err error) step {
 	f := failure{err: err, flags: telemetry.UpstreamClosed, result: balance.Reset, status: 503, reason: "upstream connection closed before an answer"}
 	switch {
 	case a.x.down.gone():
-		f = failure{err: err, flags: telemetry.CallerClosed, result: balance.Canceled, status: 499, reason: "caller is gone"}
-	case a.isCaller(err):
-		f = failure{err: err, flags: telemetry.CallerProtocolError, result: balance.Canceled, status: 400, reason: err.Error()}
+		f = failure{err: err, flags: telemetry.CallerClosed, result: balance.Canceled, status: 499, reason: errCaller.Error()}
 	case a.up.two != nil:
-		f.flags, f.reason, f.unseen = telemetry.UpstreamReset, "upstream reset the stream", a.up.two.refused()
-	}
-	if a.u != nil && a.u.reused && f.result == balance.Reset && a.up.two == nil {
+		f.flags, f.reason = telemetry.UpstreamReset, "upstream reset the stream"
+		if a.up.two.refused() {
+			f.unseen, f.result = true, balance.Canceled // it says that it did not begin
+		}
+	case a.u.reused:
 		f.reused, f.result = true, balance.Canceled // it may close what is idle: that is no failure
 	}
 	return a.fail(f)
-}
-
-// isCaller: the caller's message is what is wrong.
-func (a *attempt) isCaller(err error) bool {
-	var e *http1.Error
-	return err == errShort || err == errReset || err == errTooLong || errors.As(err, &e)
 }
 
 // readHead looks for the head of the answer; interim ones are passed on.
@@ -254,6 +279,9 @@ func (a *attempt) readHead() step {
 		if err := http1.ParseResponse(x.answers, &x.resp, limits, x.req.Method); err != nil {
 			return a.garbled(err)
 		}
+		if x.resp.Status == 101 && x.req.Upgrade == nil || x.extended && x.resp.Status/100 == 2 {
+			return a.garbled(errUpgrade)
+		}
 		if x.resp.Status >= 200 || x.resp.Status == 101 {
 			break
 		}
@@ -272,6 +300,7 @@ func (a *attempt) garbled(err error) step {
 func (a *attempt) finish(result balance.Result, status int, keep bool) {
 	x, w, p := a.x, a.x.w, a.p
 	a.unpending()
+	a.p = nil
 	p.limits.ReleaseRequest()
 	at := x.rec.FirstByte
 	if at == 0 || result != balance.Success && status == 0 {
@@ -285,8 +314,10 @@ func (a *attempt) finish(result balance.Result, status int, keep bool) {
 	case u == nil:
 	case a.up.two != nil:
 		a.up.two.leave()
-	case u.user == a:
+	case u.user == a && u.two == nil && len(u.waiting) == 0:
 		u.release(keep)
+	case u.user == a: // others wait for it, or have streams on it
+		u.user = nil
 	default:
 		u.forget(a)
 	}
@@ -304,7 +335,7 @@ func (u *upConn) forget(a *attempt) {
 
 // drop ends the try whatever its state.
 func (a *attempt) drop() {
-	if a.p != nil && a.u != nil {
+	if a.p != nil {
 		a.finish(balance.Canceled, 0, false)
 	}
 }

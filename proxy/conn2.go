@@ -70,7 +70,7 @@ func (k *conn2) ready() {
 		return
 	}
 	c := k.c
-	for c.In.Len() > 0 && !k.over {
+	for !k.over { // also when nothing came: what follows a frame are events, too
 		ev, n, err := k.h.Next(c.In.Bytes(), k.w.loop.Now)
 		k.event(&ev)
 		c.Consume(n)
@@ -78,7 +78,7 @@ func (k *conn2) ready() {
 			k.failed(err)
 			break
 		}
-		if ev.Kind == http2.NeedMore && c.In.Len() == 0 {
+		if ev.Kind == http2.NeedMore {
 			break
 		}
 	}
@@ -172,8 +172,9 @@ func (k *conn2) event(ev *http2.Event) {
 		if k.down != nil {
 			k.w.refused(&k.down.caller, 400)
 		}
-	case http2.Settings, http2.Window:
+	case http2.Settings:
 		if k.up != nil {
+			k.up.e.streams = int(min(k.h.PeerMaxStreams(), 1000))
 			k.up.wakeWaiting()
 		}
 	case http2.GoAway:

@@ -42,8 +42,8 @@ func (x *exchange) acceptConnect(h *message.Head) {
 }
 
 // askConnect makes an Upgrade ready for an extended CONNECT and remembers what
-// its answer needs. It says false when that cannot be.
-func (x *exchange) askConnect(h *message.Head) bool {
+// its answer needs.
+func (x *exchange) askConnect(h *message.Head) {
 	key, ok := h.Lookup(string(websocketKey))
 	if ok {
 		sum := sha1.Sum(append(append([]byte(nil), key...), websocketGUID...))
@@ -51,7 +51,6 @@ func (x *exchange) askConnect(h *message.Head) bool {
 		h.Remove(string(websocketKey))
 	}
 	x.upgrade = h.Upgrade
-	return true
 }
 
 // switchProtocols makes the 200 of an extended CONNECT the 101 that its

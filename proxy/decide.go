@@ -11,11 +11,11 @@ import (
 // match finds the rule of the request, on exactly what the endpoint will get.
 func (x *exchange) match() bool {
 	w := x.w
-	if !x.from.ln.trusted {
+	if !x.ln.trusted {
 		x.sanitize()
 	}
 	x.grpc = route.IsGRPC(&x.req)
-	f := x.plan.routes.Match(x.from.ln.index, &x.req, &w.routing, &x.arena)
+	f := x.plan.routes.Match(x.ln.index, &x.req, &w.routing, &x.arena)
 	x.found = f
 	x.rec.Path = x.req.Path
 	r := &x.rec
@@ -30,7 +30,7 @@ func (x *exchange) match() bool {
 		r.Flags |= telemetry.CallerProtocolError
 		x.reply(400, f.Why)
 		return false
-	case x.from.secure && f.Listener != x.from.ln.index && f.Rule != nil && !x.from.serves(f.Listener):
+	case x.from.secure && f.Listener != x.ln.index && f.Rule != nil && !x.serves(f.Listener):
 		r.Flags |= telemetry.NoRoute
 		x.reply(421, "this connection is not for this host")
 		return false
@@ -40,6 +40,12 @@ func (x *exchange) match() bool {
 		return false
 	}
 	return true
+}
+
+// serves says whether the TLS of the connection is also that of another listener.
+func (x *exchange) serves(index int) bool {
+	other := x.plan.listeners[index]
+	return other.tls == nil || other.tls == x.ln.tls
 }
 
 // admit does what a rule does to requests before all else: faults and limits.
@@ -135,18 +141,19 @@ func (x *exchange) choose() bool {
 	if !x.filter(&x.backend.Filters, &x.origins[1]) {
 		return false
 	}
-	x.pool = w.pools[x.backend.Cluster]
+	x.pool = x.pools[x.backend.Cluster]
 	x.rec.Cluster = x.pool.id
 	x.subset = rule.subsets[i]
 	if x.pool.hashed {
 		x.hash = rule.HashOf(&x.req, x.from.peer.Addr(), &w.routing)
 	}
-	if rule.retry != nil || rule.hedge.Delay > 0 {
-		most := 64 << 10
-		if rule.retry != nil {
-			most = rule.retry.Body
-		}
-		x.body.keep(most)
+	switch {
+	case rule.retry != nil:
+		x.body.keep(rule.retry.Body)
+	case rule.hedge.Delay > 0:
+		x.body.keep(64 << 10)
+	case x.pool.two || x.pool.auto:
+		x.body.keep(4 << 10) // for an endpoint that goes away: see mayResend
 	}
 	x.mirror(rule.Filters.Mirrors)
 	x.mirror(x.backend.Filters.Mirrors)

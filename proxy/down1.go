@@ -137,7 +137,7 @@ func (d *down1) done(keep bool) {
 
 // leaving: the proxy drains, or the connection had as many requests as it may.
 func (d *down1) leaving() bool {
-	return d.w.draining || d.ln.limits.requests > 0 && d.served >= d.ln.limits.requests
+	return d.w.draining || d.leaves || d.ln.limits.requests > 0 && d.served >= d.ln.limits.requests
 }
 
 // drain implements conn: an idle connection stays for one more request, which
@@ -150,9 +150,6 @@ func (d *down1) drain(last bool) {
 
 // close ends the connection after what was written.
 func (d *down1) close() {
-	if d.c.Closed() {
-		return
-	}
 	d.w.loop.Disarm(&d.timer)
 	delete(d.w.conns, d)
 	d.caller.close()

@@ -26,7 +26,7 @@ func serve2(from caller, c *engine.Conn) {
 		MaxFields: ln.limits.head.Fields, EnableConnect: true}, &w.streams, w.loop.Now)
 	c.SetOwner(&d.k)
 	w.conns[d] = struct{}{}
-	if w.draining {
+	if w.draining || d.leaves {
 		d.k.h.Drain()
 	}
 	d.arm(ln.limits.idle)
@@ -50,7 +50,7 @@ func (d *down2) request(ev *http2.Event) {
 		x.req.Framing, x.down.ended = message.None, true
 	}
 	d.served++
-	if most := d.ln.limits.requests; most > 0 && d.served >= most && !w.draining {
+	if most := d.ln.limits.requests; most > 0 && d.served >= most && !w.draining && !d.leaves {
 		d.k.h.Drain()
 	}
 	x.begin()

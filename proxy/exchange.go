@@ -11,10 +11,12 @@ import (
 // exchange is one request and its answer. Its code runs on a coroutine: serve
 // reads from top to bottom what happens to a request.
 type exchange struct {
-	w    *worker
-	t    *engine.Task
-	plan *plan // the configuration that it began with
-	from *caller
+	w     *worker
+	t     *engine.Task
+	from  *caller
+	plan  *plan // the configuration that it began with, with its
+	pools []*pool
+	ln    *listener
 
 	down1 *down1   // whose request it is, over HTTP/1
 	down2 *stream2 // or over HTTP/2
@@ -46,17 +48,19 @@ type exchange struct {
 	budgeted int             // of these, taken from the budget of retries
 	backoff  int64           // before the next
 	resent   bool            // once more, because a kept connection was closed
+	alone    bool            // there will be no hedge, or there was one
 	mirrors  []*mirror
 
 	rec      telemetry.Request
-	grpc     bool   // content-type application/grpc
-	close    bool   // the caller's connection ends with this answer
-	answered bool   // the head of an answer went to the caller
-	broken   bool   // the answer that began cannot be ended
-	tunnel   bool   // after a 101 or a CONNECT: bytes both ways
-	extended bool   // an extended CONNECT went on as an Upgrade
-	upgrade  []byte // an Upgrade went on as an extended CONNECT to this
-	accept   []byte // and this is its Sec-WebSocket-Accept
+	grpc     bool     // content-type application/grpc
+	close    bool     // the caller's connection ends with this answer
+	answered bool     // the head of an answer went to the caller
+	broken   bool     // the answer that began cannot be ended
+	tunnel   bool     // after a 101 or a CONNECT: bytes both ways
+	extended bool     // an extended CONNECT went on as an Upgrade
+	timeout  [16]byte // memory of grpc-timeout
+	upgrade  []byte   // an Upgrade went on as an extended CONNECT to this
+	accept   []byte   // and this is its Sec-WebSocket-Accept
 
 	moved      int64 // when something moved last
 	by         int64 // when the request's time is up; 0: never
@@ -77,7 +81,7 @@ func (w *worker) newExchange(from *caller) *exchange {
 		x.resp.Fields = make([]message.Field, 0, 16)
 		x.rec.Reset()
 	}
-	x.plan, x.from = w.plan, from
+	x.from, x.plan, x.pools, x.ln = from, from.plan, from.pools, from.ln
 	return x
 }
 
@@ -116,7 +120,7 @@ func (x *exchange) begin() {
 	x.moved = w.loop.Now
 	x.close = x.req.Close
 	r := &x.rec
-	r.Table, r.Listener, r.Start = x.plan.table, x.from.ln.id, w.loop.Now
+	r.Table, r.Listener, r.Start = x.plan.table, x.ln.id, w.loop.Now
 	r.Source, r.Local, r.Secure, r.Caller = x.from.peer, x.from.local, x.from.secure, x.from.identity
 	r.Method, r.Host, r.Path = x.req.Method, x.req.Authority, x.req.Path
 	switch {

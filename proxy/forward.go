@@ -86,7 +86,9 @@ func (x *exchange) win(i int) {
 	}
 	x.live = 1
 	x.won = &x.tries[0]
-	x.won.by = 0 // from here on only the whole request's time counts
+	x.rec.Upstream = x.won.u.e.addr
+	x.body.on = false // nothing is sent again from here on
+	x.won.by = 0      // from here on only the whole request's time counts
 }
 
 // moveTry puts the second try into the first place.
@@ -140,6 +142,7 @@ func (x *exchange) fail(why *failure) {
 		x.rec.Status = 0
 		return
 	}
+	x.resp.Reset() // it may hold what an endpoint said before it failed
 	x.reply(why.status, why.reason)
 }
 
@@ -186,8 +189,8 @@ func (x *exchange) bodies(a *attempt) error {
 		}
 		if !a.up.finished && !a.up.gone() {
 			sent, err := a.pumpRequest()
-			if err != nil && (x.tunnel || a.isCaller(err)) {
-				return err
+			if err != nil {
+				return errCaller
 			}
 			moved = moved || sent
 			if x.tunnel && a.up.finished && x.down.finished {

@@ -76,13 +76,7 @@ func (x *exchange) keepMore() (bool, error) {
 		return false, err
 	}
 	if len(x.body.b)+len(data) > x.body.most {
-		// Too much to be sent again. The second of two tries ends: only one can
-		// have what comes from here on.
-		x.body.on = false
-		if x.live > 1 {
-			x.tries[1].drop()
-			x.live = 1
-		}
+		x.body.on = false // too much to be sent again
 		return true, nil
 	}
 	x.body.b = append(x.body.b, data...)
@@ -97,8 +91,8 @@ func (x *exchange) bodyKept() bool {
 
 // tooLong looks at the listener's limit of a body.
 func (x *exchange) tooLong() error {
-	most := x.from.ln.limits.body
-	if most > 0 && (x.req.Framing == message.Sized && x.req.Length > most || x.down.read > uint64(most)) {
+	most := x.ln.limits.body
+	if most > 0 && !x.tunnel && (x.req.Framing == message.Sized && x.req.Length > most || x.down.read > uint64(most)) {
 		return errTooLong
 	}
 	return nil

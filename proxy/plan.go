@@ -72,9 +72,14 @@ func newLimits(l *l7.Limits) limits {
 	}
 }
 
-// build makes the plan of a configuration, with what is shared with the one
-// before: clusters and rate limits of the same name.
-func (p *Proxy) build(cfg *l7.Config, old *plan) (*plan, error) {
+// prepare makes of a plan what can be made without a change to anything that is
+// served: nearly all that can be wrong is found here.
+func (p *Proxy) prepare(cfg *l7.Config) (*plan, error) {
+	for _, problem := range cfg.Validate() {
+		if !problem.Soft {
+			return nil, problem
+		}
+	}
 	routes, err := route.Build(cfg)
 	if err != nil {
 		return nil, err
@@ -83,7 +88,7 @@ func (p *Proxy) build(cfg *l7.Config, old *plan) (*plan, error) {
 		p.log.Warn("routes that cannot be reached were left out", "first", fmt.Sprint(r[0]), "count", len(r))
 	}
 	n := &plan{conf: cfg, routes: routes, shared: map[netip.AddrPort]int{}}
-	if err := p.certificates(cfg); err != nil {
+	if err := p.secrets.try(cfg); err != nil {
 		return nil, err
 	}
 	for i := range cfg.Listeners {
@@ -94,28 +99,42 @@ func (p *Proxy) build(cfg *l7.Config, old *plan) (*plan, error) {
 		n.listeners = append(n.listeners, l)
 		n.shared[l.addr]++
 	}
-	subsets := subsetsOf(cfg, routes)
 	for i := range cfg.Clusters {
 		c := &cfg.Clusters[i]
 		tls, err := p.clientTLS(c)
 		if err != nil {
 			return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
-		s, err := p.cluster(c.Name).settings(i, c, subsets[i], p.now(), tls)
+		n.clusters = append(n.clusters, &settings{tls: tls})
+	}
+	return n, nil
+}
+
+// complete gives a plan what it shares with the one before: certificates,
+// clusters and rate limits of the same name.
+func (p *Proxy) complete(n, old *plan) error {
+	cfg := n.conf
+	if err := p.secrets.store.Load(cfg.Certificates); err != nil {
+		return err
+	}
+	subsets := subsetsOf(cfg, n.routes)
+	for i := range cfg.Clusters {
+		c := &cfg.Clusters[i]
+		s, err := p.cluster(c.Name).settings(i, c, subsets[i], p.now(), n.clusters[i].tls)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		n.clusters = append(n.clusters, s)
+		n.clusters[i] = s
 	}
 	n.table = p.tel.Open(cfg)
-	for id := range routes.Rules() {
-		r, err := n.rule(routes.Rule(id), old)
+	for id := range n.routes.Rules() {
+		r, err := n.rule(n.routes.Rule(id), old)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		n.rules = append(n.rules, r)
 	}
-	return n, nil
+	return nil
 }
 
 func (n *plan) rule(r *route.Rule, old *plan) (*rule, error) {

@@ -117,12 +117,16 @@ func (p *Proxy) Apply(cfg *l7.Config) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.plan.Load()
-	n, err := p.build(cfg, old)
+	n, err := p.prepare(cfg)
 	if err != nil {
 		return err
 	}
 	opened, err := p.open(n, old)
 	if err != nil {
+		return err
+	}
+	if err := p.complete(n, old); err != nil {
+		closeAll(opened)
 		return err
 	}
 	p.plan.Store(n)

@@ -51,6 +51,7 @@ var (
 	grpcContent = []byte("application/grpc")
 	grpcStatus  = []byte("grpc-status")
 	grpcMessage = []byte("grpc-message")
+	grpcTimeout = []byte("grpc-timeout")
 )
 
 // replyGRPC answers a gRPC call with trailers only.

@@ -28,7 +28,11 @@ func (x *exchange) tryOf(why *failure) resilience.Try {
 // takes from the budget when it says yes: again has to follow.
 func (x *exchange) mayRetry(why *failure) bool {
 	r := x.rule.retry
-	if r == nil || x.tried > r.Attempts || why.status == 499 || why.flags&(telemetry.NoHealthyUpstream|telemetry.UpstreamOverflow) != 0 {
+	tried := x.tried
+	if x.resent {
+		tried-- // which was free
+	}
+	if r == nil || tried > r.Attempts || why.status == 499 || why.flags&(telemetry.NoHealthyUpstream|telemetry.UpstreamOverflow) != 0 {
 		return false
 	}
 	if !why.answered && !r.Retriable(x.req.Method, x.tryOf(why)) {
@@ -38,7 +42,7 @@ func (x *exchange) mayRetry(why *failure) bool {
 	if why.answered {
 		after = x.retryAfter()
 	}
-	wait, ok := r.Wait(x.tried, x.w.random(), x.w.loop.Now, x.by, after)
+	wait, ok := r.Wait(tried, x.w.random(), x.w.loop.Now, x.by, after)
 	if !ok {
 		return false
 	}
@@ -64,7 +68,7 @@ func (x *exchange) retryAfter() int64 {
 
 // again waits before another try; false: there will be none.
 func (x *exchange) again(why *failure) bool {
-	if x.reusedLost(why) {
+	if x.mayResend(why) {
 		return true
 	}
 	if !why.answered && !x.mayRetry(why) {
@@ -84,12 +88,13 @@ func (x *exchange) again(why *failure) bool {
 	return true
 }
 
-// reusedLost: a connection that was kept was closed by the endpoint just when
-// we used it. That says nothing about the endpoint, and a request without a
-// body that may be sent twice is sent once more on a fresh connection, without
-// any policy, once.
-func (x *exchange) reusedLost(why *failure) bool {
-	if !why.reused || x.resent || why.answered || !x.bodyKept() || !idempotent(x.req.Method) {
+// mayResend says whether the request is sent once more without any policy,
+// because what happened says nothing about it or the endpoint: a connection
+// that was kept was closed just when we used it, which an idempotent request
+// survives; or the endpoint says that it did not begin with it, as it goes away.
+func (x *exchange) mayResend(why *failure) bool {
+	refused := why.unseen && why.flags&telemetry.UpstreamReset != 0
+	if x.resent || why.answered || !x.bodyKept() || !refused && !(why.reused && idempotent(x.req.Method)) {
 		return false
 	}
 	x.resent = true
@@ -106,7 +111,7 @@ func idempotent(method []byte) bool {
 
 // hedgeAt is when a second try is due; 0: none is.
 func (x *exchange) hedgeAt() int64 {
-	if x.rule == nil || x.rule.hedge.Delay == 0 || x.won != nil || x.live != 1 || x.tried > 1 {
+	if x.rule == nil || x.rule.hedge.Delay == 0 || x.won != nil || x.live != 1 || x.tried > 1 || x.alone || !x.down.ended {
 		return 0
 	}
 	at, ok := x.rule.hedge.At(x.tries[0].began, x.by, x.live, idempotent(x.req.Method), x.bodyKept())
@@ -119,7 +124,12 @@ func (x *exchange) hedgeAt() int64 {
 // hedge begins a second try when the first takes long.
 func (x *exchange) hedge() bool {
 	at := x.hedgeAt()
-	if at == 0 || x.w.loop.Now < at || !x.pool.limits.AcquireRetry() {
+	if at == 0 || x.w.loop.Now < at {
+		return false
+	}
+	x.alone = true // one way or the other
+	if !x.pool.limits.AcquireRetry() {
+		x.w.tel.AddCluster(x.pool.table, x.pool.id, telemetry.RetriesRefused, 1)
 		return false
 	}
 	x.budgeted++

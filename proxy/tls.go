@@ -38,14 +38,14 @@ type clientTLS struct {
 	perHost bool
 }
 
-// certificates loads those of a configuration.
-func (p *Proxy) certificates(cfg *l7.Config) error {
-	s := &p.secrets
+// try says whether the certificates of a configuration can be loaded.
+func (s *secrets) try(cfg *l7.Config) error {
 	if s.known == nil {
 		s.known = tls.NewVerified(4096)
 		s.servers, s.clients = map[string]*serverTLS{}, map[string]*clientTLS{}
 	}
-	return s.store.Load(cfg.Certificates)
+	var other tls.Store
+	return other.Load(cfg.Certificates)
 }
 
 // serverTLS of a listener; the same one while nothing about it changes, so that

@@ -101,7 +101,7 @@ func (x *exchange) pass() {
 		return
 	}
 	x.backend = &x.rule.Backends[i]
-	x.pool = w.pools[x.backend.Cluster]
+	x.pool = x.pools[x.backend.Cluster]
 	x.rec.Cluster = x.pool.id
 	x.subset = x.rule.subsets[i]
 	if x.pool.hashed {

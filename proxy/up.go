@@ -24,6 +24,8 @@ type endpoint struct {
 	idle []*upConn // HTTP/1, the last used is the last
 	two  []*upConn // HTTP/2, all that take streams or will
 	gone bool      // the configuration has it no more
+	// streams that an HTTP/2 connection took at a time, when last we asked.
+	streams int
 }
 
 // upConn is one connection to an endpoint.
@@ -192,14 +194,7 @@ func (u *upConn) ready(two bool) {
 // fail ends a connection that was not made.
 func (u *upConn) fail(err error) {
 	u.err = err
-	user, waiting := u.user, u.waiting
 	u.close()
-	if user != nil {
-		user.x.wake()
-	}
-	for _, a := range waiting {
-		a.x.wake()
-	}
 }
 
 // release gives back an HTTP/1 connection after an exchange; it is kept when
@@ -238,6 +233,7 @@ func (u *upConn) close() {
 	u.untwo()
 	u.p.limits.ReleaseConnection()
 	u.w.tel.UpstreamClosed(u.p.table, u.p.id)
+	u.wakeWaiting()
 	u.user, u.waiting = nil, nil
 	u.c.Close()
 }

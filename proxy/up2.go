@@ -23,9 +23,19 @@ func (u *upConn) begin2() {
 
 // wakeWaiting has those who wait for the connection or for a stream look again.
 func (u *upConn) wakeWaiting() {
+	if u.user != nil {
+		u.user.x.wake()
+	}
 	for _, a := range u.waiting {
 		a.x.wake()
 	}
+}
+
+// mayOpen says whether a stream may be opened now. The first one need not wait
+// for the settings of the endpoint; others do, as it may take one only, and
+// those that depend on what it can.
+func (k *conn2) mayOpen(h *message.Head) bool {
+	return k.h.Ready() || len(k.streams) == 0 && h.Upgrade == nil || !k.h.Usable()
 }
 
 // shareable is a connection that takes, or will take, another stream.
@@ -34,11 +44,11 @@ func (e *endpoint) shareable(a *attempt) *upConn {
 		if u.p.tls != nil && u.p.tls.perHost && u.host != string(a.x.req.Authority) {
 			continue
 		}
-		switch {
-		case u.state == upDialing && len(u.waiting) < 100:
-			u.waiting = append(u.waiting, a)
-			return u
-		case u.two != nil && !u.two.over && u.two.h.Usable() && u.two.h.Free() > 0:
+		free := e.streams - 1 // one is for the user
+		if u.two != nil {
+			free = u.two.h.Free()
+		}
+		if free > len(u.waiting) && (u.state == upDialing || u.two != nil && !u.two.over && u.two.h.Usable()) {
 			u.waiting = append(u.waiting, a)
 			return u
 		}
@@ -74,9 +84,10 @@ func (a *attempt) send2() step {
 	a.up.two = t
 	h := &x.req
 	if h.Upgrade != nil && x.down2 == nil {
-		if !x.askConnect(h) || !u.two.h.PeerConnect() {
+		if !u.two.h.PeerConnect() {
 			return a.fail(failure{flags: telemetry.UpstreamProtocolError, result: balance.Canceled, status: 501, reason: "the endpoint takes no upgrade over HTTP/2"})
 		}
+		x.askConnect(h)
 	}
 	tunnel := h.Upgrade != nil || h.IsMethod("CONNECT")
 	end := !tunnel && (h.Framing == message.None || h.Framing == message.Sized && h.Length == 0)

@@ -21,7 +21,7 @@ const rateWindow = int64(10e9)
 // wait on: the time of the request or of all tries is up, nothing moves, or the
 // caller is gone.
 func (x *exchange) wait() error {
-	limits := &x.from.ln.limits
+	limits := &x.ln.limits
 	by := x.moved + limits.stall
 	if limits.stall <= 0 {
 		by = x.w.loop.Now + 1<<60
@@ -65,7 +65,7 @@ func (x *exchange) wait() error {
 
 // callerOwes: a body is on its way and it is the caller who keeps it waiting.
 func (x *exchange) callerOwes() bool {
-	return x.from.ln.limits.minRate > 0 && !x.tunnel && (!x.down.ended && x.down.framing != 0 || x.down.blockedAt() != 0)
+	return x.ln.limits.minRate > 0 && !x.tunnel && (!x.down.ended && x.down.framing != 0 || x.down.blockedAt() != 0)
 }
 
 // tooSlow measures the minimum rate, once a window in which the caller owes us.
@@ -82,7 +82,7 @@ func (x *exchange) tooSlow(now int64) bool {
 	if now-x.rateSince < rateWindow {
 		return false
 	}
-	slow := !x.waitsForEndpoint() && moved-x.rateBytes < uint64(x.from.ln.limits.minRate)*uint64((now-x.rateSince)/1e9)
+	slow := !x.waitsForEndpoint() && moved-x.rateBytes < uint64(x.ln.limits.minRate)*uint64((now-x.rateSince)/1e9)
 	x.rateSince, x.rateBytes = now, moved
 	return slow
 }

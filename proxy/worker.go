@@ -46,6 +46,8 @@ type conn interface {
 	// drain is told when the proxy is to end: finish what goes on, and begin
 	// nothing new. Last: now.
 	drain(last bool)
+	// follow is told when the configuration changed; false: drain.
+	follow() bool
 }
 
 // accepting is a listening socket.
@@ -110,6 +112,11 @@ func (w *worker) use(n *plan) {
 		}
 	}
 	w.pools, w.byName = pools, byName
+	for c := range w.conns {
+		if !c.follow() {
+			c.drain(false)
+		}
+	}
 }
 
 // pool is the worker's side of a cluster; connections to addresses that stay
@@ -124,7 +131,7 @@ func (w *worker) pool(s *settings, n *plan) *pool {
 			e = old.ends[addr]
 		}
 		if e == nil {
-			e = &endpoint{addr: addr}
+			e = &endpoint{addr: addr, streams: 100}
 		}
 		p.ends[addr] = e
 		p.at = append(p.at, e)
@@ -145,10 +152,10 @@ func (w *worker) judged(p *pool, ev balance.Event) {
 
 // refused counts a message that could not be read.
 func (w *worker) refused(from *caller, status int) {
-	w.tel.AddListener(w.plan.table, from.ln.id, telemetry.Malformed, 1)
+	w.tel.AddListener(from.plan.table, from.ln.id, telemetry.Malformed, 1)
 	r := &telemetry.Request{}
 	r.Reset()
-	r.Table, r.Listener, r.Status, r.Flags = w.plan.table, from.ln.id, status, telemetry.CallerProtocolError
+	r.Table, r.Listener, r.Status, r.Flags = from.plan.table, from.ln.id, status, telemetry.CallerProtocolError
 	r.Protocol, r.Secure, r.Source, r.Local, r.Caller = telemetry.HTTP11, from.secure, from.peer, from.local, from.identity
 	r.Start, r.End = w.loop.Now, w.loop.Now
 	w.tel.RequestStarted(r.Table, r.Route)

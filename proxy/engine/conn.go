@@ -336,7 +336,7 @@ func (c *Conn) writeNow(p []byte) int {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
 		n = 0
 	case errno != 0:
-		c.Err = errno
+		c.broke(errno)
 		return len(p)
 	}
 	c.Sent += uint64(n)
@@ -344,6 +344,18 @@ func (c *Conn) writeNow(p []byte) int {
 		c.BlockedAt = c.loop.Now
 	}
 	return n
+}
+
+// broke: the peer takes no more. What it said before is read first: it may be
+// the reason.
+func (c *Conn) broke(errno syscall.Errno) {
+	for range 4 {
+		c.pull()
+		if !c.more {
+			break
+		}
+	}
+	c.Err = errno
 }
 
 // flush writes what waits, once.

@@ -184,19 +184,25 @@ func (l *Loop) runReady() {
 }
 
 func (l *Loop) flush() {
-	if l.BeforeFlush != nil {
-		l.BeforeFlush()
-	}
-	// A flush may make others dirty (an owner that is told): they are served, too.
-	for i := 0; i < len(l.dirty); i++ {
-		c := l.dirty[i]
-		l.dirty[i] = nil
-		c.dirty = false
-		if c.fd >= 0 {
-			c.flush()
+	for {
+		if l.BeforeFlush != nil {
+			l.BeforeFlush()
 		}
+		if len(l.dirty) == 0 {
+			return
+		}
+		// A flush may make others dirty (an owner that is told), or give them something
+		// to do before the next one: they are served, too.
+		for i := 0; i < len(l.dirty); i++ {
+			c := l.dirty[i]
+			l.dirty[i] = nil
+			c.dirty = false
+			if c.fd >= 0 {
+				c.flush()
+			}
+		}
+		l.dirty = l.dirty[:0]
 	}
-	l.dirty = l.dirty[:0]
 }
 
 // adopt registers a descriptor for events.
