@@ -73,6 +73,9 @@ var rooms = map[string][]string{
 	"proxy/proxyproto":  {},
 	"proxy/admin":       {},
 	"proxy/telemetry":   {},
+	"proxy/engine":      {},
+	"proxy": {"proxy/admin", "proxy/balance", "proxy/check", "proxy/engine", "proxy/http1", "proxy/http2", "proxy/proxyproto",
+		"proxy/resilience", "proxy/route", "proxy/telemetry", "proxy/tls"},
 	// outside judges of the proxy, and attackers
 	"proxy/judge":         {"proxy/judge/attack", "proxy/judge/smuggle", "proxy/judge/stage"},
 	"proxy/judge/attack":  {},
@@ -89,18 +92,19 @@ var rooms = map[string][]string{
 	"examples":     {},
 	"cli": {"analyze", "api/load", "api/v1alpha1", "cli/check", "cli/fault", "cli/manifest", "cli/remote", "cli/show", "cli/supervise",
 		"compile", "explain", "flow/pcapng", "lab/demo", "lab/shop", "node/local", "node/run"},
-	"cli/check":      {},
-	"cli/fault":      {},
-	"cli/manifest":   {"cli/fault"},
-	"cli/remote":     {"cli/fault"},
-	"cli/show":       {"cli/fault"},
-	"cli/supervise":  {},
-	"bench":          {"api/v1alpha1", "compile", "datapath", "lab"},
-	"bench/proxy":    {},
-	"bench/fleet":    {"api/v1alpha1", "compile", "discovery", "identity"},
-	"cmd/moire":      {"cli"},
-	"cmd/moired":     {"control"},
-	"cmd/moire-node": {"datapath", "node", "node/local"},
+	"cli/check":       {},
+	"cli/fault":       {},
+	"cli/manifest":    {"cli/fault"},
+	"cli/remote":      {"cli/fault"},
+	"cli/show":        {"cli/fault"},
+	"cli/supervise":   {},
+	"bench":           {"api/v1alpha1", "compile", "datapath", "lab"},
+	"bench/proxy":     {},
+	"bench/fleet":     {"api/v1alpha1", "compile", "discovery", "identity"},
+	"cmd/moire-proxy": {"proxy", "proxy/admin", "proxy/config"},
+	"cmd/moire":       {"cli"},
+	"cmd/moired":      {"control"},
+	"cmd/moire-node":  {"datapath", "node", "node/local"},
 }
 
 // heavy dependencies live in few rooms, so that agent and proxy stay small.
@@ -118,7 +122,7 @@ var heavy = []struct {
 	{"github.com/google/nftables", []string{"datapath"}, "one room talks to the kernel"},
 	{"github.com/envoyproxy/", nil, "Envoy's protos are the heavy part of xDS"},
 	{"github.com/miekg/dns", []string{"dns", "control"}, "names on the wire are read in the name service, and where external names are asked for"},
-	{"github.com/spf13/cobra", []string{"cli", "cmd/moired", "cmd/moire-node", "control", "node"}, "only doors parse flags"},
+	{"github.com/spf13/cobra", []string{"cli", "cmd/moired", "cmd/moire-node", "cmd/moire-proxy", "control", "node"}, "only doors parse flags"},
 }
 
 // pure rooms decide; whoever decides does not act.

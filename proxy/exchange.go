@@ -75,6 +75,7 @@ func (w *worker) newExchange(from *caller) *exchange {
 	if n := len(w.exchanges); n > 0 {
 		x = w.exchanges[n-1]
 		w.exchanges = w.exchanges[:n-1]
+		w.leastExchanges = min(w.leastExchanges, n-1)
 	} else {
 		x = &exchange{w: w}
 		x.req.Fields = make([]message.Field, 0, 16)

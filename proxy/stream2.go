@@ -34,6 +34,7 @@ func (k *conn2) newStream2(s *http2.Stream, x *exchange) *stream2 {
 	if n := len(w.twos); n > 0 {
 		t = w.twos[n-1]
 		w.twos = w.twos[:n-1]
+		w.leastTwos = min(w.leastTwos, n-1)
 	} else {
 		t = &stream2{}
 	}

@@ -28,12 +28,14 @@ type worker struct {
 	conns     map[conn]struct{}
 
 	exchanges []*exchange // to be used again
-	streams   http2.Pool
-	twos      []*stream2 // to be used again
-	touched   []*conn2   // with something in Out
-	scratch   []byte
-	routing   route.Scratch
-	rand      *rand.PCG
+	// So many of them were not needed since the last trim.
+	leastExchanges, leastTwos int
+	streams                   http2.Pool
+	twos                      []*stream2 // to be used again
+	touched                   []*conn2   // with something in Out
+	scratch                   []byte
+	routing                   route.Scratch
+	rand                      *rand.PCG
 
 	answerLimits http1.Limits
 	draining     bool
@@ -94,7 +96,21 @@ func (w *worker) Expire(*engine.Timer) {
 			d.k.rest()
 		}
 	}
+	w.loop.Trim()
+	w.trim()
 	w.loop.Arm(&w.sweeper, w.loop.Now+1e9, w)
+}
+
+// trim gives up half of the memory that no exchange needed for a while.
+func (w *worker) trim() {
+	n := len(w.exchanges) - (w.leastExchanges+1)/2
+	clear(w.exchanges[n:])
+	w.exchanges = w.exchanges[:n]
+	w.leastExchanges = n
+	n = len(w.twos) - (w.leastTwos+1)/2
+	clear(w.twos[n:])
+	w.twos = w.twos[:n]
+	w.leastTwos = n
 }
 
 // use switches to a plan: new requests go by it.

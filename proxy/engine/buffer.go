@@ -7,8 +7,12 @@ var sizes = [...]int{4 << 10, 16 << 10, 64 << 10, 256 << 10}
 // keep is how many bytes of free buffers of one size a Loop keeps.
 const keep = 4 << 20
 
-// pool has the free buffers of a Loop, by size.
-type pool struct{ free [len(sizes)][][]byte }
+// pool has the free buffers of a Loop, by size. Least is how many there were at
+// least since the last trim: so many were not needed.
+type pool struct {
+	free  [len(sizes)][][]byte
+	least [len(sizes)]int
+}
 
 // get is a buffer of at least n bytes, or of the largest size.
 func (p *pool) get(n int) []byte {
@@ -20,6 +24,7 @@ func (p *pool) get(n int) []byte {
 			b := p.free[i][k-1]
 			p.free[i][k-1] = nil
 			p.free[i] = p.free[i][:k-1]
+			p.least[i] = min(p.least[i], k-1)
 			return b
 		}
 		return make([]byte, size)
@@ -35,6 +40,16 @@ func (p *pool) put(b []byte) {
 			}
 			return
 		}
+	}
+}
+
+// trim gives up half of what was not needed since the last time.
+func (p *pool) trim() {
+	for i, free := range p.free {
+		n := len(free) - (p.least[i]+1)/2
+		clear(free[n:])
+		p.free[i] = free[:n]
+		p.least[i] = n
 	}
 }
 

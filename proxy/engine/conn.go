@@ -23,26 +23,6 @@ type Owner interface {
 	Ready(c *Conn)
 }
 
-// Layer is what lies between the bytes of a socket and those of its owner: TLS.
-type Layer interface {
-	// Feed takes bytes from the wire.
-	Feed(wire []byte)
-	// Read gives what Feed made readable; 0 and no error: nothing more now. The
-	// error io.EOF is an orderly end.
-	Read(p []byte) (int, error)
-	// Write has p sealed.
-	Write(p []byte) error
-	// Sealed is what is to be written to the wire; Sent takes n bytes of it away.
-	Sealed() []byte
-	Sent(n int)
-	// CloseWrite seals the message that says that no more will come.
-	CloseWrite()
-	// End says that no more comes from the wire.
-	End()
-	// Rest gives back memory of a connection on which nothing happens.
-	Rest()
-}
-
 // Conn is a connected socket with bounded buffers both ways. It reads as soon
 // as bytes come, until readLimit of them wait, and writes once at the end of a
 // turn what was put in meanwhile.
@@ -104,20 +84,6 @@ func (c *Conn) Loop() *Loop { return c.loop }
 
 // SetOwner hands c to another owner.
 func (c *Conn) SetOwner(o Owner) { c.owner = o }
-
-// SetLayer puts a layer in; what is in In goes through it first.
-func (c *Conn) SetLayer(y Layer) {
-	c.layer = y
-	if n := c.In.Len(); n > 0 {
-		y.Feed(c.In.Bytes())
-		c.In.Consume(n)
-	}
-	c.more = true
-	c.Resume()
-}
-
-// RemoveLayer takes the layer out: what is written from here on goes as it is.
-func (c *Conn) RemoveLayer() { c.layer = nil }
 
 // Closed says whether Close was called.
 func (c *Conn) Closed() bool { return c.fd < 0 }
@@ -237,55 +203,6 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 		}
 	}
 	return n, n == len(room)
-}
-
-// pullLayer reads through the layer.
-func (c *Conn) pullLayer() {
-	if c.In.Len() >= readLimit {
-		c.more = true
-		return
-	}
-	n, whole := c.read(&c.raw)
-	if n > 0 {
-		c.layer.Feed(c.raw.Bytes())
-		c.raw.Consume(c.raw.Len())
-	}
-	c.raw.release(c.loop)
-	if c.EOF {
-		c.EOF = c.Shaking
-		c.layer.End()
-	}
-	c.more = n > 0 && (whole || c.hup)
-	c.Decrypt()
-	c.Resume()
-}
-
-// Decrypt moves what the layer has for its owner into In.
-func (c *Conn) Decrypt() {
-	if c.Shaking {
-		return
-	}
-	for c.Fault == nil && c.In.Len() < readLimit {
-		room := c.In.space(c.loop, sizes[0])
-		n, err := c.layer.Read(room)
-		c.In.w += n
-		if err != nil {
-			c.layerEnded(err)
-			break
-		}
-		if n == 0 {
-			break
-		}
-	}
-	if c.In.Len() >= readLimit {
-		c.more = true
-	}
-	if c.In.Len() == 0 {
-		c.In.release(c.loop)
-	}
-	if len(c.layer.Sealed()) > 0 {
-		c.touch()
-	}
 }
 
 // Room is how many bytes Offer would take.

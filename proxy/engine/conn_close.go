@@ -1,14 +1,14 @@
 package engine
 
 import (
-	"io"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// lingering is how long and for how many bytes a connection that we closed is
-// still read: a reset would take away the answer that its peer has not read.
+// lingering is how long a connection that we closed stays, and for how many
+// bytes it is still read: a reset would take away the answer that its peer has
+// not read. A peer that sends more has to wait, and so finds time to read.
 const (
 	lingering     = int64(2e9)
 	lingeringMost = 256 << 10
@@ -91,6 +91,12 @@ func (c *Conn) endWriting() {
 // discard reads and forgets, until the peer ends or the patience does.
 func (c *Conn) discard() {
 	for range 4 {
+		if c.Received > lingeringMost {
+			if c.hup {
+				c.Close()
+			}
+			return
+		}
 		b := c.loop.buffers.get(sizes[1])
 		n, errno := rawRead(c.fd, b)
 		c.loop.buffers.put(b)
@@ -98,7 +104,7 @@ func (c *Conn) discard() {
 			return
 		}
 		c.Received += uint64(n)
-		if n == 0 || errno != 0 || c.Received > lingeringMost {
+		if n == 0 || errno != 0 {
 			c.Close()
 			return
 		}
@@ -119,36 +125,4 @@ func (nobody) Ready(c *Conn) {
 	if c.Err != 0 {
 		c.Close()
 	}
-}
-
-// flushLayer seals what waits and writes it.
-func (c *Conn) flushLayer() {
-	for {
-		if b := c.layer.Sealed(); len(b) > 0 {
-			n := c.writeNow(b)
-			c.layer.Sent(n)
-			if n < len(b) || c.Err != 0 {
-				return
-			}
-		}
-		if c.out.Len() == 0 {
-			return
-		}
-		n := min(c.out.Len(), sizes[2])
-		if err := c.layer.Write(c.out.Bytes()[:n]); err != nil {
-			c.layerEnded(err)
-			c.out.Consume(c.out.Len())
-			return
-		}
-		c.out.Consume(n)
-	}
-}
-
-func (c *Conn) layerEnded(err error) {
-	if err == io.EOF {
-		c.EOF = true
-		return
-	}
-	c.Fault = err
-	c.EOF = true
 }

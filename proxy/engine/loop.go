@@ -27,13 +27,14 @@ type Loop struct {
 	timers  wheel
 	buffers pool
 
-	ready []*Task // to be resumed in this turn
-	spare []*Task // the other array of ready
-	idle  []*Task // coroutines without work
-	tasks int     // coroutines, idle ones too
-	again []*Conn // sockets that may have more to read
-	other []*Conn // the other array of again
-	dirty []*Conn // something to write
+	ready  []*Task // to be resumed in this turn
+	spare  []*Task // the other array of ready
+	idle   []*Task // coroutines without work
+	idlest int     // so many of them were not needed since the last Trim
+	tasks  int     // coroutines, idle ones too
+	again  []*Conn // sockets that may have more to read
+	other  []*Conn // the other array of again
+	dirty  []*Conn // something to write
 
 	base   time.Time
 	posted struct {

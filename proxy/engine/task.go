@@ -35,6 +35,7 @@ func (l *Loop) Go(r Runner) *Task {
 		t = l.idle[n-1]
 		l.idle[n-1] = nil
 		l.idle = l.idle[:n-1]
+		l.idlest = min(l.idlest, n-1)
 	} else {
 		t = &Task{loop: l}
 		t.next, t.stop = iter.Pull(t.body)
@@ -43,6 +44,20 @@ func (l *Loop) Go(r Runner) *Task {
 	t.runner = r
 	t.Wake()
 	return t
+}
+
+// Trim gives up memory, of buffers and coroutines, that was not needed since it
+// was last called: half of it, so that what is needed now and then stays.
+func (l *Loop) Trim() {
+	l.buffers.trim()
+	n := len(l.idle) - (l.idlest+1)/2
+	for i, t := range l.idle[n:] {
+		t.stop()
+		l.tasks--
+		l.idle[n+i] = nil
+	}
+	l.idle = l.idle[:n]
+	l.idlest = n
 }
 
 // Tasks says how many coroutines there are, and how many of them have no work.
