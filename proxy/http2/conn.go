@@ -10,8 +10,9 @@ import (
 //	loop: write c.Out() and tell c.Sent; for every read call Next until NeedMore,
 //	act on its events; after that let the streams of Writable write.
 //
-// The owner should read no more while it cannot write Out: that is the
-// back-pressure of control frames.
+// The owner reads on while it cannot write Out, or two peers could wait for each
+// other for ever: DATA stops at MaxOut, and a peer that asks for more than
+// MaxReplies without reading loses its connection.
 type Conn struct {
 	cfg  Config
 	pool *Pool
