@@ -78,6 +78,7 @@ func (x *exchange) beginTunnel() {
 	x.down.framing, x.down.out, x.down.ended, x.down.finished = raw, raw, false, false
 	a.up.framing, a.up.out, a.up.ended, a.up.finished = raw, raw, false, false
 	x.down.tunnel, a.up.tunnel = true, true
+	x.down.most = 0
 	x.by = 0
 	x.close = true
 }

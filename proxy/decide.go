@@ -51,6 +51,11 @@ func (x *exchange) serves(index int) bool {
 // admit does what a rule does to requests before all else: faults and limits.
 func (x *exchange) admit() bool {
 	w, rule := x.w, x.rule
+	if x.req.Framing == message.Sized && x.req.Length > 0 && x.down.tooLong(int(x.req.Length)) {
+		x.rec.Flags |= telemetry.CallerProtocolError
+		x.reply(413, errTooLong.Error())
+		return false
+	}
 	x.by = rule.deadlines.Whole(w.loop.Now, x.callersTimeout())
 	if rule.fault != nil {
 		in := rule.fault.Inject(&x.req, w.random())

@@ -120,6 +120,9 @@ func (x *exchange) begin() {
 	w := x.w
 	x.moved = w.loop.Now
 	x.close = x.req.Close
+	if x.passing == nil {
+		x.down.most = uint64(max(x.ln.limits.body, 0))
+	}
 	r := &x.rec
 	r.Table, r.Listener, r.Start = x.plan.table, x.ln.id, w.loop.Now
 	r.Source, r.Local, r.Secure, r.Caller = x.from.peer, x.from.local, x.from.secure, x.from.identity
@@ -173,7 +176,7 @@ func (x *exchange) serve() {
 	if !x.match() { // which rule
 		return
 	}
-	if !x.admit() { // may it: rate limits, faults
+	if !x.admit() { // may it: size, rate limits, faults
 		return
 	}
 	if !x.filter(&x.rule.Filters, &x.origins[0]) { // what the rule changes, or answers itself

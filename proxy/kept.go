@@ -33,9 +33,6 @@ func (a *attempt) pumpRequest() (moved bool, err error) {
 	if a.up.finished {
 		return false, nil
 	}
-	if err := x.tooLong(); err != nil {
-		return false, err
-	}
 	if !x.body.on && a.offset >= len(x.body.b) {
 		return pump(w, &x.down, &a.up)
 	}
@@ -75,6 +72,9 @@ func (x *exchange) keepMore() (bool, error) {
 	if err != nil || len(data) == 0 {
 		return false, err
 	}
+	if x.down.tooLong(len(data)) {
+		return false, errTooLong
+	}
 	if len(x.body.b)+len(data) > x.body.most {
 		x.body.on = false // too much to be sent again
 		return true, nil
@@ -87,13 +87,4 @@ func (x *exchange) keepMore() (bool, error) {
 // again: another try could be given all of the body.
 func (x *exchange) bodyKept() bool {
 	return x.body.on || x.down.read == 0 && (x.down.ended || x.req.Framing == message.None)
-}
-
-// tooLong looks at the listener's limit of a body.
-func (x *exchange) tooLong() error {
-	most := x.ln.limits.body
-	if most > 0 && !x.tunnel && (x.req.Framing == message.Sized && x.req.Length > most || x.down.read > uint64(most)) {
-		return errTooLong
-	}
-	return nil
 }

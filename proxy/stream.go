@@ -34,6 +34,7 @@ type stream struct {
 	trailers *message.Head // that came
 	ended    bool          // all of the body has been taken
 	read     uint64        // body bytes taken
+	most     uint64        // that may be taken; 0: no limit
 	tunnel   bool          // the end of one direction is told, and the other goes on
 
 	out      message.Framing // of the body that goes
@@ -115,6 +116,9 @@ func (s *stream) peekChunk() ([]byte, error) {
 	return s.c.In.Bytes()[:s.avail], nil
 }
 
+// tooLong says whether n bytes more are more than may come.
+func (s *stream) tooLong(n int) bool { return s.most > 0 && s.read+uint64(n) > s.most }
+
 // all says whether n bytes are known to be all that is left.
 func (s *stream) all(n int) bool {
 	switch {
@@ -135,6 +139,7 @@ func (s *stream) take(n int) {
 	switch {
 	case s.two != nil:
 		s.two.take(n)
+		s.ended = s.two.bodyEnded()
 		return
 	case s.copy != nil:
 		s.copy.take(n)
@@ -242,6 +247,9 @@ func pump(w *worker, from, to *stream) (moved bool, err error) {
 				moved = true
 			}
 			return moved, nil
+		}
+		if from.tooLong(len(data)) {
+			return moved, errTooLong
 		}
 		n := to.put(w, data, from.all(len(data)))
 		if n == 0 {
