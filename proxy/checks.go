@@ -4,6 +4,7 @@ import (
 	"context"
 	stdtls "crypto/tls"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -119,8 +120,16 @@ func (p *Proxy) tick(ctx context.Context) {
 		if n%20 == 0 {
 			p.secretsChanged()
 		}
+		if n%50 == 49 && p.trimmed.Load() > giveBack {
+			p.trimmed.Store(0)
+			debug.FreeOSMemory()
+		}
 	}
 }
+
+// giveBack is how many bytes a burst left behind before they are given back to
+// the machine: nothing else would collect them while little happens.
+const giveBack = 4 << 20
 
 func (p *Proxy) tell(n *plan, s *settings, ev balance.Event) {
 	if ev.Returned {

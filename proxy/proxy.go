@@ -34,6 +34,7 @@ type Proxy struct {
 	ctx      context.Context // of Run; nil before
 	running  sync.WaitGroup
 	draining atomic.Bool
+	trimmed  atomic.Int64 // bytes that workers gave up since they were collected
 }
 
 // Options of a Proxy; the zero value is good.

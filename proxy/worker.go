@@ -96,14 +96,15 @@ func (w *worker) Expire(*engine.Timer) {
 			d.k.rest()
 		}
 	}
-	w.loop.Trim()
-	w.trim()
+	w.p.trimmed.Add(int64(w.loop.Trim() + w.trim()))
 	w.loop.Arm(&w.sweeper, w.loop.Now+1e9, w)
 }
 
-// trim gives up half of the memory that no exchange needed for a while.
-func (w *worker) trim() {
+// trim gives up half of the memory that no exchange needed for a while, and says
+// how much that is, about.
+func (w *worker) trim() (bytes int) {
 	n := len(w.exchanges) - (w.leastExchanges+1)/2
+	bytes = (len(w.exchanges) - n) * (8 << 10)
 	clear(w.exchanges[n:])
 	w.exchanges = w.exchanges[:n]
 	w.leastExchanges = n
@@ -111,6 +112,7 @@ func (w *worker) trim() {
 	clear(w.twos[n:])
 	w.twos = w.twos[:n]
 	w.leastTwos = n
+	return bytes
 }
 
 // use switches to a plan: new requests go by it.

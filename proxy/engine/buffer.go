@@ -43,14 +43,17 @@ func (p *pool) put(b []byte) {
 	}
 }
 
-// trim gives up half of what was not needed since the last time.
-func (p *pool) trim() {
+// trim gives up half of what was not needed since the last time, and says how
+// many bytes that is.
+func (p *pool) trim() (bytes int) {
 	for i, free := range p.free {
 		n := len(free) - (p.least[i]+1)/2
+		bytes += (len(free) - n) * sizes[i]
 		clear(free[n:])
 		p.free[i] = free[:n]
 		p.least[i] = n
 	}
+	return bytes
 }
 
 // Buffer is a queue of bytes with memory of the Loop. The zero Buffer is empty

@@ -63,6 +63,7 @@ type Conn struct {
 	half    bool // shut down the write side when out is written
 	done    bool // the write side is shut down
 	linger  bool // discards what comes
+	resting bool // nothing happens: see Rest
 	timer   Timer
 }
 
@@ -107,12 +108,14 @@ func (c *Conn) Resume() {
 	}
 }
 
-// Rest gives back the memory of a connection on which nothing happens.
+// Rest gives back the memory of a connection on which nothing happens, that of
+// the output when it is written.
 func (c *Conn) Rest() {
 	if c.In.Len() == 0 {
 		c.In.release(c.loop)
 		c.want = sizes[0]
 	}
+	c.resting = true
 	if c.out.Len() == 0 {
 		c.out.release(c.loop)
 	}
@@ -186,6 +189,9 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 	n, errno := rawRead(c.fd, room)
 	switch {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+		if b.Len() == 0 {
+			b.release(c.loop)
+		}
 		return 0, false
 	case errno != 0:
 		c.Err = errno
@@ -194,6 +200,7 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 		c.EOF = true
 		return 0, false
 	}
+	c.resting = false
 	b.w += n
 	c.Received += uint64(n)
 	if n == len(room) && c.want < readLimit {
@@ -312,6 +319,9 @@ func (c *Conn) written() {
 		c.endWriting()
 	case c.half && !c.done:
 		c.shutdown()
+	}
+	if c.resting {
+		c.out.release(c.loop)
 	}
 	if c.fd >= 0 && !c.linger && (c.Starved || c.Err != 0) {
 		c.Starved = false

@@ -47,18 +47,24 @@ func (l *Loop) Go(r Runner) *Task {
 }
 
 // Trim gives up memory, of buffers and coroutines, that was not needed since it
-// was last called: half of it, so that what is needed now and then stays.
-func (l *Loop) Trim() {
-	l.buffers.trim()
+// was last called: half of it, so that what is needed now and then stays. It
+// says how many bytes that is, about.
+func (l *Loop) Trim() (bytes int) {
+	bytes = l.buffers.trim()
 	n := len(l.idle) - (l.idlest+1)/2
 	for i, t := range l.idle[n:] {
 		t.stop()
 		l.tasks--
 		l.idle[n+i] = nil
+		bytes += stack
 	}
 	l.idle = l.idle[:n]
 	l.idlest = n
+	return bytes
 }
+
+// stack is what a coroutine has, about.
+const stack = 8 << 10
 
 // Tasks says how many coroutines there are, and how many of them have no work.
 func (l *Loop) Tasks() (all, idle int) { return l.tasks, len(l.idle) }
