@@ -124,7 +124,7 @@ func curlTransports() []curlCase {
 		{name: "TLS 1.2", args: "--tls-max 1.2 https://{tls}/echo", wants: []string{"HTTP/2 200"}},
 		{name: "TLS 1.3", args: "--tlsv1.3 https://{tls}/echo", wants: []string{"HTTP/2 200"}},
 		{name: "TLS 1.1 is refused", args: "--tls-max 1.1 --ciphers DEFAULT@SECLEVEL=0 https://{tls}/echo", exit: []int{35}},
-		{name: "plain HTTP to TLS", args: "http://{tls}/echo", exit: broken},
+		{name: "plain HTTP to TLS is not served", args: "http://{tls}/echo", exit: []int{0, 52, 56}, wants: []string{"!\"target\""}},
 		{name: "client certificate", args: "--cert {cert} --key {key} https://{mtls}/echo", wants: []string{"HTTP/2 200"}},
 		{name: "client certificate TLS 1.2", args: "--tls-max 1.2 --cert {cert} --key {key} https://{mtls}/echo", wants: []string{"HTTP/2 200"}},
 		{name: "no client certificate", args: "https://{mtls}/echo", exit: broken},

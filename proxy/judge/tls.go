@@ -22,6 +22,7 @@ var ofOurCertificate = map[string]string{
 	"DNS_CAArecord":             "localhost has no records",
 	"cert_validityPeriod":       "a test's certificate is short-lived",
 	"cert_trust":                "judged by address",
+	"engine_problem":            "about the openssl that testssl.sh runs with",
 	"HSTS":                      "a field of the application, which a proxy does not make up",
 	"HSTS_time":                 "a field of the application",
 	"security_headers":          "fields of the application",

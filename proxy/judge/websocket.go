@@ -27,8 +27,9 @@ func (h *hall) script(name string) (string, error) {
 	return path, os.WriteFile(path, b, 0o600)
 }
 
-// websocket lets three clients talk through the proxy to a server of npm's ws:
-// ws and Python's websockets over HTTP/1.1, undici over HTTP/2.
+// websocket lets clients talk through the proxy to a server of npm's ws: ws and
+// Python's websockets over HTTP/1.1, ws on streams of Node's own HTTP/2, and
+// undici over HTTP/2.
 func websocket(ctx context.Context, h *hall) ([]verdict, error) {
 	server, err := h.script("websocket_server.mjs")
 	if err != nil {
@@ -66,6 +67,7 @@ func websocket(ctx context.Context, h *hall) ([]verdict, error) {
 		{"websocket-ws-tls", []string{"node", client, "ws", wss, h.PKI.CA}},
 		{"websocket-python", []string{h.Tool("python/bin/python"), python, ws}},
 		{"websocket-python-tls", []string{h.Tool("python/bin/python"), python, wss, h.PKI.CA}},
+		{"websocket-h2-ws", []string{"node", client, "ws-h2", wss, h.PKI.CA}},
 		{"websocket-h2-undici", []string{"node", client, "undici", wss, h.PKI.CA}},
 	} {
 		v := verdict{judge: one.name}

@@ -21,8 +21,8 @@ type Sample struct {
 }
 
 // Honest asks rate times a second for as long as span, over connections that
-// are kept and, one time in ten, over a new one. Latency counts from the time at
-// which the question was due, so that a stall shows in every question it delays.
+// are kept and, one time in ten, over a new one. It asks when a question is due
+// whatever became of those before, so that a stall shows in all that it delays.
 func Honest(ctx context.Context, address string, rate int, span time.Duration) Sample {
 	kept := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	once := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -48,8 +48,9 @@ func Honest(ctx context.Context, address string, rate int, span time.Duration) S
 			client = once
 		}
 		wg.Go(func() {
+			asked := time.Now()
 			failed[i] = ask(client, address)
-			took[i] = time.Since(due)
+			took[i] = time.Since(asked)
 		})
 	}
 	wg.Wait()

@@ -1,9 +1,11 @@
-// A client of WebSocket: npm's ws over HTTP/1.1, or undici over HTTP/2 (extended
-// CONNECT). usage: node websocket_client.mjs ws|undici url [ca.pem]
+// A client of WebSocket: npm's ws over HTTP/1.1, ws over streams of Node's own
+// HTTP/2 (extended CONNECT), or undici over HTTP/2.
+// usage: node websocket_client.mjs ws|ws-h2|undici url [ca.pem]
 // One line of JSON for each case: {"name": …, "error": …}.
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { connect } from 'node:http2';
 import { createHash, randomBytes } from 'node:crypto';
 const require = createRequire(path.join(process.cwd(), 'x.js'));
 const [client, base, caFile] = process.argv.slice(2);
@@ -15,6 +17,33 @@ if (client === 'ws') {
   open = (path, protocols = []) => {
     const ws = new WebSocket(base + path, protocols, { ca });
     ws.binaryType = 'arraybuffer';
+    return ws;
+  };
+} else if (client === 'ws-h2') {
+  const { WebSocket } = require('ws');
+  const session = connect(base.replace('ws', 'http'), { ca });
+  const ready = new Promise((yes, no) => { session.once('remoteSettings', yes); session.once('error', no); });
+  open = (path, protocols = []) => {
+    const ws = new WebSocket(null, undefined, { autoPong: true, closeTimeout: 5000 });
+    ws.binaryType = 'arraybuffer';
+    ws._isServer = false; // a socket that is handed over is a server's, by habit
+    ws.on('error', () => {});
+    ready.then(() => {
+      const fields = { ':method': 'CONNECT', ':protocol': 'websocket', ':path': path, 'sec-websocket-version': '13' };
+      if (protocols.length > 0) fields['sec-websocket-protocol'] = protocols.join(', ');
+      const stream = session.request(fields, { endStream: false });
+      stream.on('error', () => {});
+      stream.once('response', (head) => {
+        if (head[':status'] !== 200) {
+          stream.close();
+          ws.emit('error', new Error('status ' + head[':status']));
+          ws.emit('close', 1006, Buffer.alloc(0));
+          return;
+        }
+        ws._protocol = head['sec-websocket-protocol'] ?? '';
+        ws.setSocket(stream, Buffer.alloc(0), { maxPayload: 64 << 20, skipUTF8Validation: false, allowSynchronousEvents: true });
+      });
+    }, (e) => ws.emit('error', e));
     return ws;
   };
 } else {

@@ -33,7 +33,7 @@ func versions() []Case {
 	}, func(v string) string { return "GET /c/{id} " + v + "\r\n" + head + "\r\n" })
 	n := size(hidden)
 	return append(cases, whole([]variant{
-		{"simple", "GET /c/{id}\r\n", Reject}, {"simple-lf", "GET /c/{id}\n", Reject}, {"simple-fields", "GET /c/{id}\r\n" + head + "\r\n", Reject},
+		{"simple", "GET /c/{id}\r\n", Either}, {"simple-lf", "GET /c/{id}\n", Either}, {"simple-fields", "GET /c/{id}\r\n" + head + "\r\n", Reject},
 		{"1.0-no-host", "GET /c/{id} HTTP/1.0\r\n\r\n", Either}, {"1.0-keep-alive", "GET /c/{id} HTTP/1.0\r\n" + head + "Connection: keep-alive\r\n\r\n", Either},
 		{"1.0-chunked", "POST /c/{id} HTTP/1.0\r\n" + head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Reject},
 		{"1.0-chunked-keep-alive", "POST /c/{id} HTTP/1.0\r\n" + head + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, Reject},

@@ -18,7 +18,11 @@ func lineEnds() []Case {
 		for at := range 4 {
 			parts := strings.SplitAfterN(get, "\r\n", 5)
 			parts[at] = strings.TrimSuffix(parts[at], "\r\n") + end.text
-			cases = append(cases, Case{fmt.Sprintf("line-end/%s-%d", end.name, at), strings.Join(parts, "") + "\r\n\r\n", Reject})
+			want := Reject
+			if end.name == "crlf-space" && at == 3 || end.name == "nel" && at == 2 {
+				want = Either // the head ends before the space; the value may hold what is not ASCII
+			}
+			cases = append(cases, Case{fmt.Sprintf("line-end/%s-%d", end.name, at), strings.Join(parts, "") + "\r\n\r\n", want})
 		}
 		cases = append(cases, Case{"line-end/" + end.name + "-all", strings.ReplaceAll(get, "\r\n", end.text) + "\r\n\r\n", Reject})
 	}

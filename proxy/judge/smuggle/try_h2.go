@@ -111,10 +111,7 @@ func (r *Range) send2(address string, s Stream, id string) (answers, error) {
 	}
 	n := len(a.views)
 	if a.read2(c, 3) && len(a.views) > n {
-		a.answered = strings.Contains(a.views[n].Target, probe)
-		if !a.answered {
-			a.garbage = "the marked request was answered with the answer to " + a.views[n].Target
-		}
+		a.answered = a.isProbe(probe, id)
 	}
 	return a, nil
 }

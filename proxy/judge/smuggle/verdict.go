@@ -60,6 +60,7 @@ func decidedOnOther(views []View, stamp string, path func(View) string) string {
 
 // asReceived is the path as the back end received it.
 func asReceived(v View) string {
+	v.Target, _, _ = strings.Cut(v.Target, "?")
 	if scheme, rest, absolute := strings.Cut(v.Target, "://"); absolute && !strings.Contains(scheme, "/") {
 		_, path, _ := strings.Cut(rest, "/")
 		return "/" + path
@@ -73,7 +74,7 @@ func asUsed(v View) string { return v.Norm }
 
 func isAdmin(path string) bool {
 	rest, ok := strings.CutPrefix(path, "/admin")
-	return ok && (rest == "" || rest[0] == '/' || rest[0] == '?')
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // inBody: what is wrong with the Case comes after its head, which may have been

@@ -60,7 +60,7 @@ func newAuthority(name string) (authority, error) {
 	if err != nil {
 		return authority{}, err
 	}
-	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(60 * 24 * time.Hour),
+	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(120 * 24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
 	if err != nil {
@@ -77,7 +77,7 @@ func (a authority) issue(t *x509.Certificate, chain, key string) error {
 		return err
 	}
 	leaf := *t
-	leaf.SerialNumber, leaf.NotBefore, leaf.NotAfter = serial(), time.Now().Add(-time.Hour), time.Now().Add(30*24*time.Hour)
+	leaf.SerialNumber, leaf.NotBefore, leaf.NotAfter = serial(), time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour)
 	leaf.KeyUsage = x509.KeyUsageDigitalSignature
 	if len(leaf.DNSNames) > 0 {
 		leaf.Subject.CommonName = leaf.DNSNames[0]

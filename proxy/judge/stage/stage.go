@@ -154,7 +154,7 @@ func (s *Stage) moire(dir string, c *l7.Config) ([]string, error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, "config.json")
-	return []string{s.Moire, "-config", path}, os.WriteFile(path, b, 0o600)
+	return []string{s.Moire, "--config", path}, os.WriteFile(path, b, 0o600)
 }
 
 // Certificate is the server's, as Config names it.
