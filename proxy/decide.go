@@ -25,6 +25,12 @@ func (x *exchange) match() bool {
 	}
 	w.tel.RequestStarted(r.Table, r.Route)
 	w.tel.Extract(r.Table, &x.req, &r.Trace)
+	r.Agent, _ = x.req.Get(message.UserAgent)
+	if x.plan.conf.Telemetry.Tracing != nil {
+		r.RequestID, x.ids = w.tel.RequestID(&x.req, x.ids[:0])
+	} else if x.ln.trusted {
+		r.RequestID, _ = x.req.Get(message.XRequestID)
+	}
 	switch {
 	case f.Status == 400:
 		r.Flags |= telemetry.CallerProtocolError
@@ -162,7 +168,7 @@ func (x *exchange) choose() bool {
 	}
 	x.mirror(rule.Filters.Mirrors)
 	x.mirror(x.backend.Filters.Mirrors)
-	x.ids = w.tel.Inject(x.rec.Table, &x.req, &x.rec.Trace, x.ids[:0])
+	x.ids = w.tel.Inject(x.rec.Table, &x.req, &x.rec.Trace, x.ids)
 	return true
 }
 

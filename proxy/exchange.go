@@ -103,7 +103,7 @@ func (w *worker) freeExchange(x *exchange) {
 	x.rec.Reset()
 	x.body.free(w)
 	*x = exchange{
-		w: w, heads: x.heads[:0], answers: x.answers[:0], arena: x.arena, ids: x.ids, rec: x.rec,
+		w: w, heads: x.heads[:0], answers: x.answers[:0], arena: x.arena, ids: x.ids[:0], rec: x.rec,
 		req: x.req, resp: x.resp, reqTrailers: x.reqTrailers, respTrailers: x.respTrailers,
 		mirrors: x.mirrors[:0], body: x.body,
 	}

@@ -43,6 +43,8 @@ type Options struct {
 	Log *slog.Logger
 	// Workers; 0: one for each core that the process may use.
 	Workers int
+	// Version of the program, told in metrics.
+	Version string
 	// Sockets that a predecessor listens on, by address: they are taken over.
 	Sockets map[netip.AddrPort][]int
 }
@@ -56,7 +58,7 @@ func New(o Options) (*Proxy, error) {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	p := &Proxy{log: o.Log, start: time.Now(), clusters: map[string]*cluster{}, sockets: o.Sockets, checks: map[string]*checking{}}
-	p.tel = telemetry.New(telemetry.Options{Workers: o.Workers, Now: p.now, Log: o.Log})
+	p.tel = telemetry.New(telemetry.Options{Workers: o.Workers, Now: p.now, Version: o.Version, Log: o.Log})
 	for i := range o.Workers {
 		w, err := newWorker(p, i)
 		if err != nil {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -36,7 +37,8 @@ func (p *Proxy) State() admin.State {
 	}
 	all := p.ask()
 	for _, l := range n.listeners {
-		out := admin.Listener{Name: l.conf.Name, Address: l.addr.String(), Protocol: string(l.conf.Protocol), TLS: l.tls != nil, Draining: p.draining.Load()}
+		protocol := cmp.Or(l.conf.Protocol, l7.AutoHTTP)
+		out := admin.Listener{Name: l.conf.Name, Address: l.addr.String(), Protocol: string(protocol), TLS: l.tls != nil, Draining: p.draining.Load()}
 		for _, w := range all {
 			out.Connections += w.connections[l.addr]
 		}

@@ -41,6 +41,7 @@ type upConn struct {
 	state   upState
 	err     error // why it failed
 	reused  bool
+	opened  bool // told of as opened
 	served  int
 	since   int64 // it is idle, or when it was dialled
 	by      engine.Timer
@@ -117,7 +118,6 @@ func (p *pool) dial(a *attempt, e *endpoint) *upConn {
 		return u
 	}
 	u.c = c
-	p.w.tel.UpstreamOpened(p.table, p.id)
 	if p.connect > 0 {
 		p.w.loop.Arm(&u.by, p.w.loop.Now+p.connect, u)
 	}
@@ -162,6 +162,8 @@ func (u *upConn) Expire(*engine.Timer) {
 
 // connected goes on when the TCP connection is there.
 func (u *upConn) connected() {
+	u.opened = true
+	u.w.tel.UpstreamOpened(u.p.table, u.p.id)
 	if u.p.conf.ProxyProtocol != 0 {
 		u.announce()
 	}
@@ -194,6 +196,12 @@ func (u *upConn) ready(two bool) {
 // fail ends a connection that was not made.
 func (u *upConn) fail(err error) {
 	u.err = err
+	switch {
+	case err == errConnectTime:
+		u.w.tel.AddCluster(u.p.table, u.p.id, telemetry.ConnectTimeouts, 1)
+	case !u.opened:
+		u.w.tel.AddCluster(u.p.table, u.p.id, telemetry.ConnectFailures, 1)
+	}
 	u.close()
 }
 
@@ -236,6 +244,14 @@ func (u *upConn) close() {
 	u.wakeWaiting()
 	u.user, u.waiting = nil, nil
 	u.c.Close()
+}
+
+// closed tells that an opened connection is no more.
+func (u *upConn) closed() {
+	if u.opened {
+		u.opened = false
+		u.w.tel.UpstreamClosed(u.p.table, u.p.id)
+	}
 }
 
 // untwo takes u out of the connections that take streams.

@@ -66,7 +66,7 @@ func (u *upConn) closeSoon() {
 	u.w.loop.Disarm(&u.by)
 	u.untwo()
 	u.p.limits.ReleaseConnection()
-	u.w.tel.UpstreamClosed(u.p.table, u.p.id)
+	u.closed()
 	u.user, u.waiting = nil, nil
 	u.c.CloseSoon()
 }

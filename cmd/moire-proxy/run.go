@@ -37,7 +37,7 @@ func (s *setup) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w\n%w", err, errUsage)
 	}
-	o := proxy.Options{Log: log, Workers: cfg.Workers}
+	o := proxy.Options{Log: log, Workers: cfg.Workers, Version: version}
 	serves := func() error { return nil }
 	if s.handover != "" {
 		if o.Sockets, serves, err = proxy.TakeOver(s.handover); err != nil {
