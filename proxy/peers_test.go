@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -173,3 +174,6 @@ func parseTimeout(s string) (time.Duration, bool) {
 	d, ok := resilience.ParseGRPCTimeout([]byte(s))
 	return time.Duration(d), ok
 }
+
+// quiet is for servers that would say what a test expects.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
