@@ -97,7 +97,7 @@ func (a *attempt) send2() step {
 	}
 	h.Expect = expect
 	a.up.out = h.Framing
-	a.up.finished = end
+	a.up.finished = end || tunnel // what a tunnel carries comes after the answer
 	u.two.touch()
 	return stepMoved
 }
