@@ -39,6 +39,7 @@ var conformance = []judge{
 	{"h2spec", "HTTP/2, the server's side, plain and over TLS", h2spec},
 	{"h2specd", "HTTP/2, the client's side, where h2specd is at hand", h2specd},
 	{"grpc", "gRPC's interop suite: plain, over TLS, over mutual TLS", grpcInterop},
+	{"grpc-negative", "gRPC's client for servers that end streams and connections early", grpcNegative},
 	{"smuggle", "requests that two servers may read in two ways, before five kinds of back ends", smuggled},
 	{"answers", "answers of a back end that two clients may read in two ways", badAnswers},
 	{"websocket", "WebSocket by ws, Python's websockets, and undici over HTTP/2", websocket},
