@@ -314,6 +314,11 @@ func (a *attempt) finish(result balance.Result, status int, keep bool) {
 	case u == nil:
 	case a.up.two != nil:
 		a.up.two.leave()
+	case a.up.tunnel && result == balance.Success: // its last bytes may be on their way
+		u.closeSoon()
+	case a.up.tunnel: // what came is not all, and must not look so
+		u.c.Abort()
+		u.close()
 	case u.user == a && u.two == nil && len(u.waiting) == 0:
 		u.release(keep)
 	case u.user == a: // others wait for it, or have streams on it
