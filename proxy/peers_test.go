@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -177,3 +178,8 @@ func parseTimeout(s string) (time.Duration, bool) {
 
 // quiet is for servers that would say what a test expects.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// contextOf is a context that ends after a while.
+func contextOf(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}

@@ -181,3 +181,8 @@ func echoUpgrade(t testing.TB) string {
 	})
 	return address
 }
+
+// answer2 is the head of an answer with a body.
+func answer2(status int) *message.Head {
+	return &message.Head{Status: status, Framing: message.Chunked, Length: -1, Minor: 1}
+}
