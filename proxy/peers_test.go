@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -183,3 +184,6 @@ func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 func contextOf(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
+
+// long says whether tests may take long.
+func long() bool { return os.Getenv("MOIRE_LONG") != "" }
