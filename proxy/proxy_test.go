@@ -170,53 +170,7 @@ func roundTrip(t *testing.T, c *http.Client, address string, size int, chunked b
 	}
 }
 
-// TestARequestDoesNotAllocate counts what a request and its answer allocate in
-// the whole process: caller and endpoint are plain sockets with fixed bytes.
-func TestARequestDoesNotAllocate(t *testing.T) {
-	up, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer up.Close()
-	go func() {
-		for {
-			c, err := up.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				b, answer := make([]byte, 4096), []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
-				for {
-					if n, err := c.Read(b); err != nil || !bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
-						return
-					}
-					c.Write(answer)
-				}
-			}()
-		}
-	}()
-	address := free(t)
-	start(t, one(address, up.Addr().String()))
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	request := []byte("GET /some/path?q=1 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\nAccept: */*\r\nX-Own: value\r\n\r\n")
-	b := make([]byte, 4096)
-	n := testing.AllocsPerRun(3000, func() {
-		c.Write(request)
-		if n, err := c.Read(b); err != nil || !bytes.HasSuffix(b[:n], []byte("hello")) {
-			t.Errorf("%q %v", b[:n], err)
-		}
-	})
-	if n > 0 {
-		t.Errorf("%v allocations for a request", n)
-	}
-}
-
-// raw sends bytes and reads until the other side closes or says nothing for a while.
+// raw1 sends bytes and reads until the other side closes or says nothing for a while.
 func raw1(t testing.TB, address, request string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", address)

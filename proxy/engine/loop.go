@@ -63,8 +63,19 @@ func New() (*Loop, error) {
 	return l, nil
 }
 
-// Close frees the descriptors of the loop itself.
-func (l *Loop) Close() { l.poll.close() }
+// Close closes what the loop has, its own descriptors and those of all
+// connections and listeners. Run has ended, or was never called.
+func (l *Loop) Close() {
+	for fd := range l.slots {
+		switch s := l.slots[fd]; {
+		case s.conn != nil:
+			s.conn.Close()
+		case s.listener != nil:
+			s.listener.Close()
+		}
+	}
+	l.poll.close()
+}
 
 // Run turns the loop until ctx ends or Stop is called.
 func (l *Loop) Run(ctx context.Context) error {
