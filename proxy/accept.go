@@ -36,6 +36,7 @@ type greeting struct {
 	header bool // the PROXY header is still to come
 	layer  *tlsLayer
 	shook  bool // TLS is up
+	begun  bool // some of the preface came
 	alpn   string
 	timer  engine.Timer
 }
@@ -126,6 +127,7 @@ func (g *greeting) speak(alpn string) {
 			return
 		case bytes.Equal(b[:n], []byte(preface[:n])) && n > 0:
 			if n < len(preface) && !c.EOF && !c.Broken() {
+				g.hurry()
 				return
 			}
 			two = n == len(preface)
@@ -148,6 +150,14 @@ func (g *greeting) idle() {
 	}
 	if g.c.EOF || g.c.Broken() {
 		g.end()
+	}
+}
+
+// hurry bounds the time of a preface that has begun, as that of a head.
+func (g *greeting) hurry() {
+	if t := g.ln.limits.headTime; t > 0 && !g.begun {
+		g.begun = true
+		g.w.loop.Arm(&g.timer, g.w.loop.Now+t, g)
 	}
 }
 

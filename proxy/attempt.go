@@ -246,6 +246,9 @@ func (a *attempt) lost(err error) step {
 	return a.fail(f)
 }
 
+// streamLimit is how much of an HTTP/1 answer waits for one stream of a caller.
+const streamLimit = 16 << 10
+
 // readHead looks for the head of the answer; interim ones are passed on.
 func (a *attempt) readHead() step {
 	if a.up.two != nil {
@@ -288,6 +291,10 @@ func (a *attempt) readHead() step {
 		x.interim()
 	}
 	a.up.expect(&x.resp, &x.respTrailers, limits)
+	if x.down2 != nil {
+		// A connection may have many streams that nobody reads.
+		c.Limit(streamLimit)
+	}
 	return stepAnswer
 }
 

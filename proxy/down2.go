@@ -68,6 +68,20 @@ func (d *down2) watch() {
 	}
 }
 
+// sweep is called once a second.
+func (d *down2) sweep(now int64) {
+	if at := d.k.c.BlockedAt; at != 0 && d.ln.limits.minRate > 0 && now-at > 2*rateWindow {
+		// It reads nothing at all, whatever its windows say.
+		d.w.tel.AddListener(d.plan.table, d.ln.id, telemetry.SlowCallers, 1)
+		d.k.gone()
+		d.k.c.Abort()
+		return
+	}
+	if d.k.idleFor(now) > 1e9 {
+		d.k.rest()
+	}
+}
+
 func (d *down2) arm(nanos int64) {
 	if nanos > 0 {
 		d.w.loop.Arm(&d.timer, d.w.loop.Now+nanos, d)

@@ -216,6 +216,7 @@ func (u *upConn) release(keep bool) {
 		u.close()
 		return
 	}
+	c.Limit(0)
 	c.Rest()
 	u.state, u.since = upIdle, u.w.loop.Now
 	u.e.idle = append(u.e.idle, u)

@@ -92,8 +92,8 @@ func (w *worker) Expire(*engine.Timer) {
 		p.sweep(w.loop.Now)
 	}
 	for c := range w.conns {
-		if d, ok := c.(*down2); ok && d.k.idleFor(w.loop.Now) > 1e9 {
-			d.k.rest()
+		if d, ok := c.(*down2); ok {
+			d.sweep(w.loop.Now)
 		}
 	}
 	w.p.trimmed.Add(int64(w.loop.Trim() + w.trim()))

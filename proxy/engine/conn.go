@@ -55,6 +55,7 @@ type Conn struct {
 	out     Buffer
 	raw     Buffer // from the wire, for the layer
 	want    int    // size of the next buffer to read into
+	limit   int    // of what waits in In
 	more    bool   // the kernel may have more to read
 	queued  bool   // in loop.again
 	dirty   bool   // in loop.dirty
@@ -71,7 +72,7 @@ const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0
 
 // Adopt makes fd, a connected non-blocking stream socket, a Conn of l.
 func (l *Loop) Adopt(fd int, local, peer netip.AddrPort, owner Owner) (*Conn, error) {
-	c := &Conn{loop: l, fd: fd, owner: owner, Local: local, Peer: peer, want: sizes[0]}
+	c := &Conn{loop: l, fd: fd, owner: owner, Local: local, Peer: peer, want: sizes[0], limit: readLimit}
 	if err := l.adopt(fd, c, nil, interest); err != nil {
 		syscall.Close(fd)
 		c.fd = -1
@@ -92,6 +93,15 @@ func (c *Conn) Closed() bool { return c.fd < 0 }
 // Broken: nothing can be written any more.
 func (c *Conn) Broken() bool { return c.fd < 0 || c.Err != 0 || c.Fault != nil }
 
+// Limit sets how many bytes wait in In before reading stops; 0: as in the
+// beginning.
+func (c *Conn) Limit(n int) {
+	if n == 0 {
+		n = readLimit
+	}
+	c.limit = n
+}
+
 // Consume takes n bytes of In; when In was full, reading goes on.
 func (c *Conn) Consume(n int) {
 	c.In.Consume(n)
@@ -102,7 +112,7 @@ func (c *Conn) Consume(n int) {
 
 // Resume reads in the next turn if there may be something.
 func (c *Conn) Resume() {
-	if c.more && !c.queued && c.fd >= 0 && c.In.Len() < readLimit {
+	if c.more && !c.queued && c.fd >= 0 && c.In.Len() < c.limit {
 		c.queued = true
 		c.loop.again = append(c.loop.again, c)
 	}
@@ -168,7 +178,7 @@ func (c *Conn) pull() {
 		c.pullLayer()
 		return
 	}
-	if c.In.Len() >= readLimit {
+	if c.In.Len() >= c.limit {
 		c.more = true
 		return
 	}
@@ -203,7 +213,7 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 	c.resting = false
 	b.w += n
 	c.Received += uint64(n)
-	if n == len(room) && c.want < readLimit {
+	if n == len(room) && c.want < c.limit {
 		c.want *= 4
 		if b.Len() == n && b.r == 0 { // all of it is new: the next read gets more room
 			b.space(c.loop, c.want)
