@@ -54,7 +54,9 @@ func (x *exchange) interim() {
 	case x.req.Minor == 1:
 		x.resp.Framing, x.resp.Length, x.resp.Close = message.None, -1, false
 		x.w.scratch = http1.AppendResponse(x.w.scratch[:0], &x.resp)
-		x.down.c.Write(x.w.scratch)
+		if len(x.w.scratch) <= x.down.c.Room() { // who does not read does without
+			x.down.c.Write(x.w.scratch)
+		}
 	}
 }
 

@@ -21,12 +21,13 @@ type attempt struct {
 	began int64
 	by    int64 // when this try's time is up; 0: never
 	// offset of the kept body that was sent.
-	offset  int
-	scanned int
-	sent    bool // the endpoint may have seen some of it
-	counted bool // among the pending
-	hops    int  // connections that took no stream
-	why     failure
+	offset   int
+	scanned  int
+	sent     bool // the endpoint may have seen some of it
+	counted  bool // among the pending
+	interims int  // interim answers that came
+	hops     int  // connections that took no stream
+	why      failure
 }
 
 // failure is why a try, or the whole exchange, came to nothing.
@@ -44,6 +45,9 @@ type failure struct {
 	reused bool
 }
 
+// maxInterim answers come before the answer.
+const maxInterim = 32
+
 // What a step of an attempt came to.
 type step uint8
 
@@ -58,6 +62,7 @@ var (
 	errConnectTime = errors.New("connecting took too long")
 	// errUpgrade: a 101 that nobody asked for; or a 2xx to an Upgrade, which an
 	// HTTP/2 caller would take for an open tunnel.
+	errInterim = errors.New("too many interim answers")
 	errUpgrade = errors.New("upstream switched protocols when it was not asked to, or did not when it was")
 )
 
@@ -287,6 +292,9 @@ func (a *attempt) readHead() step {
 		}
 		if x.resp.Status >= 200 || x.resp.Status == 101 {
 			break
+		}
+		if a.interims++; a.interims > maxInterim {
+			return a.garbled(errInterim)
 		}
 		x.interim()
 	}

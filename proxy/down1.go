@@ -38,6 +38,11 @@ func (d *down1) Ready(*engine.Conn) {
 // next begins the next exchange if its head is there.
 func (d *down1) next() {
 	c, limits := d.c, &d.ln.limits
+	if c.Pending() > c.Room() && !c.Broken() { // it asks on and on, and does not read
+		c.Starved = true
+		d.wait(limits.stall)
+		return
+	}
 	b := c.In.Bytes()
 	if len(b) == 0 {
 		if c.EOF || c.Broken() || d.leaving() {

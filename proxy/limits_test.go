@@ -82,7 +82,7 @@ func TestPendingCircuit(t *testing.T) {
 	cfg := one(address, silent)
 	cfg.Clusters[0].TLS = &l7.ClientTLS{Insecure: true}
 	cfg.Clusters[0].Circuit.Pending = 2
-	cfg.Clusters[0].Connect = l7.Duration(300 * time.Millisecond)
+	cfg.Clusters[0].Connect = l7.Duration(time.Second)
 	p := start(t, cfg)
 	c := client(t, false)
 	var wg sync.WaitGroup
@@ -91,7 +91,7 @@ func TestPendingCircuit(t *testing.T) {
 	}
 	eventually(t, "two wait", func() bool { return connections.Load() == 2 })
 	began := time.Now()
-	if status, _, _ := get(t, c, "http://"+address+"/"); status != 503 || time.Since(began) > 250*time.Millisecond {
+	if status, _, _ := get(t, c, "http://"+address+"/"); status != 503 || time.Since(began) > 800*time.Millisecond {
 		t.Errorf("%d after %v", status, time.Since(began))
 	}
 	wg.Wait()
@@ -115,7 +115,7 @@ func TestEjection(t *testing.T) {
 	cfg.Clusters[0].Balancer.Kind = l7.RoundRobin
 	three, half := uint32(3), uint32(50)
 	cfg.Clusters[0].Outlier = &l7.Outlier{Consecutive5xx: &three, MaxEjectionPercent: &half, Interval: l7.Duration(100 * time.Millisecond),
-		BaseEjection: l7.Duration(300 * time.Millisecond), MaxEjection: l7.Duration(300 * time.Millisecond)}
+		BaseEjection: l7.Duration(time.Second), MaxEjection: l7.Duration(time.Second)}
 	start(t, cfg)
 	c := client(t, false)
 	for range 30 {

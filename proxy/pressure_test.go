@@ -82,11 +82,11 @@ func memory(t *testing.T) (most func() uint64) {
 	}
 }
 
-// TestLargeBodiesInLittleMemory sends 32 MB (with MOIRE_LONG 256 MB) up and down
+// TestLargeBodiesInLittleMemory sends 16 MB (with MOIRE_LONG 256 MB) up and down
 // at a time, to readers that are slow, through each pair of protocols; caller,
 // proxy and endpoint together hold little of it.
 func TestLargeBodiesInLittleMemory(t *testing.T) {
-	size := 32 << 20
+	size := 16 << 20
 	if long() {
 		size = 256 << 20
 	}

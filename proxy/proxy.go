@@ -119,6 +119,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 func (p *Proxy) Apply(cfg *l7.Config) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.draining.Load() {
+		return errors.New("the proxy drains, and takes no other configuration")
+	}
 	old := p.plan.Load()
 	n, err := p.prepare(cfg)
 	if err != nil {

@@ -39,8 +39,14 @@ func (x *exchange) reply(status int, text string) {
 	}
 	h.Framing, h.Length = message.Sized, int64(len(body))
 	x.writeHead()
-	if !x.req.IsMethod("HEAD") && len(body) > 0 {
-		x.down.put(x.w, body, true)
+	for !x.req.IsMethod("HEAD") && len(body) > 0 {
+		if body = body[x.down.put(x.w, body, true):]; len(body) > 0 {
+			x.down.starved()
+			if x.wait() != nil {
+				x.broken = true
+				return
+			}
+		}
 	}
 	x.down.finish(x.w, nil)
 }

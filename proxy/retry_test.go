@@ -89,6 +89,37 @@ func TestRetriesByStatus(t *testing.T) {
 	}
 }
 
+// TestRetriesOfCalls: a gRPC call is tried again for the codes that the rule lists.
+func TestRetriesOfCalls(t *testing.T) {
+	for _, listed := range []bool{false, true} {
+		address := free(t)
+		var n atomic.Int32
+		cfg := retrying(address, l7.Retry{}, server2(t, func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			w.Header().Set("Content-Type", "application/grpc")
+			if n.Add(1) == 1 {
+				w.Header().Set("Grpc-Status", "14")
+				return
+			}
+			w.Write(b)
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+		}))
+		cfg.Clusters[0].Protocol = l7.HTTP2
+		if listed {
+			onlyRule(cfg).Retry.GRPC = []int{14}
+		}
+		start(t, cfg)
+		_, h, tr := grpcCall(t, client(t, true), address)
+		code, want := h.Get("Grpc-Status")+tr.Get("Grpc-Status"), "14"
+		if listed {
+			want = "0"
+		}
+		if code != want {
+			t.Errorf("listed=%v: grpc-status %q after %d calls", listed, code, n.Load())
+		}
+	}
+}
+
 func TestRetryAfterIsHonoured(t *testing.T) {
 	for _, c := range []struct {
 		after  string

@@ -97,7 +97,11 @@ type Listener struct {
 	take func(fd int, peer netip.AddrPort)
 	// Failed counts accept errors, such as no descriptors left.
 	Failed uint64
+	timer  Timer
 }
+
+// pause is how long nothing is accepted when there are no descriptors left.
+const pause = int64(50e6)
 
 // Accept calls take, in the loop, for each connection that comes to fd. The
 // Listener owns fd.
@@ -117,6 +121,7 @@ func (ln *Listener) FD() int { return ln.fd }
 // who hold the same socket; without such others they are reset.
 func (ln *Listener) Close() {
 	if ln.fd >= 0 {
+		ln.loop.Disarm(&ln.timer)
 		ln.loop.abandon(ln.fd)
 		ln.fd = -1
 	}
@@ -131,6 +136,9 @@ func (ln *Listener) accept() {
 		if err != nil {
 			if err != unix.EAGAIN {
 				ln.Failed++
+				// It would be told of the same connection at once, again and again.
+				ln.loop.poll.remove(ln.fd)
+				ln.loop.Arm(&ln.timer, ln.loop.Now+pause, ln)
 			}
 			return
 		}
@@ -138,6 +146,13 @@ func (ln *Listener) accept() {
 		if ln.fd < 0 {
 			return
 		}
+	}
+}
+
+// Expire implements Expirer: it accepts again.
+func (ln *Listener) Expire(*Timer) {
+	if err := ln.loop.poll.add(ln.fd, ln.loop.slots[ln.fd].generation, unix.EPOLLIN); err != nil {
+		ln.loop.Arm(&ln.timer, ln.loop.Now+pause, ln)
 	}
 }
 
