@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,16 +28,22 @@ const (
 	noise = 3 * time.Millisecond
 )
 
-// onProxy and onOthers pin processes: the proxy alone on the second core, origin
-// and honest client on the first, all before the other work of the machine
-// (which a session of its own needs, where the kernel groups by session);
-// attackers there too, with what nobody else wants.
+// Where processes run: the proxy alone on the second core; origin and honest
+// client on the first, attackers there too, with what nobody else wants. Proxy
+// and origin go before the other work of the machine, which takes a session of
+// their own where the kernel groups by session; the honest client, who uses
+// little, before all.
 var (
-	onProxy = stage.Placing{"setsid", "sh", "-c",
-		`[ ! -w /proc/self/autogroup ] || echo -20 >/proc/self/autogroup; exec nice -n -20 taskset -c 1 "$@"`, "sh"}
-	onOthers  = stage.Placing{"chrt", "-r", "10", "taskset", "-c", "0"}
+	onProxy   = before("1")
+	onOthers  = before("0")
+	asHonest  = stage.Placing{"chrt", "-r", "10", "taskset", "-c", "0"}
 	onLeisure = stage.Placing{"chrt", "-i", "0", "taskset", "-c", "0"}
 )
+
+func before(core string) stage.Placing {
+	return stage.Placing{"setsid", "sh", "-c",
+		`[ ! -w /proc/self/autogroup ] || echo -20 >/proc/self/autogroup; exec nice -n -20 taskset -c ` + core + ` "$@"`, "sh"}
+}
 
 // attacked lets every attacker of ours loose on a fresh proxy.
 func attacked(ctx context.Context, h *hall) ([]verdict, error) {
@@ -44,12 +51,12 @@ func attacked(ctx context.Context, h *hall) ([]verdict, error) {
 	t := &strings.Builder{}
 	fmt.Fprintln(t, "| attack | connections ended by the proxy | memory: before, most, growth | honest answered | p99 before, during | verdict |\n|---|---|---|---|---|---|")
 	for _, a := range attack.Attacks() {
-		if len(h.only) > 0 && !strings.Contains(a.Name, h.only) {
+		if !slices.ContainsFunc(strings.Split(h.only, ","), func(part string) bool { return strings.Contains(a.Name, part) }) {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "attack %s ...\n", a.Name)
 		r, err := h.attackOne(ctx, a)
 		if err != nil {
+			v.table = t.String()
 			return []verdict{v}, err
 		}
 		wrong := r.wrong(a)
@@ -58,6 +65,7 @@ func attacked(ctx context.Context, h *hall) ([]verdict, error) {
 			word = wrong
 		}
 		fmt.Fprintf(t, "| %s: %s | %s | %s | %d of %d | %s, %s | %s |\n", a.Name, a.About, r.outcome, r.memory(a), r.during.Answered, r.during.Asked, short(r.before.P99), short(r.during.P99), word)
+		fmt.Fprintf(os.Stderr, "attack %s: %s\n", a.Name, word)
 		v.say(a.Name, wrong)
 	}
 	v.table = t.String()
@@ -141,7 +149,7 @@ func (h *hall) attackOne(ctx context.Context, a attack.Attack) (harm, error) {
 // honest asks from a process of its own.
 func (h *hall) honest(ctx context.Context, address string, span time.Duration) (attack.Sample, error) {
 	var s attack.Sample
-	return s, h.self(ctx, onOthers, &s, "honest", address, strconv.Itoa(honestRate), span.String())
+	return s, h.self(ctx, asHonest, &s, "honest", address, strconv.Itoa(honestRate), span.String())
 }
 
 // self runs this program in another process, which prints one JSON value.

@@ -16,7 +16,7 @@ import (
 
 // What of a found corpus is kept: the smallest inputs, few and short.
 const (
-	mostSeeds = 40
+	mostSeeds = 16
 	longest   = 4 << 10
 )
 

@@ -24,7 +24,7 @@ type hall struct {
 	// own: the proxy under test is ours, so written exceptions and features
 	// beyond what peers are told count.
 	own bool
-	// only: attacks with this in their name; empty: all.
+	// only: attacks with one of these in their name, comma separated; empty: all.
 	only string
 }
 
@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string) (failed bool, err error) {
 	only := flags.String("only", "", "judges to run, comma separated; empty: all")
 	all := flags.Bool("v", false, "print every failed case, not the first of them")
 	keep := flags.Bool("keep", false, "keep configurations and logs, and say where")
-	part := flags.String("attack", "", "attacks with this in their name; empty: all")
+	part := flags.String("attack", "", "attacks with one of these in their name, comma separated; empty: all")
 	span := flags.Duration("fuzztime", 10*time.Minute, "how long each fuzz target runs")
 	list := flags.Bool("list", false, "list the judges and stop")
 	if err := flags.Parse(args); err != nil {

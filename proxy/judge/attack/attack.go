@@ -68,16 +68,33 @@ type Outcome struct {
 type victim struct {
 	net.Conn
 	ctx context.Context
-	// number of this connection, from 0.
-	number int
 	// sent counts units.
 	sent *atomic.Int64
-	// reading says that a goroutine reads and throws away what comes.
-	ended atomic.Bool
+	// gone is closed when the proxy ended the connection before the time was up, as
+	// who reads in the background sees it.
+	gone chan struct{}
+	once sync.Once
 }
 
-// over says whether the time is up.
-func (v *victim) over() bool { return v.ctx.Err() != nil || v.ended.Load() }
+// ends notes what a read in the background ended with.
+func (v *victim) ends(err error) {
+	if v.ctx.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		v.once.Do(func() { close(v.gone) })
+	}
+}
+
+// ended by the proxy, as far as is known.
+func (v *victim) ended() bool {
+	select {
+	case <-v.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// over says whether the time is up, or the connection gone.
+func (v *victim) over() bool { return v.ctx.Err() != nil || v.ended() }
 
 // hold waits until the proxy closes or the time is up.
 func (v *victim) hold() error {
@@ -91,19 +108,20 @@ func (v *victim) hold() error {
 // sink reads in the background until the connection ends.
 func (v *victim) sink() {
 	go func() {
-		_, _ = io.Copy(io.Discard, v.Conn) // any end is the end
-		v.ended.Store(true)
+		_, err := io.Copy(io.Discard, v.Conn)
+		v.ends(err)
 	}()
 }
 
-// pause waits; false when the time is up.
+// pause waits; false when the time is up, or the connection gone.
 func (v *victim) pause(d time.Duration) bool {
 	select {
 	case <-v.ctx.Done():
-		return false
+	case <-v.gone:
 	case <-time.After(d):
-		return !v.ended.Load()
+		return !v.over()
 	}
+	return false
 }
 
 // Run attacks address, a loopback address, for a.Span.
@@ -122,7 +140,7 @@ func (a Attack) Run(parent context.Context, address string) (Outcome, error) {
 				if ctx.Err() != nil {
 					return
 				}
-				a.attackOnce(ctx, address, i, &mu, &out)
+				a.attackOnce(ctx, address, &mu, &out)
 			}
 		})
 		if a.Connections > 500 && i%100 == 99 {
@@ -133,7 +151,7 @@ func (a Attack) Run(parent context.Context, address string) (Outcome, error) {
 	return out, nil
 }
 
-func (a Attack) attackOnce(ctx context.Context, address string, number int, mu *sync.Mutex, out *Outcome) {
+func (a Attack) attackOnce(ctx context.Context, address string, mu *sync.Mutex, out *Outcome) {
 	start := time.Now()
 	d := net.Dialer{Timeout: 5 * time.Second}
 	conn, err := d.DialContext(ctx, "tcp", address)
@@ -153,14 +171,14 @@ func (a Attack) attackOnce(ctx context.Context, address string, number int, mu *
 		return
 	}
 	var sent atomic.Int64
-	v := &victim{Conn: conn, ctx: ctx, number: number, sent: &sent}
+	v := &victim{Conn: conn, ctx: ctx, sent: &sent, gone: make(chan struct{})}
 	err = a.one(v)
 	after := time.Since(start)
 	mu.Lock()
 	defer mu.Unlock()
 	out.Opened++
 	out.Sent += sent.Load()
-	if v.ended.Load() && ctx.Err() == nil || closedByPeer(err) {
+	if v.ended() || closedByPeer(err) {
 		if out.Closed == 0 {
 			out.First, out.After = sent.Load(), after
 		}

@@ -87,7 +87,7 @@ func bombs() []Attack {
 
 // unread writes piece without end, or once, and reads nothing.
 func unread(name, about, piece string, again bool) Attack {
-	return Attack{Name: name, About: about, Span: 25 * time.Second, Connections: 64, Closes: true, one: func(v *victim) error {
+	return Attack{Name: name, About: about, Span: 40 * time.Second, Connections: 64, Closes: true, one: func(v *victim) error {
 		pieces := []byte(piece)
 		if again {
 			pieces = bytes.Repeat(pieces, 1+16384/len(piece))

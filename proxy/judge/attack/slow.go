@@ -91,12 +91,12 @@ func slowBodies(v *victim) error {
 		for range 100000 {
 			f, err := a.ReadFrame()
 			if err != nil {
-				v.ended.Store(true)
+				v.ends(err)
 				return
 			}
 			switch f.(type) {
 			case *http2.RSTStreamFrame, *http2.GoAwayFrame:
-				v.ended.Store(true)
+				v.ends(nil)
 				return
 			}
 		}
