@@ -11,23 +11,31 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"moire.dev/moire/snapshot/l7"
 )
 
-// free is an address of loopback that nobody listens on.
+// free is an address of loopback that nobody listens on, with a port that no
+// connection is given by the kernel.
 func free(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+(os.Getpid()*61+int(ports.Add(1)))%12_000)
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+var ports atomic.Uint32 // that were given out
 
 // start runs a Proxy until the test ends.
 func start(t testing.TB, cfg *l7.Config) *Proxy {
