@@ -300,3 +300,37 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the drain does not end: %+v", p.State())
 	}
 }
+
+// TestACallerThatEndedItsSide still gets its answer, but is not worked for without
+// end: most that do so are gone.
+func TestACallerThatEndedItsSide(t *testing.T) {
+	address := free(t)
+	var began, ended atomic.Int32
+	start(t, one(address, server(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/silent" {
+			began.Add(1)
+			<-r.Context().Done()
+			ended.Add(1)
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+		io.WriteString(w, "here")
+	})))
+	ask := func(path string) net.Conn {
+		c := dial(t, address)
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", path)
+		c.(*net.TCPConn).CloseWrite()
+		return c
+	}
+	if b, err := io.ReadAll(ask("/")); err != nil || !strings.HasSuffix(string(b), "here") {
+		t.Errorf("%q %v", b, err)
+	}
+	if !long() {
+		return
+	}
+	c := ask("/silent")
+	eventually(t, "it comes", func() bool { return began.Load() == 1 })
+	c.Close()
+	time.Sleep(7 * time.Second)
+	eventually(t, "the endpoint is told", func() bool { return ended.Load() == 1 })
+}

@@ -17,6 +17,15 @@ var (
 // rateWindow is the time over which the minimum rate is measured.
 const rateWindow = int64(10e9)
 
+// patience is how long a caller that has ended its side (HTTP/1) is worked for
+// while nothing moves: most that do so are gone, but nobody can tell.
+const patience = int64(10e9)
+
+// mayBeGone: the caller sends no more.
+func (x *exchange) mayBeGone() bool {
+	return x.down.c != nil && x.down.c.EOF && !x.tunnel && x.passing == nil
+}
+
 // wait parks until something happens. An error says that it makes no sense to
 // wait on: the time of the request or of all tries is up, nothing moves, or the
 // caller is gone.
@@ -40,6 +49,9 @@ func (x *exchange) wait() error {
 	if x.callerOwes() {
 		by = min(by, x.w.loop.Now+rateWindow)
 	}
+	if x.mayBeGone() {
+		by = min(by, x.moved+patience)
+	}
 	x.t.Within(by)
 	x.t.Park()
 	if x.down.gone() || x.down2 != nil && x.down2.wasReset() {
@@ -57,6 +69,9 @@ func (x *exchange) wait() error {
 	case limits.stall > 0 && now >= x.moved+limits.stall:
 		x.rec.Flags |= telemetry.StreamIdle
 		return errStall
+	case x.mayBeGone() && now >= x.moved+patience:
+		x.rec.Flags |= telemetry.CallerClosed
+		return errCaller
 	case x.tooSlow(now):
 		return errSlow
 	}
