@@ -74,7 +74,7 @@ func slow() []Attack {
 			return v.hold()
 		}},
 		drip(Attack{Name: "header-trickle", About: "a head at ten bytes a second", Span: 25 * time.Second, Connections: 1000, Closes: true}, get, "trickle", 100*time.Millisecond),
-		drip(Attack{Name: "slow-body", About: "a body at one byte a second", Span: 40 * time.Second, Connections: 1000, Closes: true}, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n", "body", time.Second),
+		drip(Attack{Name: "slow-body", About: "a body at one byte a second", Span: 40 * time.Second, Connections: 2000, Closes: true}, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n", "body", time.Second),
 		drip(Attack{Name: "slow-chunks", About: "a chunked body at one byte a second", Span: 40 * time.Second, Connections: 1000, Closes: true}, "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n", time.Second),
 		{Name: "slow-body-h2", About: "HTTP/2: 20 bodies at a byte a second each", Span: 40 * time.Second, Connections: 50, Closes: true, H2: true, one: slowBodies},
 	}
