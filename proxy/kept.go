@@ -36,37 +36,34 @@ func (a *attempt) pumpRequest() (moved bool, err error) {
 	if !x.body.on && a.offset >= len(x.body.b) {
 		return pump(w, &x.down, &a.up)
 	}
-	for {
-		if rest := x.body.b[a.offset:]; len(rest) > 0 {
-			n := a.up.put(w, rest, false)
-			a.offset += n
-			moved = moved || n > 0
-			if n < len(rest) {
-				a.up.starved()
-				return moved, nil
-			}
-		}
-		if !x.body.on {
-			m, err := pump(w, &x.down, &a.up)
-			return moved || m, err
-		}
-		more, err := x.keepMore()
-		if err != nil {
+	for more := x.body.on; more; {
+		if more, err = x.keepMore(); err != nil {
 			return moved, err
 		}
-		if more {
-			moved = true
-			continue
-		}
-		if x.down.ended {
-			a.up.finish(w, x.down.trailers)
-			moved = true
-		}
-		return moved, nil
 	}
+	if rest := x.body.b[a.offset:]; len(rest) > 0 {
+		last := x.body.on && x.down.ended && x.down.trailers == nil
+		n := a.up.put(w, rest, last)
+		a.offset += n
+		moved = n > 0
+		if n < len(rest) {
+			a.up.starved()
+			return moved, nil
+		}
+	}
+	switch {
+	case !x.body.on:
+		m, err := pump(w, &x.down, &a.up)
+		return moved || m, err
+	case x.down.ended && !a.up.finished:
+		a.up.finish(w, x.down.trailers)
+		moved = true
+	}
+	return moved, nil
 }
 
-// keepMore takes what came of the request body into what is kept.
+// keepMore takes what came of the request body into what is kept, and says
+// whether there may be more.
 func (x *exchange) keepMore() (bool, error) {
 	data, err := x.down.peek()
 	if err != nil || len(data) == 0 {
@@ -77,14 +74,14 @@ func (x *exchange) keepMore() (bool, error) {
 	}
 	if len(x.body.b)+len(data) > x.body.most {
 		x.body.on = false // too much to be sent again
-		return true, nil
+		return false, nil
 	}
 	x.body.b = append(x.body.b, data...)
 	x.down.take(len(data))
 	return true, nil
 }
 
-// again: another try could be given all of the body.
+// bodyKept: another try could be given all of the body.
 func (x *exchange) bodyKept() bool {
 	return x.body.on || x.down.read == 0 && (x.down.ended || x.req.Framing == message.None)
 }
