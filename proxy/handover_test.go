@@ -34,7 +34,7 @@ func takeOver(t *testing.T, cfg *l7.Config, path string) *generation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(Options{Workers: 1, Sockets: sockets, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
+	p, err := New(Options{Workers: 1, Ring: ring, Sockets: sockets, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,7 @@ type Proxy struct {
 	running  sync.WaitGroup
 	draining atomic.Bool
 	trimmed  atomic.Int64 // bytes that workers gave up since they were collected
+	ring     engine.RingUse
 }
 
 // Options of a Proxy; the zero value is good.
@@ -47,7 +48,12 @@ type Options struct {
 	Version string
 	// Sockets that a predecessor listens on, by address: they are taken over.
 	Sockets map[netip.AddrPort][]int
+	// Ring says whether workers talk to the kernel through io_uring: on, off, or
+	// auto, the default: if the kernel has all that is needed and allows it.
+	Ring string
 }
+
+var ringUse = map[string]engine.RingUse{"on": engine.RingOn, "off": engine.RingOff}
 
 // New makes a Proxy. It starts nothing and listens nowhere: see Apply and Run.
 func New(o Options) (*Proxy, error) {
@@ -57,7 +63,7 @@ func New(o Options) (*Proxy, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	p := &Proxy{log: o.Log, start: time.Now(), clusters: map[string]*cluster{}, sockets: o.Sockets, checks: map[string]*checking{}}
+	p := &Proxy{log: o.Log, start: time.Now(), clusters: map[string]*cluster{}, sockets: o.Sockets, ring: ringUse[o.Ring], checks: map[string]*checking{}}
 	p.tel = telemetry.New(telemetry.Options{Workers: o.Workers, Now: p.now, Version: o.Version, Log: o.Log})
 	for i := range o.Workers {
 		w, err := newWorker(p, i)
@@ -66,6 +72,7 @@ func New(o Options) (*Proxy, error) {
 		}
 		p.workers = append(p.workers, w)
 	}
+	p.log.Debug("workers", "count", o.Workers, "kernel", p.workers[0].loop.Kind())
 	return p, nil
 }
 

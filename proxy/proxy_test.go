@@ -40,7 +40,7 @@ var ports atomic.Uint32 // that were given out
 // start runs a Proxy until the test ends.
 func start(t testing.TB, cfg *l7.Config) *Proxy {
 	t.Helper()
-	p, err := New(Options{Workers: 1, Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	p, err := New(Options{Workers: 1, Ring: ring, Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -140,6 +140,9 @@ func (u *upConn) Ready(c *engine.Conn) {
 			u.user.x.wake()
 		}
 	case u.state == upIdle:
+		if !c.EOF && !c.Broken() && c.In.Len() == 0 {
+			return // nothing happened
+		}
 		u.unidle()
 		u.close()
 	case u.state == upDialing && u.layer == nil:

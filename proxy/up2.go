@@ -44,9 +44,12 @@ func (e *endpoint) shareable(a *attempt) *upConn {
 		if u.p.tls != nil && u.p.tls.perHost && u.host != string(a.x.req.Authority) {
 			continue
 		}
-		free := e.streams - 1 // one is for the user
-		if u.two != nil {
+		free := e.streams - 1                // one is for the user
+		if u.two != nil && u.two.h.Ready() { // before that it is not known what it takes
 			free = u.two.h.Free()
+			if u.user != nil {
+				free-- // who has not opened his yet
+			}
 		}
 		if free > len(u.waiting) && (u.state == upDialing || u.two != nil && !u.two.over && u.two.h.Usable()) {
 			u.waiting = append(u.waiting, a)

@@ -60,7 +60,7 @@ type accepting struct {
 }
 
 func newWorker(p *Proxy, index int) (*worker, error) {
-	loop, err := engine.New()
+	loop, err := engine.New(engine.Options{Ring: p.ring})
 	if err != nil {
 		return nil, err
 	}

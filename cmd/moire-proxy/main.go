@@ -67,6 +67,7 @@ and that one drains: an upgrade without a connection that is refused.`,
 	f.StringVar(&s.admin, "admin", "", "unix socket of the administrator's door; empty: none")
 	f.StringVar(&s.handover, "handover", "", "unix socket at which a successor takes the listening sockets; empty: none")
 	f.StringVar(&s.level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&s.ring, "io-uring", "auto", "talk to the kernel through io_uring: auto (if it has all that is needed and allows it, else epoll), on or off")
 	f.BoolVar(&s.watch, "watch", false, "read the configuration again when its file changes")
 	f.BoolVar(&s.profile, "profile", false, "profiles at the administrator's door")
 	c.AddCommand(checkCommand())

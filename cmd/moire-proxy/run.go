@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,8 +18,8 @@ import (
 
 // setup is what the command line says.
 type setup struct {
-	config, admin, handover, level string
-	watch, profile                 bool
+	config, admin, handover, level, ring string
+	watch, profile                       bool
 }
 
 // defaultDrain is how long a drain may take when the configuration does not say.
@@ -32,12 +33,15 @@ func (s *setup) run(ctx context.Context) error {
 	if err := level.UnmarshalText([]byte(s.level)); err != nil {
 		return fmt.Errorf("--log-level %q is not debug, info, warn or error; %w", s.level, errUsage)
 	}
+	if !slices.Contains([]string{"", "auto", "on", "off"}, s.ring) {
+		return fmt.Errorf("--io-uring %q is not auto, on or off; %w", s.ring, errUsage)
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
 	cfg, err := config.Load(s.config)
 	if err != nil {
 		return fmt.Errorf("%w\n%w", err, errUsage)
 	}
-	o := proxy.Options{Log: log, Workers: cfg.Workers, Version: version}
+	o := proxy.Options{Log: log, Workers: cfg.Workers, Version: version, Ring: s.ring}
 	serves := func() error { return nil }
 	if s.handover != "" {
 		if o.Sockets, serves, err = proxy.TakeOver(s.handover); err != nil {

@@ -66,16 +66,37 @@ type Conn struct {
 	linger  bool // discards what comes
 	resting bool // nothing happens: see Rest
 	timer   Timer
+
+	// With a ring only.
+	fly     Buffer        // is sent when the ring is entered
+	flying  bool          // it did not land yet
+	sealed  bool          // fly is the layer's
+	took    int32         // how much of fly, or what error
+	failed  syscall.Errno // what Err will be when all was read
+	watched bool          // epoll knows it
+	armed   arming        // what brings input
+	bulk    uint8         // reads that have to be small until armed changes
 }
 
 const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
 
 // Adopt makes fd, a connected non-blocking stream socket, a Conn of l.
 func (l *Loop) Adopt(fd int, local, peer netip.AddrPort, owner Owner) (*Conn, error) {
-	c := &Conn{loop: l, fd: fd, owner: owner, Local: local, Peer: peer, want: sizes[0], limit: readLimit}
-	if err := l.adopt(fd, c, nil, interest); err != nil {
-		syscall.Close(fd)
-		c.fd = -1
+	return l.newConn(fd, &Conn{owner: owner, Local: local, Peer: peer})
+}
+
+func (l *Loop) newConn(fd int, c *Conn) (*Conn, error) {
+	c.loop, c.fd, c.want, c.limit = l, fd, sizes[0], readLimit
+	events := uint32(interest)
+	if l.ring != nil {
+		events = 0
+	}
+	err := l.adopt(fd, c, nil, events)
+	if err == nil && l.ring != nil {
+		err = c.begin()
+	}
+	if err != nil {
+		c.Close()
 		return nil, err
 	}
 	return c, nil
@@ -113,6 +134,10 @@ func (c *Conn) Consume(n int) {
 // Resume reads in the next turn if there may be something.
 func (c *Conn) Resume() {
 	if c.more && !c.queued && c.fd >= 0 && c.In.Len() < c.limit {
+		if c.ringed() && c.layer == nil {
+			c.pullRing()
+			return
+		}
 		c.queued = true
 		c.loop.again = append(c.loop.again, c)
 	}
@@ -149,6 +174,9 @@ func (c *Conn) event(events uint32) {
 			return
 		}
 		c.touch()
+		if c.loop.ring != nil {
+			c.arm()
+		}
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.hup = true
@@ -172,6 +200,10 @@ func (c *Conn) pull() {
 		return
 	}
 	if c.EOF || c.Err != 0 || c.Connecting {
+		return
+	}
+	if c.ringed() {
+		c.pullRing()
 		return
 	}
 	if c.layer != nil {
@@ -219,6 +251,9 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 			b.space(c.loop, c.want)
 		}
 	}
+	if c.armed == polling {
+		c.counted(n == len(room))
+	}
 	return n, n == len(room)
 }
 
@@ -227,11 +262,11 @@ func (c *Conn) Room() int {
 	if c.Connecting {
 		return max(sizes[1]-c.out.Len(), 0)
 	}
-	return max(writeLimit-c.out.Len(), 0)
+	return max(writeLimit-c.Pending(), 0)
 }
 
 // Pending is how many bytes wait to be written.
-func (c *Conn) Pending() int { return c.out.Len() }
+func (c *Conn) Pending() int { return c.out.Len() + c.fly.Len() }
 
 // Write puts p, a head or something as small, into the output, whatever waits there.
 func (c *Conn) Write(p []byte) {
@@ -243,7 +278,7 @@ func (c *Conn) Write(p []byte) {
 // Offer puts as much of p into the output as there is room for, and says how
 // much. Much at once is written from where it is.
 func (c *Conn) Offer(p []byte) int {
-	if len(p) >= direct && c.out.Len() == 0 && c.layer == nil && c.BlockedAt == 0 && !c.Connecting && c.Err == 0 {
+	if len(p) >= direct && c.out.Len() == 0 && c.layer == nil && c.BlockedAt == 0 && !c.flying && !c.Connecting && c.Err == 0 {
 		return c.writeNow(p)
 	}
 	n := min(len(p), c.Room())
@@ -275,7 +310,7 @@ func (c *Conn) writeNow(p []byte) int {
 	}
 	c.Sent += uint64(n)
 	if n < len(p) && c.BlockedAt == 0 {
-		c.BlockedAt = c.loop.Now
+		c.blocked()
 	}
 	return n
 }
@@ -283,6 +318,9 @@ func (c *Conn) writeNow(p []byte) int {
 // broke: the peer takes no more. What it said before is read first: it may be
 // the reason.
 func (c *Conn) broke(errno syscall.Errno) {
+	if c.ringed() && !c.readInPlace(errno) {
+		return
+	}
 	for range 4 {
 		c.pull()
 		if !c.more {
@@ -292,17 +330,30 @@ func (c *Conn) broke(errno syscall.Errno) {
 	c.Err = errno
 }
 
+// blocked: the socket has no more room.
+func (c *Conn) blocked() {
+	c.BlockedAt = c.loop.Now
+	if c.loop.ring != nil && c.watchOut() != nil {
+		c.Err = unix.ENOMEM
+	}
+}
+
 // flush writes what waits, once.
 func (c *Conn) flush() {
-	if c.BlockedAt != 0 || c.Connecting {
+	if c.BlockedAt != 0 || c.Connecting || c.flying {
 		return
 	}
 	if c.Err != 0 {
 		c.out.Consume(c.out.Len())
 	} else if c.layer != nil {
 		c.flushLayer()
+	} else if c.out.Len() > 0 && c.loop.ring != nil {
+		c.launchOut()
 	} else if c.out.Len() > 0 {
 		c.out.Consume(c.writeNow(c.out.Bytes()))
+	}
+	if c.flying {
+		return
 	}
 	if c.out.Len() > 0 && c.layer == nil {
 		c.wakeStarved()

@@ -90,6 +90,10 @@ func (c *Conn) endWriting() {
 
 // discard reads and forgets, until the peer ends or the patience does.
 func (c *Conn) discard() {
+	if c.ringed() {
+		c.arm()
+		return
+	}
 	for range 4 {
 		if c.Received > lingeringMost {
 			if c.hup {

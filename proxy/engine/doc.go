@@ -6,5 +6,6 @@
 // code that parks and is resumed), Timer. Everything of a Loop belongs to the
 // goroutine that runs it; only Post may be called from elsewhere. The common
 // path takes no lock and allocates nothing.
+// A Loop talks to the kernel through epoll or, where it can, io_uring: DESIGN.md.
 // It knows nothing of HTTP, routes or clusters, and never logs.
 package engine

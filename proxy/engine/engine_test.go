@@ -4,17 +4,40 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 )
 
+// kind of the loops in this run of the suite.
+var kind RingUse
+
+// TestMain runs the suite with epoll, and once more with io_uring where the
+// kernel allows it.
+func TestMain(m *testing.M) {
+	kind = RingOff
+	if code := m.Run(); code != 0 {
+		os.Exit(code)
+	}
+	l, err := New(Options{Ring: RingOn})
+	if err != nil {
+		fmt.Println("not with io_uring:", err)
+		return
+	}
+	l.Close()
+	kind = RingOn
+	fmt.Println("with io_uring")
+	os.Exit(m.Run())
+}
+
 // serve runs a Loop that accepts on a free port of loopback.
 func serve(t *testing.T, take func(l *Loop, fd int, peer netip.AddrPort)) (*Loop, netip.AddrPort) {
 	t.Helper()
-	l, err := New()
+	l, err := New(Options{Ring: kind})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,6 +89,10 @@ func (c *Conn) Decrypt() {
 func (c *Conn) flushLayer() {
 	for {
 		if b := c.layer.Sealed(); len(b) > 0 {
+			if c.out.Len() == 0 && c.loop.ring != nil {
+				c.launchSealed(b)
+				return
+			}
 			n := c.writeNow(b)
 			c.layer.Sent(n)
 			if n < len(b) || c.Err != 0 {

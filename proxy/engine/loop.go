@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -22,10 +23,12 @@ type Loop struct {
 	// BeforeFlush, when set, is called once a turn before what waits is written.
 	BeforeFlush func()
 
-	poll    poller
-	slots   []slot // by file descriptor
-	timers  wheel
-	buffers pool
+	poll     poller
+	ring     *ring   // for what connections read and write; nil: they use epoll, too
+	launched []*Conn // sent from when the ring is entered
+	slots    []slot  // by file descriptor
+	timers   wheel
+	buffers  pool
 
 	ready  []*Task // to be resumed in this turn
 	spare  []*Task // the other array of ready
@@ -53,14 +56,43 @@ type slot struct {
 	listener   *Listener
 }
 
-// New makes a Loop. It starts nothing; Close frees it if Run was never called.
-func New() (*Loop, error) {
-	l := &Loop{base: time.Now()}
+// RingUse says whether a Loop talks to the kernel through io_uring.
+type RingUse uint8
+
+const (
+	// RingAuto: if the kernel has all that is needed and allows it, else epoll.
+	RingAuto RingUse = iota
+	RingOff
+	// RingOn: or New fails.
+	RingOn
+)
+
+// Options of a Loop; the zero value is good.
+type Options struct{ Ring RingUse }
+
+// New makes a Loop. It starts nothing; Close frees it, after Run.
+func New(o Options) (l *Loop, err error) {
+	l = &Loop{base: time.Now()}
+	l.timers.init()
 	if err := l.poll.open(); err != nil {
 		return nil, fmt.Errorf("event loop: %w", err)
 	}
-	l.timers.init()
+	if o.Ring == RingOff {
+		return l, nil
+	}
+	if l.ring, err = openRing(); err != nil && o.Ring == RingOn {
+		l.Close()
+		return nil, fmt.Errorf("event loop: %w", err)
+	}
 	return l, nil
+}
+
+// Kind is how the Loop talks to the kernel: io_uring or epoll.
+func (l *Loop) Kind() string {
+	if l.ring != nil {
+		return "io_uring"
+	}
+	return "epoll"
 }
 
 // Close closes what the loop has, its own descriptors and those of all
@@ -75,12 +107,24 @@ func (l *Loop) Close() {
 		}
 	}
 	l.poll.close()
+	if l.ring != nil {
+		l.ring.close()
+	}
 }
 
 // Run turns the loop until ctx ends or Stop is called.
 func (l *Loop) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { l.Post(l.Stop) })
 	defer stop()
+	if l.ring != nil {
+		// The ring belongs to a thread, and what it completes is done by it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := l.beginRing(); err != nil {
+			return fmt.Errorf("event loop: %w", err)
+		}
+		defer l.endRing()
+	}
 	defer l.endTasks()
 	for !l.stopped {
 		if err := l.turn(); err != nil {
@@ -113,18 +157,33 @@ func (l *Loop) turn() error {
 	} else if at, any := l.timers.next(); any {
 		wait = max(at-l.clock(), 0)
 	}
-	n, err := l.poll.wait(wait)
-	if err != nil {
-		return fmt.Errorf("event loop: epoll_wait: %w", err)
-	}
-	l.Now = l.clock()
-	for i := range n {
-		l.event(&l.poll.events[i])
+	if err := l.events(wait); err != nil {
+		return fmt.Errorf("event loop: %w", err)
 	}
 	l.readAgain()
 	l.timers.advance(l.Now)
 	l.runReady()
 	l.flush()
+	return nil
+}
+
+// events waits for what happens, and tells of it.
+func (l *Loop) events(wait int64) error {
+	if l.ring != nil {
+		return l.completions(wait)
+	}
+	return l.epoll(wait)
+}
+
+func (l *Loop) epoll(wait int64) error {
+	n, err := l.poll.wait(wait)
+	if err != nil {
+		return fmt.Errorf("epoll_wait: %w", err)
+	}
+	l.Now = l.clock()
+	for i := range n {
+		l.event(&l.poll.events[i])
+	}
 	return nil
 }
 
@@ -217,7 +276,7 @@ func (l *Loop) flush() {
 	}
 }
 
-// adopt registers a descriptor for events.
+// adopt makes a descriptor known, and registers it for events, if any.
 func (l *Loop) adopt(fd int, c *Conn, ln *Listener, events uint32) error {
 	for fd >= len(l.slots) {
 		l.slots = append(l.slots, make([]slot, max(64, len(l.slots)))...)
@@ -225,6 +284,9 @@ func (l *Loop) adopt(fd int, c *Conn, ln *Listener, events uint32) error {
 	s := &l.slots[fd]
 	s.generation++
 	s.conn, s.listener = c, ln
+	if events == 0 {
+		return nil
+	}
 	if err := l.poll.add(fd, s.generation, events); err != nil {
 		s.conn, s.listener = nil, nil
 		return err
@@ -235,6 +297,12 @@ func (l *Loop) adopt(fd int, c *Conn, ln *Listener, events uint32) error {
 // abandon forgets and closes a descriptor.
 func (l *Loop) abandon(fd int) {
 	s := &l.slots[fd]
+	if s.conn != nil && s.conn.held() {
+		s.conn.letGo()
+		s.generation++
+		s.conn = nil
+		return
+	}
 	if s.listener != nil {
 		// Another process may hold the same socket: closing alone would leave it
 		// registered here.

@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"net/netip"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,13 +80,7 @@ func (l *Loop) Dial(addr netip.AddrPort, owner Owner) (*Conn, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	connecting := err != nil
-	c, err := l.Adopt(fd, netip.AddrPort{}, addr, owner)
-	if err != nil {
-		return nil, err
-	}
-	c.Connecting = connecting
-	return c, nil
+	return l.newConn(fd, &Conn{owner: owner, Peer: addr, Connecting: err != nil})
 }
 
 // Listener accepts connections of one listening socket.
@@ -171,15 +164,4 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
 	}
 	return netip.AddrPort{}
-}
-
-// TakeFD gives up a Conn without closing its socket, for a splice or a
-// hand-over. Nothing may wait in its buffers.
-func (c *Conn) TakeFD() (int, error) {
-	fd, err := syscall.Dup(c.fd)
-	if err == nil {
-		syscall.CloseOnExec(fd)
-	}
-	c.Close()
-	return fd, err
 }

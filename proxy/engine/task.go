@@ -38,7 +38,6 @@ func (l *Loop) Go(r Runner) *Task {
 		l.idlest = min(l.idlest, n-1)
 	} else {
 		t = &Task{loop: l}
-		t.next, t.stop = iter.Pull(t.body)
 		l.tasks++
 	}
 	t.runner = r
@@ -114,6 +113,10 @@ func (t *Task) resume() {
 	t.queued = false
 	if t.runner == nil {
 		return // it ended after it was woken
+	}
+	if t.next == nil {
+		// Here, because a coroutine belongs to the thread that the loop is locked to.
+		t.next, t.stop = iter.Pull(t.body)
 	}
 	t.next()
 }

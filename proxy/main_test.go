@@ -1,0 +1,30 @@
+package proxy
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"moire.dev/moire/proxy/engine"
+)
+
+// ring is what the workers of this run of the suite use.
+var ring string
+
+// TestMain runs the suite with epoll, and once more with io_uring where the
+// kernel allows it.
+func TestMain(m *testing.M) {
+	ring = "off"
+	if code := m.Run(); code != 0 {
+		os.Exit(code)
+	}
+	l, err := engine.New(engine.Options{Ring: engine.RingOn})
+	if err != nil {
+		fmt.Println("not with io_uring:", err)
+		return
+	}
+	l.Close()
+	ring = "on"
+	fmt.Println("with io_uring")
+	os.Exit(m.Run())
+}
