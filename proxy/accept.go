@@ -83,6 +83,9 @@ func (g *greeting) drain(last bool) {
 	}
 }
 
+// sweep implements conn: its timer is all it needs.
+func (g *greeting) sweep(int64) {}
+
 // advance goes on as far as the bytes that came allow.
 func (g *greeting) advance() {
 	c := g.c
@@ -196,6 +199,15 @@ func (f *caller) follow() bool {
 	}
 	f.leaves = true
 	return false
+}
+
+// stuck: the caller has read nothing for so long that it will not.
+func (f *caller) stuck(c *engine.Conn, now int64) bool {
+	if c.BlockedAt == 0 || f.ln.limits.minRate <= 0 || now-c.BlockedAt < 2*rateWindow {
+		return false
+	}
+	f.w.tel.AddListener(f.plan.table, f.ln.id, telemetry.SlowCallers, 1)
+	return true
 }
 
 // close counts the connection down.

@@ -26,18 +26,23 @@ func (x *exchange) toHTTP1(h *message.Head) {
 	}
 	h.Method = methodGet
 	h.Framing, h.Length = message.None, -1
+	x.extended = true
+	if _, keyed := h.Lookup(string(websocketKey)); keyed {
+		x.keyed = true // it need not, but it may, and then it wants the answer to it
+		return
+	}
 	var raw [16]byte
 	binary.LittleEndian.PutUint64(raw[:8], x.w.random())
 	binary.LittleEndian.PutUint64(raw[8:], x.w.random())
-	h.Remove(string(websocketKey))
 	h.Add(websocketKey, base64.StdEncoding.AppendEncode(nil, raw[:]))
-	x.extended = true
 }
 
 // acceptConnect makes a 101 the 200 that answers an extended CONNECT.
 func (x *exchange) acceptConnect(h *message.Head) {
 	h.Status = 200
-	h.Remove(string(webAccept))
+	if !x.keyed {
+		h.Remove(string(webAccept))
+	}
 	h.Framing, h.Length = message.Chunked, -1
 }
 

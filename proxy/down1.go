@@ -4,6 +4,8 @@ import (
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/http1"
 	"moire.dev/moire/proxy/message"
+
+	"golang.org/x/sys/unix"
 )
 
 // down1 is an HTTP/1 connection of a caller. Between requests it holds neither
@@ -150,6 +152,14 @@ func (d *down1) leaving() bool {
 func (d *down1) drain(last bool) {
 	if last && d.x == nil {
 		d.close()
+	}
+}
+
+// sweep implements conn: who asks and asks and reads no answer is not waited for.
+func (d *down1) sweep(now int64) {
+	if (d.x == nil || !d.x.tunnel) && d.stuck(d.c, now) {
+		d.c.Err = unix.ETIMEDOUT
+		d.Ready(d.c)
 	}
 }
 

@@ -14,6 +14,7 @@ type down2 struct {
 	timer   engine.Timer
 	partial int64 // since when a frame or head is not whole
 	served  int
+	slow    int // streams that were ended because they were not read or sent on
 	closed  bool
 }
 
@@ -70,9 +71,7 @@ func (d *down2) watch() {
 
 // sweep is called once a second.
 func (d *down2) sweep(now int64) {
-	if at := d.k.c.BlockedAt; at != 0 && d.ln.limits.minRate > 0 && now-at > 2*rateWindow {
-		// It reads nothing at all, whatever its windows say.
-		d.w.tel.AddListener(d.plan.table, d.ln.id, telemetry.SlowCallers, 1)
+	if d.stuck(d.k.c, now) { // whatever its windows say
 		d.k.gone()
 		d.k.c.Abort()
 		return
@@ -164,6 +163,10 @@ func (x *exchange) writeHead2() {
 // end2 ends an exchange on an HTTP/2 stream.
 func (x *exchange) end2() {
 	t := x.down2
+	d := t.k.down
+	if x.slow {
+		d.slow++
+	}
 	if x.broken || !x.down.finished {
 		if x.rec.Status == 499 || x.rec.Flags&telemetry.CallerClosed != 0 {
 			t.reset(http2.Cancel)
@@ -173,4 +176,11 @@ func (x *exchange) end2() {
 	}
 	t.free()
 	x.w.freeExchange(x)
+	if d.slow >= maxSlow && !d.closed {
+		d.k.h.GoAway(http2.EnhanceYourCalm, "streams that do not move")
+		d.k.gone()
+	}
 }
+
+// maxSlow streams of one connection may be ended for not moving; then it ends.
+const maxSlow = 5

@@ -58,15 +58,16 @@ type exchange struct {
 	broken   bool     // the answer that began cannot be ended
 	tunnel   bool     // after a 101 or a CONNECT: bytes both ways
 	extended bool     // an extended CONNECT went on as an Upgrade
+	keyed    bool     // with a Sec-WebSocket-Key of its caller
 	timeout  [16]byte // memory of grpc-timeout
 	upgrade  []byte   // an Upgrade went on as an extended CONNECT to this
 	accept   []byte   // and this is its Sec-WebSocket-Accept
 
-	moved      int64 // when something moved last
-	by         int64 // when the request's time is up; 0: never
-	rateSince  int64 // of the measure of the minimum rate
-	rateBytes  uint64
-	waitedSend bool // the caller kept us waiting all the time since
+	moved     int64 // when something moved last
+	by        int64 // when the request's time is up; 0: never
+	rateSince int64 // of the measure of the minimum rate
+	rateBytes uint64
+	slow      bool // it was ended because the caller was too slow
 }
 
 // newExchange is an exchange for a caller, with the memory of an earlier one.

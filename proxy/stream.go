@@ -251,6 +251,15 @@ func pump(w *worker, from, to *stream) (moved bool, err error) {
 		if from.tooLong(len(data)) {
 			return moved, errTooLong
 		}
+		if len(data) < crumb && from.framing == message.Chunked && from.two == nil && from.c != nil && len(from.tees) == 0 {
+			if ok, err := from.sweepCrumbs(w, to, data); ok || err != nil {
+				moved = moved || ok
+				if err != nil {
+					return moved, err
+				}
+				continue
+			}
+		}
 		n := to.put(w, data, from.all(len(data)))
 		if n == 0 {
 			to.starved()
@@ -260,4 +269,44 @@ func pump(w *worker, from, to *stream) (moved bool, err error) {
 		moved = true
 	}
 	return moved, nil
+}
+
+// crumb is the size of chunks below which several are passed on as one; together
+// they are fewer than a write without a copy (engine.Conn.Offer).
+const (
+	crumb  = 256
+	crumbs = 4 << 10
+)
+
+// sweepCrumbs passes on many tiny chunks as one, of which data is the first. It
+// says false when there is no room, and nothing was done.
+func (s *stream) sweepCrumbs(w *worker, to *stream, data []byte) (bool, error) {
+	room := min(to.room(), crumbs)
+	if room < len(data) {
+		return false, nil
+	}
+	w.crumbs = w.crumbs[:0]
+	var err error
+	for len(data) > 0 && len(w.crumbs)+len(data) <= room && !s.tooLong(len(data)) {
+		w.crumbs = append(w.crumbs, data...)
+		s.take(len(data))
+		if data, err = s.peek(); err != nil {
+			break
+		}
+	}
+	to.put(w, w.crumbs, false)
+	return true, err
+}
+
+// room is how much put takes for certain.
+func (s *stream) room() int {
+	switch {
+	case s.two != nil:
+		return s.two.room()
+	case s.copy != nil:
+		return crumbs
+	case s.out == message.Chunked:
+		return s.c.Room() - http1.MaxChunkHeader - len(http1.ChunkEnd)
+	}
+	return s.c.Room()
 }

@@ -121,6 +121,13 @@ func (t *stream2) take(n int) {
 	}
 }
 
+func (t *stream2) room() int {
+	if t.isReset || t.k.over {
+		return crumbs
+	}
+	return t.k.h.Room(t.s)
+}
+
 func (t *stream2) put(p []byte, last bool) int {
 	if t.isReset || t.k.over {
 		return len(p) // the reader of errors finds out by gone

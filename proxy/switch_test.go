@@ -228,7 +228,7 @@ func TestABadConfigurationChangesNothing(t *testing.T) {
 		if status, body, _ := get(t, client(t, false), "http://"+address+"/"); status != 200 || body != "here" {
 			t.Errorf("%s: %d %q", name, status, body)
 		}
-		if requests := limitOf(p, "c"); requests != 1024 {
+		if requests := limitOf(p, "c"); requests != 16384 {
 			t.Errorf("%s: the limit of requests is now %d", name, requests)
 		}
 		if certs := p.State().Certificates; len(certs) != 1 || !strings.Contains(fmt.Sprint(certs), "old") {

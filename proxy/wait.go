@@ -73,6 +73,8 @@ func (x *exchange) wait() error {
 		x.rec.Flags |= telemetry.CallerClosed
 		return errCaller
 	case x.tooSlow(now):
+		x.slow = true
+		x.w.tel.AddListener(x.plan.table, x.ln.id, telemetry.SlowCallers, 1)
 		return errSlow
 	}
 	return nil

@@ -34,6 +34,7 @@ type worker struct {
 	twos                      []*stream2 // to be used again
 	touched                   []*conn2   // with something in Out
 	scratch                   []byte
+	crumbs                    []byte
 	routing                   route.Scratch
 	rand                      *rand.PCG
 
@@ -50,6 +51,8 @@ type conn interface {
 	drain(last bool)
 	// follow is told when the configuration changed; false: drain.
 	follow() bool
+	// sweep is called once a second: end what does not move, shrink what rests.
+	sweep(now int64)
 }
 
 // accepting is a listening socket.
@@ -92,9 +95,7 @@ func (w *worker) Expire(*engine.Timer) {
 		p.sweep(w.loop.Now)
 	}
 	for c := range w.conns {
-		if d, ok := c.(*down2); ok {
-			d.sweep(w.loop.Now)
-		}
+		c.sweep(w.loop.Now)
 	}
 	w.p.trimmed.Add(int64(w.loop.Trim() + w.trim()))
 	w.loop.Arm(&w.sweeper, w.loop.Now+1e9, w)

@@ -182,7 +182,11 @@ func (c *Conn) refuse(id uint32, code Code, reason string, ev *Event) *Error {
 
 // reject answers a request that never became a stream of the owner.
 func (c *Conn) reject(b block, status int, reason string, ev *Event) *Error {
-	if !c.overlook() {
+	cost := int32(1)
+	if status == 431 {
+		cost = tooLarge
+	}
+	if !c.abuse.take(cost, c.cfg.ResetBurst, c.cfg.ResetRate, c.now) {
 		return &Error{EnhanceYourCalm, "the peer makes us refuse requests too fast"}
 	}
 	start := c.beginBlock()
@@ -194,6 +198,10 @@ func (c *Conn) reject(b block, status int, reason string, ev *Event) *Error {
 	}
 	return c.writeReset(b.id, NoError)
 }
+
+// tooLarge is what a head that is too large costs of the budget of resets: it had
+// to be decompressed to its end.
+const tooLarge = 20
 
 const maxInterim = 32
 

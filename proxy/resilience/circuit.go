@@ -57,12 +57,15 @@ func NewCircuit(c l7.Circuit, b l7.RetryBudget) *Circuit {
 	return k
 }
 
-// Configure sets limits; defaults are Envoy's: 1024 connections, 1024 pending,
-// 1024 requests, 3 retries; a budget without a minimum allows 3 at a time.
+// defaultMost is the default limit of connections, pending and requests.
+const defaultMost = 16384
+
+// Configure sets limits; by default 16384 connections, as many pending and
+// as many requests (Envoy's 1024 are filled by a thousand slow callers), 3 retries; a budget without a minimum allows 3 at a time.
 func (k *Circuit) Configure(c l7.Circuit, b l7.RetryBudget) {
-	k.connections.set(c.Connections, 1024)
-	k.pending.set(c.Pending, 1024)
-	k.requests.set(c.Requests, 1024)
+	k.connections.set(c.Connections, defaultMost)
+	k.pending.set(c.Pending, defaultMost)
+	k.requests.set(c.Requests, defaultMost)
 	k.retries.set(c.Retries, 3)
 	least := int64(b.Minimum)
 	if least == 0 {

@@ -14,7 +14,7 @@ import (
 func TestCircuitDefaultsAreEnvoys(t *testing.T) {
 	k := NewCircuit(l7.Circuit{}, l7.RetryBudget{})
 	connections, pending, requests, retries := k.Levels()
-	if connections.Limit != 1024 || pending.Limit != 1024 || requests.Limit != 1024 || retries.Limit != 3 {
+	if connections.Limit != 16384 || pending.Limit != 16384 || requests.Limit != 16384 || retries.Limit != 3 {
 		t.Errorf("limits %d %d %d %d", connections.Limit, pending.Limit, requests.Limit, retries.Limit)
 	}
 	k.Configure(l7.Circuit{Connections: -1, Pending: 1, Requests: 2, Retries: -1}, l7.RetryBudget{})

@@ -42,9 +42,9 @@ func base(min string, protocol l7.Protocol) (*stdtls.Config, error) {
 	}
 	switch protocol {
 	case "", l7.AutoHTTP:
-		c.NextProtos = []string{"h2", "http/1.1"}
+		c.NextProtos = []string{"h2", "http/1.1", "http/1.0"}
 	case l7.HTTP1:
-		c.NextProtos = []string{"http/1.1"}
+		c.NextProtos = []string{"http/1.1", "http/1.0"}
 	case l7.HTTP2:
 		c.NextProtos = []string{"h2"}
 	case l7.TCP:

@@ -126,12 +126,12 @@ type Check struct {
 	Failed   int      `json:"failed,omitempty"`   // failures in a row until unwell; default 3
 }
 
-// Circuit limits of a Cluster, for the whole proxy; 0: the default, which is
-// Envoy's; negative: none.
+// Circuit limits of a Cluster, for the whole proxy; 0: the default; negative:
+// none.
 type Circuit struct {
-	Connections int `json:"connections,omitempty"` // 1024
-	Pending     int `json:"pending,omitempty"`     // 1024 that wait for a connection
-	Requests    int `json:"requests,omitempty"`    // 1024
+	Connections int `json:"connections,omitempty"` // 16384
+	Pending     int `json:"pending,omitempty"`     // 16384 that wait for a connection
+	Requests    int `json:"requests,omitempty"`    // 16384
 	Retries     int `json:"retries,omitempty"`     // 3; a budget replaces it
 }
 
