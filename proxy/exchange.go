@@ -11,28 +11,39 @@ import (
 // exchange is one request and its answer. Its code runs on a coroutine: serve
 // reads from top to bottom what happens to a request.
 type exchange struct {
-	w     *worker
+	w *worker
+	keeping
+	passage
+}
+
+// keeping is the memory that an exchange has for the next one.
+type keeping struct {
+	req, resp                 message.Head
+	reqTrailers, respTrailers message.Head
+	heads                     []byte // of req
+	answers                   []byte // of resp
+	arena                     route.Arena
+	ids                       []byte // of trace context
+	body                      kept   // request body that may be sent again
+	mirrors                   []*mirror
+	rec                       telemetry.Request
+}
+
+// passage is what is of one request only.
+type passage struct {
 	t     *engine.Task
 	from  *caller
 	plan  *plan // the configuration that it began with, with its
 	pools []*pool
 	ln    *listener
 
-	down1 *down1   // whose request it is, over HTTP/1
-	down2 *stream2 // or over HTTP/2
-	down  stream
-
-	req, resp                 message.Head
-	reqTrailers, respTrailers message.Head
-	heads                     []byte // memory of req
-	answers                   []byte // memory of resp
-	arena                     route.Arena
-	ids                       []byte // memory of trace context
-	found                     route.Found
-
+	down1   *down1   // whose request it is, over HTTP/1
+	down2   *stream2 // or over HTTP/2
+	down    stream
 	passing *passing // a connection that is passed through
 	copyOf  *mirror  // a copy of another request
 
+	found    route.Found
 	rule     *rule
 	backend  *route.Backend
 	pool     *pool // of the backend's cluster
@@ -43,31 +54,28 @@ type exchange struct {
 	tries    [2]attempt      // the second for a hedge
 	live     int             // how many of tries are under way
 	won      *attempt        // whose answer is taken
-	body     kept            // request body that may be sent again
 	tried    int             // attempts begun
 	budgeted int             // of these, taken from the budget of retries
 	backoff  int64           // before the next
 	resent   bool            // once more, because a kept connection was closed
 	alone    bool            // there will be no hedge, or there was one
-	mirrors  []*mirror
 
-	rec      telemetry.Request
 	grpc     bool     // content-type application/grpc
 	close    bool     // the caller's connection ends with this answer
 	answered bool     // the head of an answer went to the caller
 	broken   bool     // the answer that began cannot be ended
+	slow     bool     // it was ended because the caller was too slow
 	tunnel   bool     // after a 101 or a CONNECT: bytes both ways
 	extended bool     // an extended CONNECT went on as an Upgrade
 	keyed    bool     // with a Sec-WebSocket-Key of its caller
-	timeout  [16]byte // memory of grpc-timeout
 	upgrade  []byte   // an Upgrade went on as an extended CONNECT to this
 	accept   []byte   // and this is its Sec-WebSocket-Accept
+	timeout  [16]byte // memory of grpc-timeout
 
 	moved     int64 // when something moved last
 	by        int64 // when the request's time is up; 0: never
 	rateSince int64 // of the measure of the minimum rate
 	rateBytes uint64
-	slow      bool // it was ended because the caller was too slow
 }
 
 // newExchange is an exchange for a caller, with the memory of an earlier one.
@@ -103,11 +111,8 @@ func (w *worker) freeExchange(x *exchange) {
 	x.arena.Trim(keepHeads)
 	x.rec.Reset()
 	x.body.free(w)
-	*x = exchange{
-		w: w, heads: x.heads[:0], answers: x.answers[:0], arena: x.arena, ids: x.ids[:0], rec: x.rec,
-		req: x.req, resp: x.resp, reqTrailers: x.reqTrailers, respTrailers: x.respTrailers,
-		mirrors: x.mirrors[:0], body: x.body,
-	}
+	x.heads, x.answers, x.ids, x.mirrors = x.heads[:0], x.answers[:0], x.ids[:0], x.mirrors[:0]
+	x.passage = passage{}
 	if len(w.exchanges) < 1024 {
 		w.exchanges = append(w.exchanges, x)
 	}
