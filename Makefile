@@ -44,7 +44,7 @@ traces: ## judge spans by a real OpenTelemetry collector, trace context by W3C's
 	@[ -d $(BIN)/tools/trace-context ] || git clone -q https://github.com/w3c/trace-context $(BIN)/tools/trace-context
 	@git -C $(BIN)/tools/trace-context checkout -q acab820be9db7b3433668baa5cdd43f57f4c4be0
 	@MOIRE_OTELCOL=$(CURDIR)/$(BIN)/tools/otelcol MOIRE_TRACE_CONTEXT=$(CURDIR)/$(BIN)/tools/trace-context/test \
-		go test ./proxy/telemetry -count=1 -v -run 'RealCollector|W3CSuite'
+		go test -tags judge ./proxy/telemetry -count=1 -v -run 'RealCollector|W3CSuite'
 
 bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 	@bench/run

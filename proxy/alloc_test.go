@@ -273,7 +273,7 @@ func idle(t *testing.T, cfg *l7.Config, n int, wait time.Duration, ask func(fd i
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil || lim.Cur < uint64(2*n+500) {
 		lim.Cur = min(lim.Max, uint64(2*n+500))
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil || lim.Cur < uint64(2*n+500) {
-			t.Skipf("%d descriptors are allowed: %v", lim.Cur, err)
+			t.Fatalf("%d descriptors are allowed: %v", lim.Cur, err)
 		}
 	}
 	address := cfg.Listeners[0].Address

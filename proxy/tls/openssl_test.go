@@ -110,6 +110,9 @@ func openssl(t *testing.T, args ...string) *client {
 	t.Helper()
 	path, err := exec.LookPath("openssl")
 	if err != nil {
+		if os.Getenv("MOIRE_REQUIRE_ROOT") == "1" {
+			t.Fatal(err)
+		}
 		t.Skip("openssl is not installed")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
