@@ -113,10 +113,14 @@ func (w *worker) freeExchange(x *exchange) {
 	x.body.free(w)
 	x.heads, x.answers, x.ids, x.mirrors = x.heads[:0], x.answers[:0], x.ids[:0], x.mirrors[:0]
 	x.passage = passage{}
-	if len(w.exchanges) < 1024 {
+	if len(w.exchanges) < spare {
 		w.exchanges = append(w.exchanges, x)
 	}
 }
+
+// spare is how many exchanges or streams a worker keeps at most; those that
+// nobody needs are given up soon (worker.trim).
+const spare = 4096
 
 // keepHeads is the largest memory of heads that an exchange keeps when it is over.
 const keepHeads = 16 << 10

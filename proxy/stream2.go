@@ -62,7 +62,7 @@ func (t *stream2) free() {
 		in = nil
 	}
 	*t = stream2{in: in, trailers: message.Head{Fields: t.trailers.Fields[:0]}}
-	if len(k.w.twos) < 1024 {
+	if len(k.w.twos) < spare {
 		k.w.twos = append(k.w.twos, t)
 	}
 }

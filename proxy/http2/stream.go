@@ -86,7 +86,10 @@ type Pool struct {
 }
 
 const (
-	poolStreams = 1024
+	poolStreams = 4096
+	// Above so many only those are kept that are small.
+	poolLarge = 1024
+	poolSmall = 1 << 10
 	// A stream that grew larger than this is not kept.
 	poolArena    = 4 << 10
 	poolFields   = 64
@@ -108,6 +111,9 @@ func (p *Pool) get() *Stream {
 }
 
 func (p *Pool) put(s *Stream) {
+	if p.count >= poolLarge && cap(s.arena) > poolSmall {
+		return
+	}
 	if p.count >= poolStreams || cap(s.arena) > poolArena || cap(s.Head.Fields) > poolFields || cap(s.Trailers) > poolTrailers {
 		return
 	}
@@ -147,7 +153,11 @@ type streamTable struct {
 	count int
 }
 
-func (t *streamTable) slot(id uint32) int { return int(id >> 1 & uint32(len(t.slots)-1)) }
+// slot is where id belongs. Ids that follow each other are scattered: side by
+// side they would be one long run, which a removal has to walk.
+func (t *streamTable) slot(id uint32) int {
+	return int((id>>1)*0x9E3779B1>>8) & (len(t.slots) - 1)
+}
 
 func (t *streamTable) find(id uint32) *Stream {
 	if t.count == 0 {
