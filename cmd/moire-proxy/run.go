@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -41,6 +42,13 @@ func (s *setup) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w\n%w", err, errUsage)
 	}
+	if cfg.Workers == 0 {
+		cfg.Workers = runtime.GOMAXPROCS(0)
+	}
+	// One more than workers: while a worker waits for events the runtime would
+	// else take its processor away and look every 20 µs whether it can again,
+	// which at a few thousand requests a second costs as much as they do.
+	runtime.GOMAXPROCS(cfg.Workers + 1)
 	o := proxy.Options{Log: log, Workers: cfg.Workers, Version: version, Ring: s.ring}
 	serves := func() error { return nil }
 	if s.handover != "" {
