@@ -80,11 +80,10 @@ func serveCalm2(c net.Conn) {
 
 // calmCaller2 asks again and again on an HTTP/2 connection.
 type calmCaller2 struct {
-	c    net.Conn
-	h    http2.Conn
-	req  message.Head
-	b    []byte
-	seen int
+	c   net.Conn
+	h   http2.Conn
+	req message.Head
+	b   []byte
 }
 
 func (k *calmCaller2) ask(t *testing.T) {
@@ -160,7 +159,7 @@ func allocations(t *testing.T, down2, up2, traced bool) float64 {
 	}
 	start(t, cfg)
 	c := dial(t, address)
-	ask := func() {}
+	var ask func()
 	if down2 {
 		k := &calmCaller2{c: c, b: make([]byte, 64<<10), req: *request2("GET", "/some/path?q=1")}
 		k.req.Add([]byte("user-agent"), []byte("test"))

@@ -38,8 +38,7 @@ type stream struct {
 	tunnel   bool          // the end of one direction is told, and the other goes on
 
 	out      message.Framing // of the body that goes
-	outLeft  int64
-	finished bool // all of the body has been put
+	finished bool            // all of the body has been put
 	wrote    uint64
 }
 

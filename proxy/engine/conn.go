@@ -248,7 +248,7 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 	if n == len(room) && c.want < c.limit {
 		c.want *= 4
 		if b.Len() == n && b.r == 0 { // all of it is new: the next read gets more room
-			b.space(c.loop, c.want)
+			b.space(c.loop, c.want-b.Len())
 		}
 	}
 	if c.armed == polling {

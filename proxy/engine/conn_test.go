@@ -134,8 +134,7 @@ func TestOutputOfManyStaysWhole(t *testing.T) {
 		sent int
 	}
 	var writers []*writer
-	var more func(w *writer)
-	more = func(w *writer) {
+	more := func(w *writer) {
 		for w.sent < all && w.c.Room() >= 1000 {
 			w.c.Write(pattern(w.sent, min(1000, all-w.sent)))
 			w.sent += min(1000, all-w.sent)
