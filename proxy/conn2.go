@@ -195,7 +195,6 @@ func (k *conn2) idleFor(now int64) int64 {
 // rest gives back the memory of a connection that has had no stream for a while.
 func (k *conn2) rest() {
 	if !k.over && len(k.h.Out()) == 0 && !k.h.Partial() {
-		k.h.SwapOut(nil)
 		k.c.Rest()
 	}
 }

@@ -110,7 +110,7 @@ func (w *worker) freeExchange(x *exchange) {
 	x.arena.Reset()
 	x.arena.Trim(keepHeads)
 	x.rec.Reset()
-	x.body.free(w)
+	x.body.free()
 	x.heads, x.answers, x.ids, x.mirrors = x.heads[:0], x.answers[:0], x.ids[:0], x.mirrors[:0]
 	x.passage = passage{}
 	if len(w.exchanges) < spare {

@@ -19,7 +19,7 @@ type kept struct {
 // keepBody begins to keep up to most bytes.
 func (k *kept) keep(most int) { k.on, k.most = true, most }
 
-func (k *kept) free(w *worker) {
+func (k *kept) free() {
 	if k.b != nil && cap(k.b) <= keepHeads {
 		*k = kept{b: k.b[:0]}
 		return

@@ -141,7 +141,7 @@ func (n *plan) rule(r *route.Rule, old *plan) (*rule, error) {
 	conf := &n.conf.Routes[r.Route.ID]
 	index := ruleIndex(n.routes, r)
 	out := &rule{Rule: r, tel: n.table.Rule(r.Route.ID, index), retry: resilience.NewRetry(r.Retry), hedge: resilience.NewHedge(r.Hedge),
-		deadlines: resilience.Deadlines{Request: r.Timeout, Backend: r.BackendTimeout}}
+		deadlines: resilience.NewDeadlines(conf.Rules[index].Timeouts)}
 	var err error
 	if out.fault, err = resilience.NewFault(r.Fault); err != nil {
 		return nil, fmt.Errorf("route %s, rule %s: %w", conf.Name, r.Name, err)

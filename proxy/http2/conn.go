@@ -124,18 +124,6 @@ func (c *Conn) Sent(n int) {
 	}
 }
 
-// SwapOut gives Out another buffer while it is empty, and returns the one it had.
-// An empty Out needs none: it takes one from the pool when there is something to
-// write.
-func (c *Conn) SwapOut(buf []byte) []byte {
-	if c.sent != len(c.out) {
-		return buf
-	}
-	old := c.out
-	c.out, c.sent = buf[:0], 0
-	return old
-}
-
 // reserve makes room for n more bytes in Out, with a buffer of the pool.
 func (c *Conn) reserve(n int) {
 	if cap(c.out)-len(c.out) >= n {
