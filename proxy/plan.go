@@ -146,7 +146,10 @@ func (n *plan) rule(r *route.Rule, old *plan) (*rule, error) {
 	if out.fault, err = resilience.NewFault(r.Fault); err != nil {
 		return nil, fmt.Errorf("route %s, rule %s: %w", conf.Name, r.Name, err)
 	}
-	before := old.sameRule(conf.Name, r.Name)
+	var before *rule
+	if len(r.RateLimits) > 0 {
+		before = old.sameRule(conf.Name, r.Name)
+	}
 	for i, c := range r.RateLimits {
 		if before != nil && i < len(before.limiters) && before.limiters[i].Config() == c {
 			out.limiters = append(out.limiters, before.limiters[i])
