@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"time"
+
+	"moire.dev/moire/snapshot/l7"
 )
 
 // Outside is the network id of what is outside of all Networks: the underlay
@@ -90,6 +92,9 @@ type Service struct {
 	Floating bool
 	// PortName of the Service port, for SRV records.
 	PortName string
+	// App is what its backends speak: AutoHTTP, HTTP1, HTTP2 or TCP; "": not said,
+	// which is TCP unless a route is attached.
+	App l7.Protocol
 	// Names are further DNS names of a FloatingIP, absolute.
 	Names []string
 	// Backends, sorted by Addr and Port. Only those that this node may choose:

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -64,6 +65,16 @@ type Snapshot struct {
 	Captures map[string]Capture
 	// Firewall of the node; nil: off.
 	Firewall *Firewall
+	// Trusts by trust domain: of the Domains here, and those they federate with.
+	Trusts map[string]Trust
+	// Frontends: Services that callers here reach by their proxy.
+	Frontends map[FrontendKey]Frontend
+	// Routes of the Frontends, by name.
+	Routes map[string]l7.Route
+	// Clusters that Frontends and Routes name, by name.
+	Clusters map[string]Cluster
+	// KeySets of JWT issuers that Policies here name, by URI.
+	KeySets map[string]l7.KeySet
 	// AcceptMassDelete: this may remove more than MassDelete of what was there.
 	AcceptMassDelete bool
 }
@@ -123,6 +134,8 @@ type Endpoint struct {
 	Home Addr
 	// Chain, of Addr's Network, that stands in front; the zero Chain: none.
 	Chain ChainKey
+	// Mode of the Workload.
+	Mode Mode
 }
 
 // Real is where the Endpoint is: Home, or Addr.

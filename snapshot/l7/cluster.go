@@ -34,6 +34,9 @@ type Endpoint struct {
 	Zone     string            `json:"zone,omitempty"`
 	Priority int               `json:"priority,omitempty"` // 0 first
 	Labels   map[string]string `json:"labels,omitempty"`
+	// SPIFFE, when set, is who answers there, in the mesh: mutual TLS 1.3 with the
+	// SVID of the calling Workload, and this URI SAN, exact.
+	SPIFFE string `json:"spiffe,omitempty"`
 }
 
 // ClientTLS is how a Cluster is spoken to in TLS.

@@ -13,6 +13,8 @@ type Config struct {
 	Clusters     []Cluster     `json:"clusters,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Telemetry    Telemetry     `json:"telemetry,omitzero"`
+	// Mesh hangs the proxy on tenant networks; nil: it stands alone.
+	Mesh *Mesh `json:"mesh,omitempty"`
 	// Drain is how long a proxy that was told to stop waits for what goes on;
 	// default 30s.
 	Drain Duration `json:"drain,omitzero"`
@@ -37,6 +39,9 @@ type Listener struct {
 	Name string `json:"name"`
 	// Address is host:port; an IPv6 host is in brackets.
 	Address string `json:"address"`
+	// View, when set, makes it a listener of the Mesh: it has no socket of its own,
+	// but takes what Workloads with this View send to Address.
+	View string `json:"view,omitempty"`
 	// Protocol; default AutoHTTP.
 	Protocol Protocol `json:"protocol,omitempty"`
 	// Hostname that this Listener serves, perhaps with a wildcard as its first

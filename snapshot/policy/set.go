@@ -112,6 +112,10 @@ type Rule struct {
 	Peers []Peer
 	// Ports: any of them; none means every protocol and port.
 	Ports []PortRange
+	// Requests, when there are any, makes it a rule about requests: it matches TCP
+	// only, and only what one of them matches. A packet that meets such a rule
+	// before any other decides needs the proxy.
+	Requests []RequestMatch
 }
 
 // Peer matches the other side; all that is set must match.
@@ -151,6 +155,9 @@ type Packet struct {
 // Verdict is the decision.
 type Verdict struct {
 	Allow bool
+	// Proxy: packets are let through to a proxy, and to nobody else, which decides
+	// about each request; Rule is the first one that asks for it.
+	Proxy bool
 	Rule  RuleID
 	Tier  Tier
 	// Shadow is what would be decided if every Policy in mode audit were

@@ -1,0 +1,86 @@
+package snapshot
+
+import (
+	"cmp"
+
+	"moire.dev/moire/snapshot/l7"
+)
+
+// Mode says whether a Workload is in the mesh, and whom it lets in. Between two
+// Workloads that are in the mesh every TCP session goes through the proxies of
+// both, in TLS 1.3, to the destination's own address and port.
+type Mode uint8
+
+// Modes of a Workload, resolved from Workload, project and Domain.
+const (
+	Off        Mode = iota // not in the mesh: plain bytes in and out
+	Permissive             // TLS among those in the mesh; plain bytes of others are let in
+	Strict                 // plain bytes are refused
+)
+
+// String is off, permissive or strict.
+func (m Mode) String() string {
+	switch m {
+	case Permissive:
+		return "permissive"
+	case Strict:
+		return "strict"
+	}
+	return "off"
+}
+
+// Trust is what the certificates of one trust domain must come from.
+type Trust struct {
+	TrustDomain string
+	// Domain that it is the trust domain of; "" when its bundle was given to us.
+	Domain string
+	// Roots, DER, sorted: all that are good now. A rotation has two for a while.
+	Roots [][]byte
+	// Keys that sign JWT-SVIDs of the trust domain: a JWK set (RFC 7517).
+	Keys []byte
+	// Federates are other trust domains whose Workloads are believed here, sorted.
+	Federates []string
+}
+
+// FrontendKey is an address of a Service as the Workloads of one project see it:
+// an HTTPRoute in the project of its callers is for those alone (GEP-1426).
+type FrontendKey struct {
+	ServiceKey
+	// Project of the callers; "": of all that have no Frontend of their own.
+	Project string
+}
+
+// Frontend is an address of a Service that callers reach by their proxy, because
+// routes, faults or a BackendPolicy are attached to it. A Service without
+// Frontend is the kernel's alone, unless mesh callers and backends need TLS.
+type Frontend struct {
+	FrontendKey
+	// Service is project/name.
+	Service string
+	// Protocol that its callers speak: AutoHTTP, HTTP1, HTTP2, TLS or TCP.
+	Protocol l7.Protocol
+	// Cluster takes what no route takes; "": then there is 404, or for a route
+	// that matched but has no valid backend 500.
+	Cluster string
+	// Routes by name, in Snapshot.Routes, sorted.
+	Routes []string
+	// Why the caller's proxy is needed: "HTTPRoute shop/cart", for people.
+	Why string
+}
+
+// Cluster is a destination of routes: the backends of a Service port, as they
+// are in Snapshot.Services, with what a BackendPolicy says about them. Its name
+// is ClusterName of Service.
+type Cluster struct {
+	// Cluster without Endpoints.
+	l7.Cluster
+	// Service whose Backends are its endpoints; of its two families the first.
+	Service ServiceKey
+	// Second, when valid, is the same port of the other family.
+	Second ServiceKey
+}
+
+// Compare orders by address and port, then by project.
+func (k FrontendKey) Compare(o FrontendKey) int {
+	return cmp.Or(k.ServiceKey.Compare(o.ServiceKey), cmp.Compare(k.Project, o.Project))
+}
