@@ -42,9 +42,9 @@ type RequestMatch struct {
 	GRPC []Call
 	// Token, when set, must be valid for the request and say all this.
 	Token *Token
-	// External, when not empty, names the service that is asked (Envoy's ext_authz);
-	// the rule matches when it agrees. For an allow rule only.
-	External string
+	// External, when set, is asked; the rule matches when it agrees. For an allow
+	// rule only, and only when all else matches.
+	External *External
 }
 
 // Call is a gRPC service and method; an empty one matches all.
@@ -61,15 +61,58 @@ type Token struct {
 	Claims []NamedMatch
 }
 
-// Request is what is decided about, as the endpoint gets it.
+// External is a service that is asked about a request, in the ext_authz protocol
+// of Envoy (envoy.service.auth.v3.Authorization).
+type External struct {
+	// Cluster, a key of Snapshot.Clusters, that the Workload's own Network reaches.
+	Cluster string
+	// Timeout in milliseconds.
+	Timeout uint32
+	// Status that a caller gets when there is no answer, 400 to 599.
+	Status uint16
+	// Open: no answer counts as agreement.
+	Open bool
+}
+
+// Answer to a question about a request.
+type Answer uint8
+
+// Answers. What is Unknown counts as matched for deny, as not matched for all
+// else: it closes.
+const (
+	No Answer = iota
+	Yes
+	Unknown
+)
+
+// Request is what is decided about, as the endpoint gets it. Its bytes belong to
+// whoever holds the request; deciding changes and keeps none of them.
 type Request struct {
-	Method, Path, Host string
+	Method []byte
+	// Path in its normal form, without query. Empty for CONNECT, * for OPTIONS *.
+	Path []byte
+	// Host in lower case, without port and without a full stop at the end.
+	Host []byte
 	// GRPC: it is a gRPC call, of Path.
 	GRPC bool
-	// Header gives the values of a field by its name in lower case, in order.
-	Header func(name string) []string
-	// Token says whether the request bears a token as wanted; nil: it does not.
-	Token func(*Token) bool
-	// External asks the service of that name; nil: it does not agree.
-	External func(name string) bool
+	// Fields in order, names in lower case. A field that comes more than once is
+	// all of them to some endpoints, the first or the last to others: where these
+	// compare differently the answer is Unknown.
+	Fields []Field
+	// Witness knows what a head alone does not say; nil: all of that is Unknown.
+	Witness Witness
+}
+
+// Field is one header field line.
+type Field struct{ Name, Value []byte }
+
+// Witness answers what it takes more than a head to know. It may be asked the
+// same twice, and remembers.
+type Witness interface {
+	// Token says whether the request bears a token as wanted. No: it bears none,
+	// or a valid one that says something else. Unknown: what it bears cannot be
+	// verified, has ended, or there are no keys.
+	Token(*Token) Answer
+	// External asks the service. Unknown: it did not answer and is not Open.
+	External(*External) Answer
 }
