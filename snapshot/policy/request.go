@@ -95,9 +95,7 @@ type Request struct {
 	Host []byte
 	// GRPC: it is a gRPC call, of Path.
 	GRPC bool
-	// Fields in order, names in lower case. A field that comes more than once is
-	// all of them to some endpoints, the first or the last to others: where these
-	// compare differently the answer is Unknown.
+	// Fields in order, names in lower case.
 	Fields []Field
 	// Witness knows what a head alone does not say; nil: all of that is Unknown.
 	Witness Witness
@@ -109,10 +107,12 @@ type Field struct{ Name, Value []byte }
 // Witness answers what it takes more than a head to know. It may be asked the
 // same twice, and remembers.
 type Witness interface {
-	// Token says whether the request bears a token as wanted. No: it bears none,
-	// or a valid one that says something else. Unknown: what it bears cannot be
-	// verified, has ended, or there are no keys.
+	// Token says whether the request bears a token of that issuer for one of those
+	// audiences which is valid now. Unknown: it bears one of which that cannot be
+	// said, because keys are missing, it cannot be verified or has ended.
 	Token(*Token) Answer
+	// Claim gives the values of a claim of the token for which Token said Yes.
+	Claim(t *Token, name string) []string
 	// External asks the service. Unknown: it did not answer and is not Open.
 	External(*External) Answer
 }
