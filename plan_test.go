@@ -59,6 +59,7 @@ var rooms = map[string][]string{
 	"health":           {},
 	"scrape":           {},
 	"node/local":       {},
+	"node/mesh":        {},
 	"node/run":         {"node/local"},
 	// rooms of the proxy: words only
 	"proxy/balance":     {},
@@ -83,7 +84,7 @@ var rooms = map[string][]string{
 	"proxy/judge/stage":   {},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "scrape", "store"},
-	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local", "scrape"},
+	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local", "node/mesh", "scrape"},
 	// lab and doors
 	"lab/scenario": {"api/load", "api/v1alpha1", "compile", "explain"},
 	"lab":          {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},
@@ -138,6 +139,7 @@ var pure = map[string][]string{
 	"snapshot":          {"os", "net", "net/http", "log/slog", "math/rand", "context"},
 	"compile":           {"os", "net", "net/http", "log/slog", "math/rand", "context", "os/exec"},
 	"analyze":           {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"node/mesh":         {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"explain":           {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 }
 

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"fmt"
 
 	"moire.dev/moire/snapshot/l7"
 )
@@ -83,4 +84,10 @@ type Cluster struct {
 // Compare orders by address and port, then by project.
 func (k FrontendKey) Compare(o FrontendKey) int {
 	return cmp.Or(k.ServiceKey.Compare(o.ServiceKey), cmp.Compare(k.Project, o.Project))
+}
+
+// ClusterName is the name of the Cluster that is a port of a Service, in both
+// families.
+func ClusterName(s *Service) string {
+	return fmt.Sprintf("%d/%s/%s/%d", s.Addr.VNI, s.Project, s.Name, s.Port)
 }

@@ -30,13 +30,17 @@ func (c *Config) Attachments() []Attachment {
 		return cmp.Or(cmp.Compare(c.Routes[x].Created, c.Routes[y].Created), strings.Compare(c.Routes[x].Name, c.Routes[y].Name))
 	})
 	taken := make([]claims, len(c.Listeners))
+	every, named := make([]int, len(c.Listeners)), make(map[string]int, len(c.Listeners))
+	for n := range every {
+		every[n], named[c.Listeners[n].Name] = n, n
+	}
 	var out []Attachment
 	for _, i := range order {
 		r := &c.Routes[i]
 		kind := cmp.Or(r.Kind, HTTPRoute)
-		for n := range c.Listeners {
+		for _, n := range wanted(r, every, named) {
 			l := &c.Listeners[n]
-			if !l.Takes(kind) || len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
+			if !l.Takes(kind) {
 				continue
 			}
 			a := Attachment{Route: i, Listener: n, Hostnames: intersecting(r.Hostnames, l.Hostname), Other: -1}
@@ -50,6 +54,21 @@ func (c *Config) Attachments() []Attachment {
 		}
 	}
 	return out
+}
+
+// wanted are the Listeners that a Route names, in their order; none: every one.
+func wanted(r *Route, every []int, named map[string]int) []int {
+	if len(r.Listeners) == 0 {
+		return every
+	}
+	var out []int
+	for _, name := range r.Listeners {
+		if n, ok := named[name]; ok {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Takes says whether Routes of a kind fit l.

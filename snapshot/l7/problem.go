@@ -25,7 +25,7 @@ func (p Problem) Error() string { return p.Field + ": " + p.Reason + "; " + p.Fi
 // Validate says everything that is wrong with c and can be seen without files,
 // in the order of the fields. Certificates and bundles are not opened here.
 func (c *Config) Validate() []Problem {
-	v := &validator{config: c}
+	v := &validator{config: c, places: map[place][]int{}}
 	v.whole()
 	for i := range c.Listeners {
 		v.listener(at("listeners", i), &c.Listeners[i], i)
@@ -49,6 +49,7 @@ type validator struct {
 	config       *Config
 	problems     []Problem
 	listeners    map[string]int
+	places       map[place][]int // listeners before, in order
 	clusters     map[string]int
 	certificates map[string]int
 	slashes      bool // some listener passes encoded slashes on

@@ -17,7 +17,7 @@ func (v *validator) whole() {
 	}
 	v.span("workers", c.Workers, 0, 1024)
 	v.notNegative("drain", c.Drain)
-	if len(c.Listeners) == 0 {
+	if len(c.Listeners) == 0 && c.Mesh == nil {
 		v.bad("listeners", "write at least one with a name and an address", "there is no listener")
 	}
 	v.listeners = unique(v, "listener", len(c.Listeners), func(i int) string { return c.Listeners[i].Name })
@@ -82,18 +82,22 @@ func (v *validator) listener(field string, l *Listener, i int) {
 	if l.EncodedSlashes && !l.HTTP() {
 		v.bad(field+".encodedSlashes", "remove it", "protocol %s has no paths", l.Protocol)
 	}
-	first := true
-	for j := range i {
-		if o := &v.config.Listeners[j]; o.Address == l.Address && l.Address != "" {
-			if o.Hostname == l.Hostname {
-				v.bad(field+".address", "give one of them another address or hostname", "%s has the same address and hostname", at("listeners", j))
-			} else if first {
-				v.shared(field, l, at("listeners", j), o)
-			}
-			first = false
+	if l.Address == "" {
+		return
+	}
+	where := place{l.View, l.Address}
+	for n, j := range v.places[where] {
+		if o := &v.config.Listeners[j]; o.Hostname == l.Hostname {
+			v.bad(field+".address", "give one of them another address or hostname", "%s has the same address and hostname", at("listeners", j))
+		} else if n == 0 {
+			v.shared(field, l, at("listeners", j), o)
 		}
 	}
+	v.places[where] = append(v.places[where], i)
 }
+
+// place is an address as the Workloads of a View see it.
+type place struct{ view, address string }
 
 // shared checks two listeners of one address: the host tells them apart, so all
 // that is decided before the host is known must be the same.

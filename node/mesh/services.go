@@ -1,0 +1,228 @@
+package mesh
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// services are the addresses that callers reach by their proxy, with all that
+// hangs on them.
+type services struct {
+	listeners []l7.Listener
+	routes    []l7.Route
+	clusters  []l7.Cluster
+
+	w *world
+	// at which Listeners, by name, Routes and the defaults of Frontends are.
+	at       map[string][]string
+	defaults map[string]l7.Route
+	plain    map[string]snapshot.Cluster // of Services that nothing is attached to
+	used     map[string]bool             // clusters
+}
+
+// project of a view in a Network.
+type project struct {
+	vni  snapshot.VNI
+	name string
+}
+
+func (w *world) services() *services {
+	s := &services{w: w, at: map[string][]string{}, defaults: map[string]l7.Route{}, plain: map[string]snapshot.Cluster{}, used: map[string]bool{}}
+	views := map[project]bool{} // -> some of it is in the mesh
+	for _, k := range w.known {
+		p := project{k.VNI, k.Key.Project}
+		views[p] = views[p] || k.endpoint.Mode != snapshot.Off
+	}
+	ordered := make([]project, 0, len(views))
+	for p := range views {
+		ordered = append(ordered, p)
+	}
+	slices.SortFunc(ordered, func(a, b project) int { return cmp.Or(cmp.Compare(a.vni, b.vni), cmp.Compare(a.name, b.name)) })
+	for key, f := range w.s.Frontends {
+		for _, p := range ordered {
+			if w.serves(key, p) {
+				s.front(p, key.ServiceKey, f)
+			}
+		}
+	}
+	for key, service := range w.s.Services {
+		if !Meshed(w.s, &service) {
+			continue
+		}
+		for _, p := range ordered {
+			if p.vni == key.Addr.VNI && views[p] && !w.fronted(key, p) {
+				s.front(p, key, s.plainly(&service))
+			}
+		}
+	}
+	slices.SortFunc(s.listeners, func(a, b l7.Listener) int { return cmp.Compare(a.Name, b.Name) })
+	s.attach()
+	s.gather()
+	return s
+}
+
+// serves says whether the Frontend is the one that a project sees.
+func (w *world) serves(key snapshot.FrontendKey, p project) bool {
+	if key.Addr.VNI != p.vni || key.ServiceKey.Protocol != policy.TCP || key.Project != "" && key.Project != p.name {
+		return false
+	}
+	if key.Project != "" {
+		return true
+	}
+	_, own := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key.ServiceKey, Project: p.name}]
+	return !own
+}
+
+func (w *world) fronted(key snapshot.ServiceKey, p project) bool {
+	_, own := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key, Project: p.name}]
+	_, all := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key}]
+	return own || all
+}
+
+// Meshed says whether callers in the mesh reach a Service by their proxy although
+// it has no Frontend: it is TCP of one Network, and a backend is in the mesh.
+func Meshed(s *snapshot.Snapshot, service *snapshot.Service) bool {
+	if service.Protocol != policy.TCP || service.Port == 0 || service.Floating {
+		return false
+	}
+	return slices.ContainsFunc(service.Backends, func(b snapshot.Backend) bool {
+		e, ok := s.Endpoints[b.Addr]
+		return ok && b.Addr.VNI == service.Addr.VNI && e.Mode != snapshot.Off
+	})
+}
+
+// plainly is the Frontend of a Service that nothing is attached to.
+func (s *services) plainly(service *snapshot.Service) snapshot.Frontend {
+	name := snapshot.ClusterName(service)
+	if _, known := s.w.s.Clusters[name]; !known {
+		c := s.plain[name]
+		c.Name, c.Protocol = name, service.App
+		switch service.App {
+		case "":
+			c.Protocol = l7.TCP
+		case l7.AutoHTTP:
+			c.Protocol = l7.HTTP1
+		}
+		if service.Affinity > 0 {
+			c.Balancer.Kind = l7.Maglev // by the caller's address
+		}
+		first := service.ServiceKey
+		if other := c.Service; other.Addr.IP.IsValid() && other != first {
+			// The families of one port; which comes first must not depend on the order here.
+			c.Second = first
+			if first.Compare(other) < 0 {
+				c.Service, c.Second = first, other
+			}
+		} else {
+			c.Service = first
+		}
+		s.plain[name] = c
+	}
+	return snapshot.Frontend{Protocol: cmp.Or(service.App, l7.TCP), Cluster: name}
+}
+
+// front makes a Listener of a Frontend for one view.
+func (s *services) front(p project, key snapshot.ServiceKey, f snapshot.Frontend) {
+	address, view := netip.AddrPortFrom(key.Addr.IP, key.Port).String(), View(p.vni, p.name)
+	l := l7.Listener{Name: view + "/" + address, Address: address, View: view, Protocol: f.Protocol, Trusted: true,
+		// What the two ends say to each other is theirs: the proxy ends nothing that
+		// would go on without it.
+		Limits: l7.Limits{Stall: -1, MinRate: -1}}
+	s.listeners = append(s.listeners, l)
+	for _, name := range f.Routes {
+		if _, known := s.w.s.Routes[name]; known {
+			s.at[name] = append(s.at[name], l.Name)
+		}
+	}
+	if f.Cluster == "" {
+		return
+	}
+	kind := l7.HTTPRoute
+	switch f.Protocol {
+	case l7.TCP:
+		kind = l7.TCPRoute
+	case l7.TLS:
+		kind = l7.TLSRoute
+	}
+	name := "default/" + string(kind) + "/" + f.Cluster
+	s.defaults[name] = l7.Route{Kind: kind, Created: math.MaxInt64, Rules: []l7.Rule{{Backends: []l7.Backend{{Cluster: f.Cluster}}}}}
+	s.at[name] = append(s.at[name], l.Name)
+}
+
+// attach makes the Routes that are at some Listener, and notes their clusters.
+func (s *services) attach() {
+	for _, name := range sortedKeys(s.at) {
+		r, known := s.defaults[name]
+		if !known {
+			r = s.w.s.Routes[name]
+		}
+		r.Name, r.Listeners = name, s.at[name]
+		slices.Sort(r.Listeners)
+		s.routes = append(s.routes, r)
+		for i := range r.Rules {
+			s.uses(r.Rules[i].Filters)
+			for _, b := range r.Rules[i].Backends {
+				s.used[b.Cluster] = true
+				s.uses(b.Filters)
+			}
+		}
+	}
+}
+
+func (s *services) uses(filters []l7.Filter) {
+	for _, f := range filters {
+		if f.Mirror != nil {
+			s.used[f.Mirror.Cluster] = true
+		}
+	}
+}
+
+// gather makes the clusters that are used. One that the snapshot does not have
+// is left out: who is sent there gets an error.
+func (s *services) gather() {
+	for _, name := range sortedKeys(s.used) {
+		c, known := s.w.s.Clusters[name]
+		if !known {
+			if c, known = s.plain[name]; !known {
+				continue
+			}
+		}
+		c.Name, c.Endpoints = name, s.w.endpoints(&c)
+		s.clusters = append(s.clusters, c.Cluster)
+	}
+}
+
+// endpoints of a cluster: the backends of its Service, and those of the other
+// family that have no address of the first.
+func (w *world) endpoints(c *snapshot.Cluster) []l7.Endpoint {
+	out, first := []l7.Endpoint{}, map[string]bool{}
+	for n, key := range []snapshot.ServiceKey{c.Service, c.Second} {
+		for _, b := range w.s.Services[key].Backends {
+			if b.Addr.VNI != key.Addr.VNI {
+				continue // not reached under its own address
+			}
+			at := netip.AddrPortFrom(b.Addr.IP, cmp.Or(b.Port, key.Port))
+			e, known := w.s.Endpoints[b.Addr]
+			who := e.Project + "/" + e.Workload
+			if n > 0 && known && first[who] {
+				continue
+			}
+			first[who] = true
+			x := l7.Endpoint{Address: at.String(), Labels: w.labelsOf(e.Identity)}
+			if b.Weight != 1 {
+				x.Weight = &b.Weight
+			}
+			if known && e.Mode != snapshot.Off {
+				x.SPIFFE = w.s.Identities[e.Identity].SPIFFE
+			}
+			out = append(out, x)
+		}
+	}
+	return out
+}
