@@ -116,10 +116,11 @@ func (l *Loop) Close() {
 func (l *Loop) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { l.Post(l.Stop) })
 	defer stop()
+	// The ring belongs to a thread, and what it completes is done by it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer prompt()()
 	if l.ring != nil {
-		// The ring belongs to a thread, and what it completes is done by it.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		if err := l.beginRing(); err != nil {
 			return fmt.Errorf("event loop: %w", err)
 		}
