@@ -193,7 +193,8 @@ func digestOf(s *policy.Set) digest {
 	for i := range s.Rules {
 		r := &s.Rules[i]
 		text(h, string(r.ID))
-		numbers(h, uint8(r.Tier), uint8(r.Action), flag(r.Audit), len(r.Peers), len(r.Ports))
+		// Of requests a table knows only whether there are any.
+		numbers(h, uint8(r.Tier), uint8(r.Action), flag(r.Audit), flag(len(r.Requests) > 0), len(r.Peers), len(r.Ports))
 		for _, p := range r.Peers {
 			numbers(h, flag(p.Anyone), len(p.Identities), len(p.Except))
 			for _, id := range p.Identities {

@@ -99,6 +99,12 @@ func things(s *snapshot.Snapshot) map[string]bool {
 	for a := range s.Externals {
 		out["External "+a.String()] = false
 	}
+	for name := range s.Trusts {
+		out["Trust "+name] = false
+	}
+	for name := range s.Routes {
+		out["Route "+name] = false
+	}
 	for _, set := range s.Policies {
 		for i := range set.Rules {
 			// policy/<project>/<name>/...

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -49,6 +50,11 @@ func DiffTo(old, new *Snapshot, version Version) Delta {
 	d.Put.Names, d.Delete.Names = diff(old.Names, new.Names, deep[DNS])
 	d.Put.Checks, d.Delete.Checks = diff(old.Checks, new.Checks, same[Check])
 	d.Put.Captures, d.Delete.Captures = diff(old.Captures, new.Captures, deep[Capture])
+	d.Put.Trusts, d.Delete.Trusts = diff(old.Trusts, new.Trusts, deep[Trust])
+	d.Put.Frontends, d.Delete.Frontends = diff(old.Frontends, new.Frontends, deep[Frontend])
+	d.Put.Routes, d.Delete.Routes = diff(old.Routes, new.Routes, deep[l7.Route])
+	d.Put.Clusters, d.Delete.Clusters = diff(old.Clusters, new.Clusters, deep[Cluster])
+	d.Put.KeySets, d.Delete.KeySets = diff(old.KeySets, new.KeySets, same[l7.KeySet])
 	d.Put.Firewall, d.Put.AcceptMassDelete = new.Firewall, new.AcceptMassDelete
 	d.Changed = !reflect.DeepEqual(old.Firewall, new.Firewall) || old.AcceptMassDelete != new.AcceptMassDelete
 	return d
@@ -105,6 +111,11 @@ func (s *Snapshot) Apply(d *Delta) *Snapshot {
 		Names:       apply(s.Names, d.Put.Names, d.Delete.Names),
 		Checks:      apply(s.Checks, d.Put.Checks, d.Delete.Checks),
 		Captures:    apply(s.Captures, d.Put.Captures, d.Delete.Captures),
+		Trusts:      apply(s.Trusts, d.Put.Trusts, d.Delete.Trusts),
+		Frontends:   apply(s.Frontends, d.Put.Frontends, d.Delete.Frontends),
+		Routes:      apply(s.Routes, d.Put.Routes, d.Delete.Routes),
+		Clusters:    apply(s.Clusters, d.Put.Clusters, d.Delete.Clusters),
+		KeySets:     apply(s.KeySets, d.Put.KeySets, d.Delete.KeySets),
 		Firewall:    d.Put.Firewall, AcceptMassDelete: d.Put.AcceptMassDelete,
 	}
 }
@@ -130,7 +141,8 @@ func (d *Delta) Empty() bool {
 // rows counts all rows.
 func (s *Snapshot) rows() int {
 	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies) +
-		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures)
+		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures) +
+		len(s.Trusts) + len(s.Frontends) + len(s.Routes) + len(s.Clusters) + len(s.KeySets)
 }
 
 // IdentityOf finds the identity of the given project, account and labels.

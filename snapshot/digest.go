@@ -37,7 +37,7 @@ func (s *sum) sub(o sum) {
 }
 
 // tables is how many there are, in the order of Dump.
-const tables = 15
+const tables = 20
 
 // Version is the name of the content: 16 hex digits.
 func (d Digest) Version() Version {
@@ -78,6 +78,11 @@ func (d Digest) After(old *Snapshot, delta *Delta) Digest {
 	change(h, &d.tables[12], 'd', old.Names, put.Names, gone.Names, plain)
 	change(h, &d.tables[13], 'k', old.Checks, put.Checks, gone.Checks, plain)
 	change(h, &d.tables[14], 'u', old.Captures, put.Captures, gone.Captures, plain)
+	change(h, &d.tables[15], 't', old.Trusts, put.Trusts, gone.Trusts, (*hasher).trust)
+	change(h, &d.tables[16], 'f', old.Frontends, put.Frontends, gone.Frontends, (*hasher).frontend)
+	change(h, &d.tables[17], 'r', old.Routes, put.Routes, gone.Routes, (*hasher).route)
+	change(h, &d.tables[18], 'l', old.Clusters, put.Clusters, gone.Clusters, (*hasher).cluster)
+	change(h, &d.tables[19], 'j', old.KeySets, put.KeySets, gone.KeySets, (*hasher).keySet)
 	return d
 }
 
@@ -171,6 +176,7 @@ func (h *hasher) endpoint(_ Addr, e *Endpoint) {
 	h.number(uint64(e.Chain.VNI))
 	h.text(e.Chain.Link)
 	h.flag(e.Chain.Reverse)
+	h.number(uint64(e.Mode))
 }
 
 func (h *hasher) identity(_ policy.Identity, i *Identity) {
@@ -193,6 +199,7 @@ func (h *hasher) service(_ ServiceKey, s *Service) {
 	h.text(s.Name)
 	h.flag(s.Floating)
 	h.text(s.PortName)
+	h.text(string(s.App))
 	h.number(uint64(len(s.Names)))
 	for _, n := range s.Names {
 		h.text(n)
@@ -234,6 +241,10 @@ func (h *hasher) policy(k PolicyKey, s *policy.Set) {
 			h.number(uint64(p.First))
 			h.number(uint64(p.Last))
 		}
+		h.number(uint64(len(r.Requests)))
+		for i := range r.Requests {
+			h.request(&r.Requests[i])
+		}
 	}
 }
 
@@ -261,6 +272,7 @@ func SameSet(a, b policy.Set) bool {
 	}
 	return slices.EqualFunc(a.Rules, b.Rules, func(x, y policy.Rule) bool {
 		return x.ID == y.ID && x.Tier == y.Tier && x.Action == y.Action && x.Audit == y.Audit && slices.Equal(x.Ports, y.Ports) &&
+			slices.EqualFunc(x.Requests, y.Requests, deep) &&
 			slices.EqualFunc(x.Peers, y.Peers, func(p, q policy.Peer) bool {
 				return p.Anyone == q.Anyone && p.CIDR == q.CIDR && p.Name == q.Name && slices.Equal(p.Identities, q.Identities) && slices.Equal(p.Except, q.Except)
 			})
@@ -269,7 +281,7 @@ func SameSet(a, b policy.Set) bool {
 
 // SameService compares two Services.
 func SameService(a, b Service) bool {
-	return a.ServiceKey == b.ServiceKey && a.Project == b.Project && a.Name == b.Name && a.Floating == b.Floating && a.PortName == b.PortName &&
+	return a.ServiceKey == b.ServiceKey && a.Project == b.Project && a.Name == b.Name && a.Floating == b.Floating && a.PortName == b.PortName && a.App == b.App &&
 		a.Affinity == b.Affinity && slices.Equal(a.Names, b.Names) && slices.Equal(a.Backends, b.Backends) && slices.Equal(a.Leaving, b.Leaving)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -41,6 +42,16 @@ func leaves(v reflect.Value, path string, do func(path string)) {
 		v.Set(one)
 		leaves(v.Index(0), path+"[0]", do)
 		v.Set(old)
+	case reflect.Pointer:
+		old := v.Interface()
+		v.Set(reflect.New(v.Type().Elem()))
+		do(path + "*")
+		leaves(v.Elem(), path+"*", do)
+		v.Set(reflect.ValueOf(old))
+	case reflect.Map:
+		m := reflect.MakeMap(v.Type())
+		m.SetMapIndex(reflect.ValueOf("another").Convert(v.Type().Key()), reflect.Zero(v.Type().Elem()))
+		put(v, m.Interface(), path+"{}", do)
 	case reflect.Array:
 		leaves(v.Index(v.Len()-1), path+"[]", do)
 	case reflect.String:
@@ -71,6 +82,9 @@ func clone(of any) any {
 			for i := range from.Len() {
 				deep(to.Index(i), from.Index(i))
 			}
+		case from.Kind() == reflect.Pointer && !from.IsNil():
+			to.Set(reflect.New(from.Type().Elem()))
+			deep(to.Elem(), from.Elem())
 		case from.Kind() == reflect.Struct && from.Type().PkgPath() != "net/netip":
 			for i := range from.NumField() {
 				deep(to.Field(i), from.Field(i))
@@ -100,8 +114,13 @@ func TestDigestSeesEveryField(t *testing.T) {
 			func(a, b any) bool { return SameService(*a.(*Service), *b.(*Service)) }},
 		"set": {&policy.Set{}, func(r any) sum { return row(h, 'p', PolicyKey{}, r.(*policy.Set), (*hasher).policy) },
 			func(a, b any) bool { return SameSet(*a.(*policy.Set), *b.(*policy.Set)) }},
-		"key":     {&PolicyKey{}, func(r any) sum { return row(h, 'p', *r.(*PolicyKey), &policy.Set{}, (*hasher).policy) }, nil},
-		"network": {&Network{}, func(r any) sum { return row(h, 'w', 0, r.(*Network), plain) }, nil},
+		"key":      {&PolicyKey{}, func(r any) sum { return row(h, 'p', *r.(*PolicyKey), &policy.Set{}, (*hasher).policy) }, nil},
+		"trust":    {&Trust{}, func(r any) sum { return row(h, 't', "", r.(*Trust), (*hasher).trust) }, nil},
+		"frontend": {&Frontend{}, func(r any) sum { return row(h, 'f', FrontendKey{}, r.(*Frontend), (*hasher).frontend) }, nil},
+		"route":    {&l7.Route{}, func(r any) sum { return row(h, 'r', "", r.(*l7.Route), (*hasher).route) }, nil},
+		"cluster":  {&Cluster{}, func(r any) sum { return row(h, 'l', "", r.(*Cluster), (*hasher).cluster) }, nil},
+		"keys":     {&l7.KeySet{}, func(r any) sum { return row(h, 'j', "", r.(*l7.KeySet), (*hasher).keySet) }, nil},
+		"network":  {&Network{}, func(r any) sum { return row(h, 'w', 0, r.(*Network), plain) }, nil},
 	} {
 		seen := map[sum]string{c.sum(c.row): "nothing"}
 		rows := []any{clone(c.row)}
@@ -136,13 +155,14 @@ func TestDigestSeesEveryField(t *testing.T) {
 func aSnapshot(t *rapid.T) *Snapshot {
 	s := &Snapshot{Node: "n1", Nodes: map[string]Node{}, Networks: map[VNI]Network{}, Identities: map[policy.Identity]Identity{}, Endpoints: map[Addr]Endpoint{},
 		Blocks: map[BlockKey]Block{}, Grants: map[AttachmentKey]Grant{}, Policies: map[PolicyKey]policy.Set{}, Chains: map[ChainKey]Chain{}, Services: map[ServiceKey]Service{},
-		Exits: map[VNI]Exit{}, Masquerades: map[Addr]Masquerade{}, Externals: map[netip.Addr]External{}, Names: map[VNI]DNS{}, Checks: map[CheckKey]Check{}, Captures: map[string]Capture{}}
+		Exits: map[VNI]Exit{}, Masquerades: map[Addr]Masquerade{}, Externals: map[netip.Addr]External{}, Names: map[VNI]DNS{}, Checks: map[CheckKey]Check{}, Captures: map[string]Capture{},
+		Trusts: map[string]Trust{}, Frontends: map[FrontendKey]Frontend{}, Routes: map[string]l7.Route{}, Clusters: map[string]Cluster{}, KeySets: map[string]l7.KeySet{}}
 	for range rapid.IntRange(0, 30).Draw(t, "rows") {
 		n := rapid.Uint32Range(1, 4).Draw(t, "key")
 		v := rapid.IntRange(0, 3).Draw(t, "value")
 		a := Addr{VNI: VNI(n), IP: netip.AddrFrom4([4]byte{10, 0, 0, byte(n)})}
 		text := fmt.Sprint(v)
-		switch rapid.IntRange(0, 15).Draw(t, "table") {
+		switch rapid.IntRange(0, 20).Draw(t, "table") {
 		case 0:
 			s.Nodes[fmt.Sprint(n)] = Node{Name: text}
 		case 1:
@@ -174,6 +194,16 @@ func aSnapshot(t *rapid.T) *Snapshot {
 		case 14:
 			s.Captures[fmt.Sprint(n)] = Capture{Rule: text, Until: time.Unix(int64(v), 0).UTC()}
 		case 15:
+			s.Trusts[fmt.Sprint(n)] = Trust{Roots: [][]byte{{byte(v)}}}
+		case 16:
+			s.Frontends[FrontendKey{Project: fmt.Sprint(n)}] = Frontend{Why: text}
+		case 17:
+			s.Routes[fmt.Sprint(n)] = l7.Route{Rules: []l7.Rule{{Matches: []l7.Match{{Path: &l7.PathMatch{Value: text}}}}}}
+		case 18:
+			s.Clusters[fmt.Sprint(n)] = Cluster{Cluster: l7.Cluster{Balancer: l7.Balancer{Kind: l7.BalancerKind(text)}}}
+		case 19:
+			s.KeySets[fmt.Sprint(n)] = l7.KeySet{JSON: text}
+		case 20:
 			s.AcceptMassDelete, s.Firewall = v > 1, []*Firewall{nil, {Audit: true}}[v%2]
 		}
 	}

@@ -32,6 +32,11 @@ func (s *Snapshot) Dump(w io.Writer) {
 	dump(w, "names", s.Names, cmp.Compare[VNI])
 	dump(w, "check", s.Checks, CheckKey.Compare)
 	dump(w, "capture", s.Captures, cmp.Compare[string])
+	dump(w, "trust", s.Trusts, cmp.Compare[string])
+	dump(w, "frontend", s.Frontends, FrontendKey.Compare)
+	dumpWith(w, "route", s.Routes, cmp.Compare[string], routeText)
+	dumpWith(w, "cluster", s.Clusters, cmp.Compare[string], clusterText)
+	dump(w, "keys", s.KeySets, cmp.Compare[string])
 	if s.Firewall != nil {
 		fmt.Fprintf(w, "firewall %+v\n", *s.Firewall)
 	}
@@ -41,8 +46,12 @@ func (s *Snapshot) Dump(w io.Writer) {
 }
 
 func dump[K comparable, V any](w io.Writer, table string, rows map[K]V, order func(a, b K) int) {
+	dumpWith(w, table, rows, order, func(v V) string { return fmt.Sprintf("%+v", v) })
+}
+
+func dumpWith[K comparable, V any](w io.Writer, table string, rows map[K]V, order func(a, b K) int, text func(V) string) {
 	for _, k := range slices.SortedFunc(maps.Keys(rows), order) {
-		fmt.Fprintf(w, "%s %+v\n", table, rows[k])
+		fmt.Fprintf(w, "%s %s\n", table, text(rows[k]))
 	}
 }
 

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 
 	"moire.dev/moire/snapshot/l7"
@@ -41,6 +42,15 @@ type Trust struct {
 	Keys []byte
 	// Federates are other trust domains whose Workloads are believed here, sorted.
 	Federates []string
+}
+
+// String shows the roots by their fingerprints.
+func (t Trust) String() string {
+	roots := make([]string, 0, len(t.Roots))
+	for _, r := range t.Roots {
+		roots = append(roots, fmt.Sprintf("%x", sha256.Sum256(r)))
+	}
+	return fmt.Sprintf("{TrustDomain:%s Domain:%s Roots:%s Keys:%s Federates:%s}", t.TrustDomain, t.Domain, roots, t.Keys, t.Federates)
 }
 
 // FrontendKey is an address of a Service as the Workloads of one project see it:

@@ -16,6 +16,10 @@ type Step struct {
 	Action Action
 	// Audit: the rule matched but only counts for the shadow verdict.
 	Audit bool
+	// Proxy: the rule is about requests, and the walk is about a packet.
+	Proxy bool
+	// Unknown: it cannot be known whether the rule matches, so it denies.
+	Unknown bool
 }
 
 // Decide says what happens to the packet.
@@ -41,48 +45,65 @@ func (s *Set) decide(region netip.Prefix, p Packet, steps []Step) (Verdict, []St
 	if p.Protocol == 58 {
 		p.Protocol = ICMP
 	}
-	v, steps := s.walk(region, p, false, steps)
-	if s.AuditIsolated != "" || s.hasAudit() {
-		if w, _ := s.walk(region, p, true, nil); w.Allow != v.Allow || w.Rule != v.Rule {
-			v.Shadow = DefaultRule{ID: w.Rule, Allow: w.Allow}
+	return s.judge(s.shadows(), steps, func(i int) match { return s.Rules[i].packet(region, p) })
+}
+
+// shadows says whether the shadow verdict can be another one.
+func (s *Set) shadows() bool {
+	return s.AuditIsolated != "" || slices.ContainsFunc(s.Rules, func(r Rule) bool { return r.Audit })
+}
+
+// match is what a rule says about a packet or request.
+type match uint8
+
+const (
+	unmet   match = iota
+	met           // its action counts
+	unknown       // it cannot be known, so that it denies
+	proxied       // its requests have to be seen
+)
+
+// judge walks for the verdict, and for the shadow verdict when that can be
+// another one.
+func (s *Set) judge(shadows bool, steps []Step, asked func(rule int) match) (Verdict, []Step) {
+	v, steps := s.walk(false, steps, asked)
+	if shadows {
+		if w, _ := s.walk(true, nil, asked); w.Allow != v.Allow || w.Proxy != v.Proxy || w.Rule != v.Rule {
+			// As far as packets go, what goes to a proxy is let through.
+			v.Shadow = DefaultRule{ID: w.Rule, Allow: w.Allow || w.Proxy}
 		}
 	}
 	return v, steps
 }
 
-func (s *Set) hasAudit() bool {
-	return slices.ContainsFunc(s.Rules, func(r Rule) bool { return r.Audit })
-}
-
 // walk asks the tiers in order; shadow counts audit rules as enforced.
-func (s *Set) walk(region netip.Prefix, p Packet, shadow bool, steps []Step) (Verdict, []Step) {
-	rest := s.Rules
+func (s *Set) walk(shadow bool, steps []Step, asked func(rule int) match) (Verdict, []Step) {
+	next := 0
 	for _, tier := range Tiers[:Default] {
-		n := 0
-		for n < len(rest) && rest[n].Tier == tier {
-			n++
-		}
-		rules := rest[:n]
-		rest = rest[n:]
-		hit := -1
-		for i := range rules {
-			r := &rules[i]
-			if !r.matches(region, p) {
+		hit, how := -1, unmet
+		for ; next < len(s.Rules) && s.Rules[next].Tier == tier; next++ {
+			if hit >= 0 {
+				continue
+			}
+			r := &s.Rules[next]
+			if how = asked(next); how == unmet {
 				continue
 			}
 			if r.Audit && !shadow {
 				if steps != nil {
-					steps = append(steps, Step{Tier: tier, Rule: r.ID, Action: r.Action, Audit: true})
+					steps = append(steps, Step{Tier: tier, Rule: r.ID, Action: r.Action, Audit: true, Proxy: how == proxied, Unknown: how == unknown})
 				}
 				continue
 			}
-			hit = i
-			break
+			hit = next
 		}
 		if hit >= 0 {
-			r := &rules[hit]
+			r := &s.Rules[hit]
 			if steps != nil {
-				steps = append(steps, Step{Tier: tier, Rule: r.ID, Action: r.Action})
+				steps = append(steps, Step{Tier: tier, Rule: r.ID, Action: r.Action, Proxy: how == proxied, Unknown: how == unknown})
+			}
+			if how == proxied {
+				return Verdict{Proxy: true, Rule: r.ID, Tier: tier}, steps
 			}
 			if r.Action != Pass {
 				return Verdict{Allow: r.Action == Allow, Rule: r.ID, Tier: tier}, steps
@@ -115,6 +136,20 @@ func (s *Set) walk(region netip.Prefix, p Packet, shadow bool, steps []Step) (Ve
 		steps = append(steps, Step{Tier: Default, Rule: last.ID, Action: a})
 	}
 	return Verdict{Allow: last.Allow, Rule: last.ID, Tier: Default}, steps
+}
+
+// packet says what the rule says about a packet: one about requests matches TCP
+// alone, and nobody knows yet which requests will come.
+func (r *Rule) packet(region netip.Prefix, p Packet) match {
+	switch {
+	case !r.matches(region, p):
+		return unmet
+	case len(r.Requests) == 0:
+		return met
+	case p.Protocol != TCP:
+		return unmet
+	}
+	return proxied
 }
 
 func (r *Rule) matches(region netip.Prefix, p Packet) bool {

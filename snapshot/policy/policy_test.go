@@ -67,6 +67,11 @@ func drawSet(t *rapid.T) *Set {
 			}
 			r.Ports = append(r.Ports, p)
 		}
+		if rapid.IntRange(0, 2).Draw(t, "about requests") == 0 {
+			for range rapid.IntRange(1, 2).Draw(t, "requests") {
+				r.Requests = append(r.Requests, drawRequestMatch(t))
+			}
+		}
 		s.Rules = append(s.Rules, r)
 	}
 	slices.SortStableFunc(s.Rules, func(a, b Rule) int { return int(a.Tier) - int(b.Tier) })

@@ -1,5 +1,7 @@
 package policy
 
+import "fmt"
+
 // MatchKind is how a text is compared.
 type MatchKind uint8
 
@@ -7,7 +9,7 @@ type MatchKind uint8
 const (
 	Exact   MatchKind = iota
 	Prefix            // of a path, by element: /a matches /a and /a/b, not /ab
-	Suffix            // *.example.com of a host
+	Suffix            // of a host: .example.com matches every name that ends so, and is longer
 	Present           // of a header or a claim: it is there, whatever its value
 	Regex             // RE2, the whole text
 )
@@ -18,8 +20,10 @@ type TextMatch struct {
 	Value string
 }
 
-// NamedMatch compares what has a name: a header, or a claim of a token, where
-// one of several values is enough.
+// NamedMatch compares what has a name: a header, or a claim of a token. Of
+// several values of a claim one is enough. Several values of a header have to
+// agree: where one of them compares and another does not, servers read different
+// things, and the answer is Unknown.
 type NamedMatch struct {
 	Name string
 	TextMatch
@@ -59,6 +63,19 @@ type Token struct {
 	// Keys is the URI of the issuer's JWK set, a key of Snapshot.KeySets.
 	Keys   string
 	Claims []NamedMatch
+}
+
+// String is for people, of a Token inside of something that is printed.
+func (t *Token) String() string { return printed(t) }
+
+// String is for people, of an External inside of something that is printed.
+func (e *External) String() string { return printed(e) }
+
+func printed[T any](v *T) string {
+	if v == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("%+v", *v)
 }
 
 // External is a service that is asked about a request, in the ext_authz protocol

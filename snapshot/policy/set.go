@@ -155,8 +155,9 @@ type Packet struct {
 // Verdict is the decision.
 type Verdict struct {
 	Allow bool
-	// Proxy: packets are let through to a proxy, and to nobody else, which decides
-	// about each request; Rule is the first one that asks for it.
+	// Proxy, of a packet: a proxy, and nobody else, takes it, and decides about each
+	// request; Rule is the first one that asks for it. Allow is false then, so that
+	// who knows no proxy denies.
 	Proxy bool
 	Rule  RuleID
 	Tier  Tier

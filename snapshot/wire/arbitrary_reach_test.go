@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 	"pgregory.net/rapid"
 )
 
@@ -67,7 +68,7 @@ func reach(t *rapid.T, s *snapshot.Snapshot) {
 	})
 	s.Services = fill(t, "services", func(t *rapid.T) (snapshot.ServiceKey, snapshot.Service) {
 		v := snapshot.Service{ServiceKey: snapshot.ServiceKey{Addr: at(t), Protocol: 6, Port: rapid.Uint16().Draw(t, "port")}, Project: name(t), Name: name(t),
-			Floating: rapid.Bool().Draw(t, "floating"), PortName: name(t), Names: list(t, "names", name), Affinity: span(t)}
+			Floating: rapid.Bool().Draw(t, "floating"), PortName: name(t), Names: list(t, "names", name), Affinity: span(t), App: l7.HTTP2}
 		v.Backends, v.Leaving = list(t, "backends", backend), list(t, "leaving", backend)
 		return v.ServiceKey, v
 	})

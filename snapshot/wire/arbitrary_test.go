@@ -96,6 +96,9 @@ func rule(t *rapid.T, tier policy.Tier) policy.Rule {
 		first := rapid.Uint16().Draw(t, "first")
 		r.Ports = append(r.Ports, policy.PortRange{Protocol: rapid.Byte().Draw(t, "protocol"), First: first, Last: rapid.Uint16Min(first).Draw(t, "last")})
 	}
+	if rapid.Bool().Draw(t, "about requests") {
+		r.Requests = append(r.Requests, requestMatch(t, r.Action))
+	}
 	return r
 }
 
@@ -142,7 +145,8 @@ func arbitrary(t *rapid.T) *snapshot.Snapshot {
 		return i.Number, i
 	})
 	s.Endpoints = fill(t, "endpoints", func(t *rapid.T) (snapshot.Addr, snapshot.Endpoint) {
-		e := snapshot.Endpoint{Addr: snapshot.Addr{VNI: vni(t), IP: addr(t)}, Project: name(t), Workload: name(t), MAC: mac(t), Identity: 7, Node: name(t)}
+		e := snapshot.Endpoint{Addr: snapshot.Addr{VNI: vni(t), IP: addr(t)}, Project: name(t), Workload: name(t), MAC: mac(t), Identity: 7, Node: name(t),
+			Mode: snapshot.Mode(rapid.IntRange(0, 2).Draw(t, "mode"))}
 		if rapid.Bool().Draw(t, "linked") {
 			e.Home, e.Chain = at(t), chainKey(t)
 		}
@@ -166,6 +170,7 @@ func arbitrary(t *rapid.T) *snapshot.Snapshot {
 		return snapshot.PolicyKey{VNI: vni(t), Identity: 7, Direction: policy.Direction(rapid.IntRange(0, 1).Draw(t, "direction"))}, set(t)
 	})
 	reach(t, s)
+	mesh(t, s)
 	return s
 }
 

@@ -63,6 +63,16 @@ func addRow(out *snapshot.Snapshot, c *check, r *Row, keysOnly bool) {
 		add(c, &out.Checks, "check", r.Check, (*check).checkKey, (*check).check, keysOnly)
 	case *Row_Capture:
 		add(c, &out.Captures, "capture", r.Capture, (*check).captureKey, (*check).capture, keysOnly)
+	case *Row_Trust:
+		add(c, &out.Trusts, "trust", r.Trust, (*check).trustKey, (*check).trust, keysOnly)
+	case *Row_Frontend:
+		add(c, &out.Frontends, "frontend", r.Frontend, (*check).frontendKey, (*check).frontend, keysOnly)
+	case *Row_Route:
+		add(c, &out.Routes, "route", r.Route, (*check).routeKey, (*check).route, keysOnly)
+	case *Row_Cluster:
+		add(c, &out.Clusters, "cluster", r.Cluster, (*check).clusterKey, (*check).cluster, keysOnly)
+	case *Row_KeySet:
+		add(c, &out.KeySets, "key set", r.KeySet, (*check).keySetKey, (*check).keySet, keysOnly)
 	case *Row_Own:
 		c.own(out, r.Own)
 	default:
@@ -157,6 +167,7 @@ func (c *check) endpoint(in *Endpoint) snapshot.Endpoint {
 		Node:     c.name("node", in.GetNode()),
 		Home:     c.home("home", in.GetHome()),
 		Chain:    c.chainOf("chain", in.GetChain()),
+		Mode:     c.mode("mode", in.GetMode()),
 	}
 }
 
@@ -224,7 +235,8 @@ func (c *check) grant(in *Grant) snapshot.Grant {
 // count of all rows.
 func count(s *snapshot.Snapshot) int {
 	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies) +
-		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures)
+		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures) +
+		len(s.Trusts) + len(s.Frontends) + len(s.Routes) + len(s.Clusters) + len(s.KeySets)
 }
 
 // overlap finds a key that is in both.
@@ -245,6 +257,11 @@ func overlap(a, b *snapshot.Snapshot) error {
 		shared("names", a.Names, b.Names),
 		shared("check", a.Checks, b.Checks),
 		shared("capture", a.Captures, b.Captures),
+		shared("trust", a.Trusts, b.Trusts),
+		shared("frontend", a.Frontends, b.Frontends),
+		shared("route", a.Routes, b.Routes),
+		shared("cluster", a.Clusters, b.Clusters),
+		shared("key set", a.KeySets, b.KeySets),
 	)
 }
 

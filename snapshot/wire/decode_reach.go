@@ -76,7 +76,7 @@ func (c *check) service(in *Service) snapshot.Service {
 		ServiceKey: c.serviceKey(in), Project: c.name("project", in.GetProject()), Name: c.name("name", in.GetName()),
 		Floating: in.GetFloating(), PortName: c.text("port_name", in.GetPortName(), maxName), Names: c.texts("names", in.GetNames()),
 		Backends: c.backends("backends", in.GetBackends()), Leaving: c.backends("leaving", in.GetLeaving()),
-		Affinity: c.span("affinity", in.GetAffinity()),
+		Affinity: c.span("affinity", in.GetAffinity()), App: c.protocol("app", in.GetApp()),
 	}
 }
 

@@ -42,7 +42,8 @@ func rows(s *snapshot.Snapshot, keysOnly bool) iter.Seq2[*Row, error] {
 			table(yield, keysOnly, "external", s.Externals, netip.Addr.Compare, externalRow) &&
 			table(yield, keysOnly, "names", s.Names, cmp.Compare[snapshot.VNI], namesRow) &&
 			table(yield, keysOnly, "check", s.Checks, snapshot.CheckKey.Compare, checkRow) &&
-			table(yield, keysOnly, "capture", s.Captures, cmp.Compare[string], captureRow)
+			table(yield, keysOnly, "capture", s.Captures, cmp.Compare[string], captureRow) &&
+			meshRows(yield, s, keysOnly)
 		if own := ownRow(s); ok && own != nil && !keysOnly {
 			yield(own, nil)
 		}
@@ -106,6 +107,7 @@ func endpointRow(k snapshot.Addr, v *snapshot.Endpoint) (*Row, snapshot.Addr) {
 		out.Project, out.Workload, out.Node = v.Project, v.Workload, v.Node
 		out.Mac, out.Identity = fromMAC(v.MAC), uint32(v.Identity)
 		out.Home, out.Chain = fromAddr(v.Home), fromChainKey(v.Chain)
+		out.Mode = uint32(v.Mode)
 		k = v.Addr
 	}
 	return &Row{Row: &Row_Endpoint{out}}, k

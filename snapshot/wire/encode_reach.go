@@ -44,7 +44,7 @@ func serviceRow(k snapshot.ServiceKey, v *snapshot.Service) (*Row, snapshot.Serv
 	out := &Service{Addr: fromAddr(k.Addr), Protocol: uint32(k.Protocol), Port: uint32(k.Port)}
 	if v != nil {
 		out.Project, out.Name, out.Floating, out.PortName = v.Project, v.Name, v.Floating, v.PortName
-		out.Names, out.Affinity = v.Names, int64(v.Affinity)
+		out.Names, out.Affinity, out.App = v.Names, int64(v.Affinity), string(v.App)
 		out.Backends, out.Leaving = fromBackends(v.Backends), fromBackends(v.Leaving)
 		k = v.ServiceKey
 	}

@@ -35,5 +35,8 @@ const (
 	maxVNI     = 1<<24 - 1
 	maxItems   = 1 << 16 // repeated fields inside a row
 	maxFrame   = 65535   // bytes of a captured frame
-	maxReports = 1 << 16 // attachments, and blocks, of one report
+	maxRoots   = 16      // roots of one trust domain
+	maxKeys    = 256 << 10
+	maxCluster = 4 * maxName // <vni>/<project>/<service>/<port>
+	maxReports = 1 << 16     // attachments, and blocks, of one report
 )

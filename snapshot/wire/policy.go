@@ -37,6 +37,9 @@ func fromRule(r policy.Rule) *Rule {
 	for _, p := range r.Ports {
 		out.Ports = append(out.Ports, fromPorts(p))
 	}
+	for i := range r.Requests {
+		out.Requests = append(out.Requests, fromRequest(&r.Requests[i]))
+	}
 	return out
 }
 
@@ -94,7 +97,7 @@ func (c *check) rule(in *Rule) policy.Rule {
 	case out.Action == policy.Pass && out.Tier != policy.Admin:
 		c.failf("rules.action", "rule %s passes, which only the admin tier can", out.ID)
 	}
-	if !c.count("rules.peers", len(in.GetPeers()), maxItems) || !c.count("rules.ports", len(in.GetPorts()), maxItems) {
+	if !c.count("rules.peers", len(in.GetPeers()), maxItems) || !c.count("rules.ports", len(in.GetPorts()), maxItems) || !c.count("rules.requests", len(in.GetRequests()), maxItems) {
 		return policy.Rule{}
 	}
 	for _, p := range in.GetPeers() {
@@ -102,6 +105,9 @@ func (c *check) rule(in *Rule) policy.Rule {
 	}
 	for _, p := range in.GetPorts() {
 		out.Ports = append(out.Ports, c.ports(p))
+	}
+	for _, m := range in.GetRequests() {
+		out.Requests = append(out.Requests, c.requestMatch(m, out.Action))
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -19,7 +20,8 @@ var (
 
 // good rows, one of each kind.
 func goodRows() map[string]*Row {
-	return map[string]*Row{
+	out := goodMeshRows()
+	maps.Copy(out, map[string]*Row{
 		"node":     {Row: &Row_Node{&Node{Name: "n1", Address: ip4, Number: 1}}},
 		"network":  {Row: &Row_Network{&Network{Vni: 5, Project: "p", Name: "n", Prefixes: []*Prefix{net4}}}},
 		"identity": {Row: &Row_Identity{&Identity{Number: 3, Project: "p", Labels: []*Label{{Key: "a"}, {Key: "b"}}}}},
@@ -39,7 +41,8 @@ func goodRows() map[string]*Row {
 		"check":      {Row: &Row_Check{&Check{Key: &CheckKey{Addr: &Addr{Vni: 5, Address: ip4}, Kind: "tcp", Port: 80}, Interval: 1}}},
 		"capture":    {Row: &Row_Capture{&Capture{Id: "c", Vnis: []uint32{5}, Probe: &Probe{Source: &Addr{Vni: 5, Address: ip4}, Destination: &Addr{Vni: 5, Address: ip4}}}}},
 		"own":        {Row: &Row_Own{&Own{AcceptMassDelete: true, Firewall: &Firewall{Allow: []*FirewallRule{{From: []*Prefix{net4}}}}}}},
-	}
+	})
+	return out
 }
 
 func TestGoodRows(t *testing.T) {
@@ -50,13 +53,15 @@ func TestGoodRows(t *testing.T) {
 	}
 }
 
+type badRow struct {
+	kind   string
+	change func(*Row)
+	want   string // the whole error after "row 0 "
+}
+
 func TestBadRows(t *testing.T) {
 	long := strings.Repeat("x", 70_000)
-	for _, c := range []struct {
-		kind   string
-		change func(*Row)
-		want   string // the whole error after "row 0 "
-	}{
+	for _, c := range append(badMeshRows(), []badRow{
 		{"chain", func(r *Row) { r.GetChain().Key = nil }, "(chain): field key: missing"},
 		{"chain", func(r *Row) { r.GetChain().Hops[0].Addr = nil }, "(chain {5 p/l false}): field hops.addr.vni: network id 0 is not within 1 to 16777215"},
 		{"service", func(r *Row) { r.GetService().Protocol = 256 }, "(service): field protocol: 256 is larger than 255"},
@@ -123,7 +128,7 @@ func TestBadRows(t *testing.T) {
 		{"policy", func(r *Row) { r.GetPolicy().Rules[1].Ports[0].Last = 65536 }, "(policy {5 3 ingress}): field rules.ports.last: 65536 is larger than 65535"},
 		{"policy", func(r *Row) { r.GetPolicy().Rules[1].Ports[0].Last = 0 }, "(policy {5 3 ingress}): field rules.ports: 1 to 0 is no range"},
 		{"node", func(r *Row) { r.Row = nil }, ": of no known kind; the other side may be newer than this one"},
-	} {
+	}...) {
 		r := goodRows()[c.kind]
 		c.change(r)
 		_, err := ToSnapshot("n1", []*Row{r})

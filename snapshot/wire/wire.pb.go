@@ -599,6 +599,11 @@ type Row struct {
 	//	*Row_Check
 	//	*Row_Capture
 	//	*Row_Own
+	//	*Row_Trust
+	//	*Row_Frontend
+	//	*Row_Route
+	//	*Row_Cluster
+	//	*Row_KeySet
 	Row           isRow_Row `protobuf_oneof:"row"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -785,6 +790,51 @@ func (x *Row) GetOwn() *Own {
 	return nil
 }
 
+func (x *Row) GetTrust() *Trust {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Trust); ok {
+			return x.Trust
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetFrontend() *Frontend {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Frontend); ok {
+			return x.Frontend
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetRoute() *Route {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Route); ok {
+			return x.Route
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetCluster() *Cluster {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Cluster); ok {
+			return x.Cluster
+		}
+	}
+	return nil
+}
+
+func (x *Row) GetKeySet() *KeySet {
+	if x != nil {
+		if x, ok := x.Row.(*Row_KeySet); ok {
+			return x.KeySet
+		}
+	}
+	return nil
+}
+
 type isRow_Row interface {
 	isRow_Row()
 }
@@ -853,6 +903,26 @@ type Row_Own struct {
 	Own *Own `protobuf:"bytes,16,opt,name=own,proto3,oneof"`
 }
 
+type Row_Trust struct {
+	Trust *Trust `protobuf:"bytes,17,opt,name=trust,proto3,oneof"`
+}
+
+type Row_Frontend struct {
+	Frontend *Frontend `protobuf:"bytes,18,opt,name=frontend,proto3,oneof"`
+}
+
+type Row_Route struct {
+	Route *Route `protobuf:"bytes,19,opt,name=route,proto3,oneof"`
+}
+
+type Row_Cluster struct {
+	Cluster *Cluster `protobuf:"bytes,20,opt,name=cluster,proto3,oneof"`
+}
+
+type Row_KeySet struct {
+	KeySet *KeySet `protobuf:"bytes,21,opt,name=key_set,json=keySet,proto3,oneof"`
+}
+
 func (*Row_Node) isRow_Row() {}
 
 func (*Row_Network) isRow_Row() {}
@@ -884,6 +954,16 @@ func (*Row_Check) isRow_Row() {}
 func (*Row_Capture) isRow_Row() {}
 
 func (*Row_Own) isRow_Row() {}
+
+func (*Row_Trust) isRow_Row() {}
+
+func (*Row_Frontend) isRow_Row() {}
+
+func (*Row_Route) isRow_Row() {}
+
+func (*Row_Cluster) isRow_Row() {}
+
+func (*Row_KeySet) isRow_Row() {}
 
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1357,6 +1437,7 @@ type Endpoint struct {
 	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
 	Home          *Addr                  `protobuf:"bytes,8,opt,name=home,proto3" json:"home,omitempty"`
 	Chain         *ChainKey              `protobuf:"bytes,9,opt,name=chain,proto3" json:"chain,omitempty"`
+	Mode          uint32                 `protobuf:"varint,10,opt,name=mode,proto3" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1452,6 +1533,13 @@ func (x *Endpoint) GetChain() *ChainKey {
 		return x.Chain
 	}
 	return nil
+}
+
+func (x *Endpoint) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
 }
 
 type Addr struct {
@@ -1723,6 +1811,7 @@ type Service struct {
 	Backends      []*Backend             `protobuf:"bytes,9,rep,name=backends,proto3" json:"backends,omitempty"`
 	Leaving       []*Backend             `protobuf:"bytes,10,rep,name=leaving,proto3" json:"leaving,omitempty"`
 	Affinity      int64                  `protobuf:"varint,11,opt,name=affinity,proto3" json:"affinity,omitempty"` // ns
+	App           string                 `protobuf:"bytes,12,opt,name=app,proto3" json:"app,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1834,6 +1923,421 @@ func (x *Service) GetAffinity() int64 {
 	return 0
 }
 
+func (x *Service) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+type ServiceKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          *Addr                  `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceKey) Reset() {
+	*x = ServiceKey{}
+	mi := &file_wire_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceKey) ProtoMessage() {}
+
+func (x *ServiceKey) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
+func (*ServiceKey) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ServiceKey) GetAddr() *Addr {
+	if x != nil {
+		return x.Addr
+	}
+	return nil
+}
+
+func (x *ServiceKey) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *ServiceKey) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type Trust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	Roots         [][]byte               `protobuf:"bytes,3,rep,name=roots,proto3" json:"roots,omitempty"` // DER
+	Keys          []byte                 `protobuf:"bytes,4,opt,name=keys,proto3" json:"keys,omitempty"`   // JWK set
+	Federates     []string               `protobuf:"bytes,5,rep,name=federates,proto3" json:"federates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_wire_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Trust) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *Trust) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Trust) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *Trust) GetKeys() []byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Trust) GetFederates() []string {
+	if x != nil {
+		return x.Federates
+	}
+	return nil
+}
+
+type Frontend struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *ServiceKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Project       string                 `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"` // of the callers
+	Service       string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	Protocol      string                 `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Cluster       string                 `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Routes        []string               `protobuf:"bytes,6,rep,name=routes,proto3" json:"routes,omitempty"`
+	Why           string                 `protobuf:"bytes,7,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Frontend) Reset() {
+	*x = Frontend{}
+	mi := &file_wire_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frontend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frontend) ProtoMessage() {}
+
+func (x *Frontend) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
+func (*Frontend) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Frontend) GetKey() *ServiceKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Frontend) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *Frontend) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Frontend) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Frontend) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Frontend) GetRoutes() []string {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *Frontend) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type Route struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Json          []byte                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"` // of snapshot/l7.Route
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_wire_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Route) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Route) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+type Cluster struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Json          []byte                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"` // of snapshot/l7.Cluster
+	Service       *ServiceKey            `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	Second        *ServiceKey            `protobuf:"bytes,4,opt,name=second,proto3" json:"second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cluster) Reset() {
+	*x = Cluster{}
+	mi := &file_wire_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cluster) ProtoMessage() {}
+
+func (x *Cluster) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
+func (*Cluster) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Cluster) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Cluster) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *Cluster) GetService() *ServiceKey {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *Cluster) GetSecond() *ServiceKey {
+	if x != nil {
+		return x.Second
+	}
+	return nil
+}
+
+type KeySet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
+	Json          string                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"`    // JWK set
+	Until         int64                  `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"` // seconds since 1970
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeySet) Reset() {
+	*x = KeySet{}
+	mi := &file_wire_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeySet) ProtoMessage() {}
+
+func (x *KeySet) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeySet.ProtoReflect.Descriptor instead.
+func (*KeySet) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *KeySet) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *KeySet) GetJson() string {
+	if x != nil {
+		return x.Json
+	}
+	return ""
+}
+
+func (x *KeySet) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
 type Backend struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Addr          *Addr                  `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
@@ -1846,7 +2350,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +2362,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2375,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Backend) GetAddr() *Addr {
@@ -1914,7 +2418,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +2430,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2443,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Exit) GetVni() uint32 {
@@ -1981,7 +2485,7 @@ type Masquerade struct {
 
 func (x *Masquerade) Reset() {
 	*x = Masquerade{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2497,7 @@ func (x *Masquerade) String() string {
 func (*Masquerade) ProtoMessage() {}
 
 func (x *Masquerade) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2510,7 @@ func (x *Masquerade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Masquerade.ProtoReflect.Descriptor instead.
 func (*Masquerade) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Masquerade) GetAddr() *Addr {
@@ -2041,7 +2545,7 @@ type External struct {
 
 func (x *External) Reset() {
 	*x = External{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2557,7 @@ func (x *External) String() string {
 func (*External) ProtoMessage() {}
 
 func (x *External) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2570,7 @@ func (x *External) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use External.ProtoReflect.Descriptor instead.
 func (*External) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *External) GetAddress() []byte {
@@ -2108,7 +2612,7 @@ type Names struct {
 
 func (x *Names) Reset() {
 	*x = Names{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2624,7 @@ func (x *Names) String() string {
 func (*Names) ProtoMessage() {}
 
 func (x *Names) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2637,7 @@ func (x *Names) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Names.ProtoReflect.Descriptor instead.
 func (*Names) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Names) GetVni() uint32 {
@@ -2218,7 +2722,7 @@ type NameRecord struct {
 
 func (x *NameRecord) Reset() {
 	*x = NameRecord{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2734,7 @@ func (x *NameRecord) String() string {
 func (*NameRecord) ProtoMessage() {}
 
 func (x *NameRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2747,7 @@ func (x *NameRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRecord.ProtoReflect.Descriptor instead.
 func (*NameRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NameRecord) GetName() string {
@@ -2284,7 +2788,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2800,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2813,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Delegation) GetZone() string {
@@ -2336,7 +2840,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2852,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2865,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Server) GetAddress() []byte {
@@ -2390,7 +2894,7 @@ type CheckKey struct {
 
 func (x *CheckKey) Reset() {
 	*x = CheckKey{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2906,7 @@ func (x *CheckKey) String() string {
 func (*CheckKey) ProtoMessage() {}
 
 func (x *CheckKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2919,7 @@ func (x *CheckKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckKey.ProtoReflect.Descriptor instead.
 func (*CheckKey) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CheckKey) GetAddr() *Addr {
@@ -2459,7 +2963,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2975,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2988,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Check) GetKey() *CheckKey {
@@ -2534,7 +3038,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +3050,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +3063,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Health) GetKey() *CheckKey {
@@ -2612,7 +3116,7 @@ type Capture struct {
 
 func (x *Capture) Reset() {
 	*x = Capture{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +3128,7 @@ func (x *Capture) String() string {
 func (*Capture) ProtoMessage() {}
 
 func (x *Capture) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +3141,7 @@ func (x *Capture) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capture.ProtoReflect.Descriptor instead.
 func (*Capture) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Capture) GetId() string {
@@ -2751,7 +3255,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +3267,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +3280,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Probe) GetSource() *Addr {
@@ -2825,7 +3329,7 @@ type Own struct {
 
 func (x *Own) Reset() {
 	*x = Own{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3341,7 @@ func (x *Own) String() string {
 func (*Own) ProtoMessage() {}
 
 func (x *Own) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3354,7 @@ func (x *Own) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Own.ProtoReflect.Descriptor instead.
 func (*Own) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Own) GetFirewall() *Firewall {
@@ -2878,7 +3382,7 @@ type Firewall struct {
 
 func (x *Firewall) Reset() {
 	*x = Firewall{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +3394,7 @@ func (x *Firewall) String() string {
 func (*Firewall) ProtoMessage() {}
 
 func (x *Firewall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +3407,7 @@ func (x *Firewall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firewall.ProtoReflect.Descriptor instead.
 func (*Firewall) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Firewall) GetAudit() bool {
@@ -2938,7 +3442,7 @@ type FirewallRule struct {
 
 func (x *FirewallRule) Reset() {
 	*x = FirewallRule{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3454,7 @@ func (x *FirewallRule) String() string {
 func (*FirewallRule) ProtoMessage() {}
 
 func (x *FirewallRule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3467,7 @@ func (x *FirewallRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
 func (*FirewallRule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FirewallRule) GetName() string {
@@ -2998,7 +3502,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3514,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3527,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Block) GetVni() uint32 {
@@ -3064,7 +3568,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3580,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3593,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Grant) GetProject() string {
@@ -3171,7 +3675,7 @@ type PolicySet struct {
 
 func (x *PolicySet) Reset() {
 	*x = PolicySet{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3687,7 @@ func (x *PolicySet) String() string {
 func (*PolicySet) ProtoMessage() {}
 
 func (x *PolicySet) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3700,7 @@ func (x *PolicySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySet.ProtoReflect.Descriptor instead.
 func (*PolicySet) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PolicySet) GetVni() uint32 {
@@ -3263,13 +3767,14 @@ type Rule struct {
 	Audit         bool                   `protobuf:"varint,4,opt,name=audit,proto3" json:"audit,omitempty"`
 	Peers         []*Peer                `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"`
 	Ports         []*PortRange           `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	Requests      []*RequestMatch        `protobuf:"bytes,7,rep,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3786,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3799,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Rule) GetId() string {
@@ -3339,6 +3844,406 @@ func (x *Rule) GetPorts() []*PortRange {
 	return nil
 }
 
+func (x *Rule) GetRequests() []*RequestMatch {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+type RequestMatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Methods       []string               `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	Paths         []*TextMatch           `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
+	Hosts         []*TextMatch           `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Headers       []*NamedMatch          `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
+	Grpc          []*Call                `protobuf:"bytes,5,rep,name=grpc,proto3" json:"grpc,omitempty"`
+	Token         *Token                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
+	External      *Asked                 `protobuf:"bytes,7,opt,name=external,proto3" json:"external,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestMatch) Reset() {
+	*x = RequestMatch{}
+	mi := &file_wire_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestMatch) ProtoMessage() {}
+
+func (x *RequestMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestMatch.ProtoReflect.Descriptor instead.
+func (*RequestMatch) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RequestMatch) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetPaths() []*TextMatch {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetHosts() []*TextMatch {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetHeaders() []*NamedMatch {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetGrpc() []*Call {
+	if x != nil {
+		return x.Grpc
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetExternal() *Asked {
+	if x != nil {
+		return x.External
+	}
+	return nil
+}
+
+// Asked is a service that is asked about requests.
+type Asked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Timeout       uint32                 `protobuf:"varint,2,opt,name=timeout,proto3" json:"timeout,omitempty"` // ms
+	Status        uint32                 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	Open          bool                   `protobuf:"varint,4,opt,name=open,proto3" json:"open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asked) Reset() {
+	*x = Asked{}
+	mi := &file_wire_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asked) ProtoMessage() {}
+
+func (x *Asked) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asked.ProtoReflect.Descriptor instead.
+func (*Asked) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Asked) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Asked) GetTimeout() uint32 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *Asked) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Asked) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+type TextMatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TextMatch) Reset() {
+	*x = TextMatch{}
+	mi := &file_wire_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TextMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TextMatch) ProtoMessage() {}
+
+func (x *TextMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TextMatch.ProtoReflect.Descriptor instead.
+func (*TextMatch) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *TextMatch) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *TextMatch) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type NamedMatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Match         *TextMatch             `protobuf:"bytes,2,opt,name=match,proto3" json:"match,omitempty"`
+	Not           bool                   `protobuf:"varint,3,opt,name=not,proto3" json:"not,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedMatch) Reset() {
+	*x = NamedMatch{}
+	mi := &file_wire_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedMatch) ProtoMessage() {}
+
+func (x *NamedMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedMatch.ProtoReflect.Descriptor instead.
+func (*NamedMatch) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *NamedMatch) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NamedMatch) GetMatch() *TextMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+func (x *NamedMatch) GetNot() bool {
+	if x != nil {
+		return x.Not
+	}
+	return false
+}
+
+type Call struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Method        string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Call) Reset() {
+	*x = Call{}
+	mi := &file_wire_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Call) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Call) ProtoMessage() {}
+
+func (x *Call) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Call.ProtoReflect.Descriptor instead.
+func (*Call) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Call) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Call) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+type Token struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issuer        string                 `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Audiences     []string               `protobuf:"bytes,2,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	Keys          string                 `protobuf:"bytes,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	Claims        []*NamedMatch          `protobuf:"bytes,4,rep,name=claims,proto3" json:"claims,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Token) Reset() {
+	*x = Token{}
+	mi := &file_wire_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Token) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Token) ProtoMessage() {}
+
+func (x *Token) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Token.ProtoReflect.Descriptor instead.
+func (*Token) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *Token) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Token) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *Token) GetKeys() string {
+	if x != nil {
+		return x.Keys
+	}
+	return ""
+}
+
+func (x *Token) GetClaims() []*NamedMatch {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
 type Peer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Anyone        bool                   `protobuf:"varint,1,opt,name=anyone,proto3" json:"anyone,omitempty"`
@@ -3352,7 +4257,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +4269,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +4282,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Peer) GetAnyone() bool {
@@ -3426,7 +4331,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +4343,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +4356,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PortRange) GetProtocol() uint32 {
@@ -3493,7 +4398,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +4410,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +4423,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Report) GetAddress() []byte {
@@ -3608,7 +4513,7 @@ type Attachment struct {
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3620,7 +4525,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3633,7 +4538,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Attachment) GetProject() string {
@@ -3709,7 +4614,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +4626,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +4639,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RecordBatch) GetRecords() [][]byte {
@@ -3760,7 +4665,7 @@ type ShipAck struct {
 
 func (x *ShipAck) Reset() {
 	*x = ShipAck{}
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +4677,7 @@ func (x *ShipAck) String() string {
 func (*ShipAck) ProtoMessage() {}
 
 func (x *ShipAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +4690,7 @@ func (x *ShipAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipAck.ProtoReflect.Descriptor instead.
 func (*ShipAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{47}
+	return file_wire_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ShipAck) GetReceived() uint64 {
@@ -3842,7 +4747,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x03put\x18\x03 \x03(\v2\x12.moire.wire.v1.RowR\x03put\x12*\n" +
 	"\x06delete\x18\x04 \x03(\v2\x12.moire.wire.v1.RowR\x06delete\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
-	"\achanged\x18\x06 \x01(\bR\achanged\"\xa2\x06\n" +
+	"\achanged\x18\x06 \x01(\bR\achanged\"\x9b\b\n" +
 	"\x03Row\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.moire.wire.v1.NodeH\x00R\x04node\x122\n" +
 	"\anetwork\x18\x02 \x01(\v2\x16.moire.wire.v1.NetworkH\x00R\anetwork\x125\n" +
@@ -3862,7 +4767,12 @@ const file_wire_proto_rawDesc = "" +
 	"\x05names\x18\r \x01(\v2\x14.moire.wire.v1.NamesH\x00R\x05names\x12,\n" +
 	"\x05check\x18\x0e \x01(\v2\x14.moire.wire.v1.CheckH\x00R\x05check\x122\n" +
 	"\acapture\x18\x0f \x01(\v2\x16.moire.wire.v1.CaptureH\x00R\acapture\x12&\n" +
-	"\x03own\x18\x10 \x01(\v2\x12.moire.wire.v1.OwnH\x00R\x03ownB\x05\n" +
+	"\x03own\x18\x10 \x01(\v2\x12.moire.wire.v1.OwnH\x00R\x03own\x12,\n" +
+	"\x05trust\x18\x11 \x01(\v2\x14.moire.wire.v1.TrustH\x00R\x05trust\x125\n" +
+	"\bfrontend\x18\x12 \x01(\v2\x17.moire.wire.v1.FrontendH\x00R\bfrontend\x12,\n" +
+	"\x05route\x18\x13 \x01(\v2\x14.moire.wire.v1.RouteH\x00R\x05route\x122\n" +
+	"\acluster\x18\x14 \x01(\v2\x16.moire.wire.v1.ClusterH\x00R\acluster\x120\n" +
+	"\akey_set\x18\x15 \x01(\v2\x15.moire.wire.v1.KeySetH\x00R\x06keySetB\x05\n" +
 	"\x03row\"h\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -3896,7 +4806,7 @@ const file_wire_proto_rawDesc = "" +
 	"\aproject\x18\x03 \x01(\tR\aproject\x12\x18\n" +
 	"\aaccount\x18\x04 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06spiffe\x18\x05 \x01(\tR\x06spiffe\x12,\n" +
-	"\x06labels\x18\x06 \x03(\v2\x14.moire.wire.v1.LabelR\x06labels\"\x86\x02\n" +
+	"\x06labels\x18\x06 \x03(\v2\x14.moire.wire.v1.LabelR\x06labels\"\x9a\x02\n" +
 	"\bEndpoint\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x18\n" +
@@ -3906,7 +4816,9 @@ const file_wire_proto_rawDesc = "" +
 	"\bidentity\x18\x06 \x01(\rR\bidentity\x12\x12\n" +
 	"\x04node\x18\a \x01(\tR\x04node\x12'\n" +
 	"\x04home\x18\b \x01(\v2\x13.moire.wire.v1.AddrR\x04home\x12-\n" +
-	"\x05chain\x18\t \x01(\v2\x17.moire.wire.v1.ChainKeyR\x05chain\"2\n" +
+	"\x05chain\x18\t \x01(\v2\x17.moire.wire.v1.ChainKeyR\x05chain\x12\x12\n" +
+	"\x04mode\x18\n" +
+	" \x01(\rR\x04mode\"2\n" +
 	"\x04Addr\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\"J\n" +
@@ -3924,7 +4836,7 @@ const file_wire_proto_rawDesc = "" +
 	"\bworkload\x18\x02 \x01(\tR\bworkload\x12'\n" +
 	"\x04addr\x18\x03 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x10\n" +
 	"\x03mac\x18\x04 \x01(\fR\x03mac\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\xe1\x02\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\xf3\x02\n" +
 	"\aService\x12'\n" +
 	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
@@ -3937,7 +4849,39 @@ const file_wire_proto_rawDesc = "" +
 	"\bbackends\x18\t \x03(\v2\x16.moire.wire.v1.BackendR\bbackends\x120\n" +
 	"\aleaving\x18\n" +
 	" \x03(\v2\x16.moire.wire.v1.BackendR\aleaving\x12\x1a\n" +
-	"\baffinity\x18\v \x01(\x03R\baffinity\"r\n" +
+	"\baffinity\x18\v \x01(\x03R\baffinity\x12\x10\n" +
+	"\x03app\x18\f \x01(\tR\x03app\"e\n" +
+	"\n" +
+	"ServiceKey\x12'\n" +
+	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\"\x8a\x01\n" +
+	"\x05Trust\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x14\n" +
+	"\x05roots\x18\x03 \x03(\fR\x05roots\x12\x12\n" +
+	"\x04keys\x18\x04 \x01(\fR\x04keys\x12\x1c\n" +
+	"\tfederates\x18\x05 \x03(\tR\tfederates\"\xcb\x01\n" +
+	"\bFrontend\x12+\n" +
+	"\x03key\x18\x01 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\x03key\x12\x18\n" +
+	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\tR\bprotocol\x12\x18\n" +
+	"\acluster\x18\x05 \x01(\tR\acluster\x12\x16\n" +
+	"\x06routes\x18\x06 \x03(\tR\x06routes\x12\x10\n" +
+	"\x03why\x18\a \x01(\tR\x03why\"/\n" +
+	"\x05Route\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\"\x99\x01\n" +
+	"\aCluster\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\x123\n" +
+	"\aservice\x18\x03 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\aservice\x121\n" +
+	"\x06second\x18\x04 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\x06second\"D\n" +
+	"\x06KeySet\x12\x10\n" +
+	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\tR\x04json\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\x03R\x05until\"r\n" +
 	"\aBackend\x12'\n" +
 	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
@@ -4056,14 +5000,44 @@ const file_wire_proto_rawDesc = "" +
 	"\x0eaudit_isolated\x18\x06 \x01(\tR\rauditIsolated\x12\x1d\n" +
 	"\n" +
 	"default_id\x18\a \x01(\tR\tdefaultId\x12#\n" +
-	"\rdefault_allow\x18\b \x01(\bR\fdefaultAllow\"\xb3\x01\n" +
+	"\rdefault_allow\x18\b \x01(\bR\fdefaultAllow\"\xec\x01\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\rR\x04tier\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\rR\x06action\x12\x14\n" +
 	"\x05audit\x18\x04 \x01(\bR\x05audit\x12)\n" +
 	"\x05peers\x18\x05 \x03(\v2\x13.moire.wire.v1.PeerR\x05peers\x12.\n" +
-	"\x05ports\x18\x06 \x03(\v2\x18.moire.wire.v1.PortRangeR\x05ports\"\xac\x01\n" +
+	"\x05ports\x18\x06 \x03(\v2\x18.moire.wire.v1.PortRangeR\x05ports\x127\n" +
+	"\brequests\x18\a \x03(\v2\x1b.moire.wire.v1.RequestMatchR\brequests\"\xc4\x02\n" +
+	"\fRequestMatch\x12\x18\n" +
+	"\amethods\x18\x01 \x03(\tR\amethods\x12.\n" +
+	"\x05paths\x18\x02 \x03(\v2\x18.moire.wire.v1.TextMatchR\x05paths\x12.\n" +
+	"\x05hosts\x18\x03 \x03(\v2\x18.moire.wire.v1.TextMatchR\x05hosts\x123\n" +
+	"\aheaders\x18\x04 \x03(\v2\x19.moire.wire.v1.NamedMatchR\aheaders\x12'\n" +
+	"\x04grpc\x18\x05 \x03(\v2\x13.moire.wire.v1.CallR\x04grpc\x12*\n" +
+	"\x05token\x18\x06 \x01(\v2\x14.moire.wire.v1.TokenR\x05token\x120\n" +
+	"\bexternal\x18\a \x01(\v2\x14.moire.wire.v1.AskedR\bexternal\"g\n" +
+	"\x05Asked\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
+	"\atimeout\x18\x02 \x01(\rR\atimeout\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\rR\x06status\x12\x12\n" +
+	"\x04open\x18\x04 \x01(\bR\x04open\"5\n" +
+	"\tTextMatch\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"b\n" +
+	"\n" +
+	"NamedMatch\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
+	"\x05match\x18\x02 \x01(\v2\x18.moire.wire.v1.TextMatchR\x05match\x12\x10\n" +
+	"\x03not\x18\x03 \x01(\bR\x03not\"8\n" +
+	"\x04Call\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\"\x84\x01\n" +
+	"\x05Token\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1c\n" +
+	"\taudiences\x18\x02 \x03(\tR\taudiences\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\tR\x04keys\x121\n" +
+	"\x06claims\x18\x04 \x03(\v2\x19.moire.wire.v1.NamedMatchR\x06claims\"\xac\x01\n" +
 	"\x04Peer\x12\x16\n" +
 	"\x06anyone\x18\x01 \x01(\bR\x06anyone\x12\x1e\n" +
 	"\n" +
@@ -4123,7 +5097,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_wire_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: moire.wire.v1.JoinRequest
 	(*RenewRequest)(nil), // 1: moire.wire.v1.RenewRequest
@@ -4147,37 +5121,49 @@ var file_wire_proto_goTypes = []any{
 	(*Chain)(nil),        // 19: moire.wire.v1.Chain
 	(*Hop)(nil),          // 20: moire.wire.v1.Hop
 	(*Service)(nil),      // 21: moire.wire.v1.Service
-	(*Backend)(nil),      // 22: moire.wire.v1.Backend
-	(*Exit)(nil),         // 23: moire.wire.v1.Exit
-	(*Masquerade)(nil),   // 24: moire.wire.v1.Masquerade
-	(*External)(nil),     // 25: moire.wire.v1.External
-	(*Names)(nil),        // 26: moire.wire.v1.Names
-	(*NameRecord)(nil),   // 27: moire.wire.v1.NameRecord
-	(*Delegation)(nil),   // 28: moire.wire.v1.Delegation
-	(*Server)(nil),       // 29: moire.wire.v1.Server
-	(*CheckKey)(nil),     // 30: moire.wire.v1.CheckKey
-	(*Check)(nil),        // 31: moire.wire.v1.Check
-	(*Health)(nil),       // 32: moire.wire.v1.Health
-	(*Capture)(nil),      // 33: moire.wire.v1.Capture
-	(*Probe)(nil),        // 34: moire.wire.v1.Probe
-	(*Own)(nil),          // 35: moire.wire.v1.Own
-	(*Firewall)(nil),     // 36: moire.wire.v1.Firewall
-	(*FirewallRule)(nil), // 37: moire.wire.v1.FirewallRule
-	(*Block)(nil),        // 38: moire.wire.v1.Block
-	(*Grant)(nil),        // 39: moire.wire.v1.Grant
-	(*PolicySet)(nil),    // 40: moire.wire.v1.PolicySet
-	(*Rule)(nil),         // 41: moire.wire.v1.Rule
-	(*Peer)(nil),         // 42: moire.wire.v1.Peer
-	(*PortRange)(nil),    // 43: moire.wire.v1.PortRange
-	(*Report)(nil),       // 44: moire.wire.v1.Report
-	(*Attachment)(nil),   // 45: moire.wire.v1.Attachment
-	(*RecordBatch)(nil),  // 46: moire.wire.v1.RecordBatch
-	(*ShipAck)(nil),      // 47: moire.wire.v1.ShipAck
+	(*ServiceKey)(nil),   // 22: moire.wire.v1.ServiceKey
+	(*Trust)(nil),        // 23: moire.wire.v1.Trust
+	(*Frontend)(nil),     // 24: moire.wire.v1.Frontend
+	(*Route)(nil),        // 25: moire.wire.v1.Route
+	(*Cluster)(nil),      // 26: moire.wire.v1.Cluster
+	(*KeySet)(nil),       // 27: moire.wire.v1.KeySet
+	(*Backend)(nil),      // 28: moire.wire.v1.Backend
+	(*Exit)(nil),         // 29: moire.wire.v1.Exit
+	(*Masquerade)(nil),   // 30: moire.wire.v1.Masquerade
+	(*External)(nil),     // 31: moire.wire.v1.External
+	(*Names)(nil),        // 32: moire.wire.v1.Names
+	(*NameRecord)(nil),   // 33: moire.wire.v1.NameRecord
+	(*Delegation)(nil),   // 34: moire.wire.v1.Delegation
+	(*Server)(nil),       // 35: moire.wire.v1.Server
+	(*CheckKey)(nil),     // 36: moire.wire.v1.CheckKey
+	(*Check)(nil),        // 37: moire.wire.v1.Check
+	(*Health)(nil),       // 38: moire.wire.v1.Health
+	(*Capture)(nil),      // 39: moire.wire.v1.Capture
+	(*Probe)(nil),        // 40: moire.wire.v1.Probe
+	(*Own)(nil),          // 41: moire.wire.v1.Own
+	(*Firewall)(nil),     // 42: moire.wire.v1.Firewall
+	(*FirewallRule)(nil), // 43: moire.wire.v1.FirewallRule
+	(*Block)(nil),        // 44: moire.wire.v1.Block
+	(*Grant)(nil),        // 45: moire.wire.v1.Grant
+	(*PolicySet)(nil),    // 46: moire.wire.v1.PolicySet
+	(*Rule)(nil),         // 47: moire.wire.v1.Rule
+	(*RequestMatch)(nil), // 48: moire.wire.v1.RequestMatch
+	(*Asked)(nil),        // 49: moire.wire.v1.Asked
+	(*TextMatch)(nil),    // 50: moire.wire.v1.TextMatch
+	(*NamedMatch)(nil),   // 51: moire.wire.v1.NamedMatch
+	(*Call)(nil),         // 52: moire.wire.v1.Call
+	(*Token)(nil),        // 53: moire.wire.v1.Token
+	(*Peer)(nil),         // 54: moire.wire.v1.Peer
+	(*PortRange)(nil),    // 55: moire.wire.v1.PortRange
+	(*Report)(nil),       // 56: moire.wire.v1.Report
+	(*Attachment)(nil),   // 57: moire.wire.v1.Attachment
+	(*RecordBatch)(nil),  // 58: moire.wire.v1.RecordBatch
+	(*ShipAck)(nil),      // 59: moire.wire.v1.ShipAck
 }
 var file_wire_proto_depIdxs = []int32{
 	5,  // 0: moire.wire.v1.FromNode.hello:type_name -> moire.wire.v1.Hello
 	6,  // 1: moire.wire.v1.FromNode.ack:type_name -> moire.wire.v1.Ack
-	44, // 2: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
+	56, // 2: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
 	4,  // 3: moire.wire.v1.FromNode.captured:type_name -> moire.wire.v1.Captured
 	8,  // 4: moire.wire.v1.Delta.put:type_name -> moire.wire.v1.Row
 	8,  // 5: moire.wire.v1.Delta.delete:type_name -> moire.wire.v1.Row
@@ -4185,71 +5171,89 @@ var file_wire_proto_depIdxs = []int32{
 	12, // 7: moire.wire.v1.Row.network:type_name -> moire.wire.v1.Network
 	15, // 8: moire.wire.v1.Row.identity:type_name -> moire.wire.v1.Identity
 	16, // 9: moire.wire.v1.Row.endpoint:type_name -> moire.wire.v1.Endpoint
-	38, // 10: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
-	39, // 11: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
-	40, // 12: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
+	44, // 10: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
+	45, // 11: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
+	46, // 12: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
 	19, // 13: moire.wire.v1.Row.chain:type_name -> moire.wire.v1.Chain
 	21, // 14: moire.wire.v1.Row.service:type_name -> moire.wire.v1.Service
-	23, // 15: moire.wire.v1.Row.exit:type_name -> moire.wire.v1.Exit
-	24, // 16: moire.wire.v1.Row.masquerade:type_name -> moire.wire.v1.Masquerade
-	25, // 17: moire.wire.v1.Row.external:type_name -> moire.wire.v1.External
-	26, // 18: moire.wire.v1.Row.names:type_name -> moire.wire.v1.Names
-	31, // 19: moire.wire.v1.Row.check:type_name -> moire.wire.v1.Check
-	33, // 20: moire.wire.v1.Row.capture:type_name -> moire.wire.v1.Capture
-	35, // 21: moire.wire.v1.Row.own:type_name -> moire.wire.v1.Own
-	10, // 22: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
-	13, // 23: moire.wire.v1.Network.limit:type_name -> moire.wire.v1.Limit
-	14, // 24: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
-	17, // 25: moire.wire.v1.Endpoint.home:type_name -> moire.wire.v1.Addr
-	18, // 26: moire.wire.v1.Endpoint.chain:type_name -> moire.wire.v1.ChainKey
-	18, // 27: moire.wire.v1.Chain.key:type_name -> moire.wire.v1.ChainKey
-	20, // 28: moire.wire.v1.Chain.hops:type_name -> moire.wire.v1.Hop
-	17, // 29: moire.wire.v1.Hop.addr:type_name -> moire.wire.v1.Addr
-	17, // 30: moire.wire.v1.Service.addr:type_name -> moire.wire.v1.Addr
-	22, // 31: moire.wire.v1.Service.backends:type_name -> moire.wire.v1.Backend
-	22, // 32: moire.wire.v1.Service.leaving:type_name -> moire.wire.v1.Backend
-	17, // 33: moire.wire.v1.Backend.addr:type_name -> moire.wire.v1.Addr
-	43, // 34: moire.wire.v1.Exit.hosts:type_name -> moire.wire.v1.PortRange
-	17, // 35: moire.wire.v1.Masquerade.addr:type_name -> moire.wire.v1.Addr
-	27, // 36: moire.wire.v1.Names.records:type_name -> moire.wire.v1.NameRecord
-	28, // 37: moire.wire.v1.Names.delegations:type_name -> moire.wire.v1.Delegation
-	29, // 38: moire.wire.v1.Names.forward:type_name -> moire.wire.v1.Server
-	29, // 39: moire.wire.v1.Delegation.servers:type_name -> moire.wire.v1.Server
-	17, // 40: moire.wire.v1.CheckKey.addr:type_name -> moire.wire.v1.Addr
-	30, // 41: moire.wire.v1.Check.key:type_name -> moire.wire.v1.CheckKey
-	30, // 42: moire.wire.v1.Health.key:type_name -> moire.wire.v1.CheckKey
-	34, // 43: moire.wire.v1.Capture.probe:type_name -> moire.wire.v1.Probe
-	17, // 44: moire.wire.v1.Probe.source:type_name -> moire.wire.v1.Addr
-	17, // 45: moire.wire.v1.Probe.destination:type_name -> moire.wire.v1.Addr
-	36, // 46: moire.wire.v1.Own.firewall:type_name -> moire.wire.v1.Firewall
-	37, // 47: moire.wire.v1.Firewall.allow:type_name -> moire.wire.v1.FirewallRule
-	10, // 48: moire.wire.v1.FirewallRule.from:type_name -> moire.wire.v1.Prefix
-	43, // 49: moire.wire.v1.FirewallRule.ports:type_name -> moire.wire.v1.PortRange
-	10, // 50: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
-	11, // 51: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
-	13, // 52: moire.wire.v1.Grant.limit:type_name -> moire.wire.v1.Limit
-	41, // 53: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
-	42, // 54: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
-	43, // 55: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
-	10, // 56: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
-	10, // 57: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
-	45, // 58: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
-	38, // 59: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
-	32, // 60: moire.wire.v1.Report.health:type_name -> moire.wire.v1.Health
-	14, // 61: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
-	0,  // 62: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
-	1,  // 63: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
-	3,  // 64: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
-	46, // 65: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
-	2,  // 66: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
-	2,  // 67: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
-	7,  // 68: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
-	47, // 69: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
-	66, // [66:70] is the sub-list for method output_type
-	62, // [62:66] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	29, // 15: moire.wire.v1.Row.exit:type_name -> moire.wire.v1.Exit
+	30, // 16: moire.wire.v1.Row.masquerade:type_name -> moire.wire.v1.Masquerade
+	31, // 17: moire.wire.v1.Row.external:type_name -> moire.wire.v1.External
+	32, // 18: moire.wire.v1.Row.names:type_name -> moire.wire.v1.Names
+	37, // 19: moire.wire.v1.Row.check:type_name -> moire.wire.v1.Check
+	39, // 20: moire.wire.v1.Row.capture:type_name -> moire.wire.v1.Capture
+	41, // 21: moire.wire.v1.Row.own:type_name -> moire.wire.v1.Own
+	23, // 22: moire.wire.v1.Row.trust:type_name -> moire.wire.v1.Trust
+	24, // 23: moire.wire.v1.Row.frontend:type_name -> moire.wire.v1.Frontend
+	25, // 24: moire.wire.v1.Row.route:type_name -> moire.wire.v1.Route
+	26, // 25: moire.wire.v1.Row.cluster:type_name -> moire.wire.v1.Cluster
+	27, // 26: moire.wire.v1.Row.key_set:type_name -> moire.wire.v1.KeySet
+	10, // 27: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
+	13, // 28: moire.wire.v1.Network.limit:type_name -> moire.wire.v1.Limit
+	14, // 29: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
+	17, // 30: moire.wire.v1.Endpoint.home:type_name -> moire.wire.v1.Addr
+	18, // 31: moire.wire.v1.Endpoint.chain:type_name -> moire.wire.v1.ChainKey
+	18, // 32: moire.wire.v1.Chain.key:type_name -> moire.wire.v1.ChainKey
+	20, // 33: moire.wire.v1.Chain.hops:type_name -> moire.wire.v1.Hop
+	17, // 34: moire.wire.v1.Hop.addr:type_name -> moire.wire.v1.Addr
+	17, // 35: moire.wire.v1.Service.addr:type_name -> moire.wire.v1.Addr
+	28, // 36: moire.wire.v1.Service.backends:type_name -> moire.wire.v1.Backend
+	28, // 37: moire.wire.v1.Service.leaving:type_name -> moire.wire.v1.Backend
+	17, // 38: moire.wire.v1.ServiceKey.addr:type_name -> moire.wire.v1.Addr
+	22, // 39: moire.wire.v1.Frontend.key:type_name -> moire.wire.v1.ServiceKey
+	22, // 40: moire.wire.v1.Cluster.service:type_name -> moire.wire.v1.ServiceKey
+	22, // 41: moire.wire.v1.Cluster.second:type_name -> moire.wire.v1.ServiceKey
+	17, // 42: moire.wire.v1.Backend.addr:type_name -> moire.wire.v1.Addr
+	55, // 43: moire.wire.v1.Exit.hosts:type_name -> moire.wire.v1.PortRange
+	17, // 44: moire.wire.v1.Masquerade.addr:type_name -> moire.wire.v1.Addr
+	33, // 45: moire.wire.v1.Names.records:type_name -> moire.wire.v1.NameRecord
+	34, // 46: moire.wire.v1.Names.delegations:type_name -> moire.wire.v1.Delegation
+	35, // 47: moire.wire.v1.Names.forward:type_name -> moire.wire.v1.Server
+	35, // 48: moire.wire.v1.Delegation.servers:type_name -> moire.wire.v1.Server
+	17, // 49: moire.wire.v1.CheckKey.addr:type_name -> moire.wire.v1.Addr
+	36, // 50: moire.wire.v1.Check.key:type_name -> moire.wire.v1.CheckKey
+	36, // 51: moire.wire.v1.Health.key:type_name -> moire.wire.v1.CheckKey
+	40, // 52: moire.wire.v1.Capture.probe:type_name -> moire.wire.v1.Probe
+	17, // 53: moire.wire.v1.Probe.source:type_name -> moire.wire.v1.Addr
+	17, // 54: moire.wire.v1.Probe.destination:type_name -> moire.wire.v1.Addr
+	42, // 55: moire.wire.v1.Own.firewall:type_name -> moire.wire.v1.Firewall
+	43, // 56: moire.wire.v1.Firewall.allow:type_name -> moire.wire.v1.FirewallRule
+	10, // 57: moire.wire.v1.FirewallRule.from:type_name -> moire.wire.v1.Prefix
+	55, // 58: moire.wire.v1.FirewallRule.ports:type_name -> moire.wire.v1.PortRange
+	10, // 59: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
+	11, // 60: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
+	13, // 61: moire.wire.v1.Grant.limit:type_name -> moire.wire.v1.Limit
+	47, // 62: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
+	54, // 63: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
+	55, // 64: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
+	48, // 65: moire.wire.v1.Rule.requests:type_name -> moire.wire.v1.RequestMatch
+	50, // 66: moire.wire.v1.RequestMatch.paths:type_name -> moire.wire.v1.TextMatch
+	50, // 67: moire.wire.v1.RequestMatch.hosts:type_name -> moire.wire.v1.TextMatch
+	51, // 68: moire.wire.v1.RequestMatch.headers:type_name -> moire.wire.v1.NamedMatch
+	52, // 69: moire.wire.v1.RequestMatch.grpc:type_name -> moire.wire.v1.Call
+	53, // 70: moire.wire.v1.RequestMatch.token:type_name -> moire.wire.v1.Token
+	49, // 71: moire.wire.v1.RequestMatch.external:type_name -> moire.wire.v1.Asked
+	50, // 72: moire.wire.v1.NamedMatch.match:type_name -> moire.wire.v1.TextMatch
+	51, // 73: moire.wire.v1.Token.claims:type_name -> moire.wire.v1.NamedMatch
+	10, // 74: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
+	10, // 75: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
+	57, // 76: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
+	44, // 77: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
+	38, // 78: moire.wire.v1.Report.health:type_name -> moire.wire.v1.Health
+	14, // 79: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
+	0,  // 80: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
+	1,  // 81: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
+	3,  // 82: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
+	58, // 83: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
+	2,  // 84: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
+	2,  // 85: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
+	7,  // 86: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
+	59, // 87: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
+	84, // [84:88] is the sub-list for method output_type
+	80, // [80:84] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -4274,6 +5278,11 @@ func file_wire_proto_init() {
 		(*Row_Check)(nil),
 		(*Row_Capture)(nil),
 		(*Row_Own)(nil),
+		(*Row_Trust)(nil),
+		(*Row_Frontend)(nil),
+		(*Row_Route)(nil),
+		(*Row_Cluster)(nil),
+		(*Row_KeySet)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4281,7 +5290,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
