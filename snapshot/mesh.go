@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"moire.dev/moire/snapshot/l7"
+	"moire.dev/moire/snapshot/policy"
 )
 
 // Mode says whether a Workload is in the mesh, and whom it lets in. Between two
@@ -100,4 +102,16 @@ func (k FrontendKey) Compare(o FrontendKey) int {
 // families.
 func ClusterName(s *Service) string {
 	return fmt.Sprintf("%d/%s/%s/%d", s.Addr.VNI, s.Project, s.Name, s.Port)
+}
+
+// Meshed says whether callers in the mesh reach a Service by their proxy although
+// it has no Frontend: it is TCP of one Network, and some backend is in the mesh.
+func (s *Snapshot) Meshed(service *Service) bool {
+	if service.Protocol != policy.TCP || service.Port == 0 || service.Floating {
+		return false
+	}
+	return slices.ContainsFunc(service.Backends, func(b Backend) bool {
+		e, ok := s.Endpoints[b.Addr]
+		return ok && b.Addr.VNI == service.Addr.VNI && e.Mode != Off
+	})
 }

@@ -52,7 +52,7 @@ func (w *world) services() *services {
 		}
 	}
 	for key, service := range w.s.Services {
-		if !Meshed(w.s, &service) {
+		if !w.s.Meshed(&service) {
 			continue
 		}
 		for _, p := range ordered {
@@ -83,18 +83,6 @@ func (w *world) fronted(key snapshot.ServiceKey, p project) bool {
 	_, own := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key, Project: p.name}]
 	_, all := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key}]
 	return own || all
-}
-
-// Meshed says whether callers in the mesh reach a Service by their proxy although
-// it has no Frontend: it is TCP of one Network, and a backend is in the mesh.
-func Meshed(s *snapshot.Snapshot, service *snapshot.Service) bool {
-	if service.Protocol != policy.TCP || service.Port == 0 || service.Floating {
-		return false
-	}
-	return slices.ContainsFunc(service.Backends, func(b snapshot.Backend) bool {
-		e, ok := s.Endpoints[b.Addr]
-		return ok && b.Addr.VNI == service.Addr.VNI && e.Mode != snapshot.Off
-	})
 }
 
 // plainly is the Frontend of a Service that nothing is attached to.
