@@ -76,7 +76,9 @@ var rooms = map[string][]string{
 	"proxy/admin":       {},
 	"proxy/telemetry":   {},
 	"proxy/engine":      {},
-	"proxy": {"proxy/admin", "proxy/balance", "proxy/check", "proxy/engine", "proxy/http1", "proxy/http2", "proxy/proxyproto",
+	// both ends of the socket between agent and proxy
+	"proxy/door": {},
+	"proxy": {"proxy/admin", "proxy/balance", "proxy/check", "proxy/door", "proxy/engine", "proxy/http1", "proxy/http2", "proxy/proxyproto",
 		"proxy/resilience", "proxy/route", "proxy/telemetry", "proxy/tls"},
 	// outside judges of the proxy, and attackers
 	"proxy/judge":         {"proxy/judge/attack", "proxy/judge/smuggle", "proxy/judge/stage"},
@@ -85,7 +87,7 @@ var rooms = map[string][]string{
 	"proxy/judge/stage":   {},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "scrape", "store"},
-	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/keep", "node/local", "node/mesh", "scrape"},
+	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/keep", "node/local", "node/mesh", "proxy/door", "scrape"},
 	// lab and doors
 	"lab/scenario": {"api/load", "api/v1alpha1", "compile", "explain"},
 	"lab":          {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},
@@ -103,7 +105,7 @@ var rooms = map[string][]string{
 	"bench":           {"api/v1alpha1", "compile", "datapath", "lab"},
 	"bench/proxy":     {},
 	"bench/fleet":     {"api/v1alpha1", "compile", "discovery", "identity"},
-	"cmd/moire-proxy": {"proxy", "proxy/admin", "proxy/config"},
+	"cmd/moire-proxy": {"proxy", "proxy/admin", "proxy/config", "proxy/door"},
 	"cmd/moire":       {"cli"},
 	"cmd/moired":      {"control"},
 	"cmd/moire-node":  {"datapath", "node", "node/local"},

@@ -22,6 +22,10 @@ type Mesh struct {
 	Trusts []Trust `json:"trusts,omitempty"`
 	// KeySets of JWT issuers, by URI.
 	KeySets []KeySet `json:"keySets,omitempty"`
+	// Mark, when not 0, is put on the connections to applications, which then come
+	// from the caller's own address; the kernel side brings what is sent to that
+	// address with the mark back to the proxy. 0: they come from the Workload's own.
+	Mark uint32 `json:"mark,omitempty"`
 }
 
 // Workload is one interface that the proxy speaks for, in both directions.
@@ -50,6 +54,11 @@ type Workload struct {
 	// Ports of Services that it is behind, with the protocol that it speaks there.
 	// Elsewhere: TCP, or AutoHTTP where a rule of Ingress has to see requests.
 	Ports []WorkloadPort `json:"ports,omitempty"`
+	// TellCaller: the application gets x-forwarded-client-cert with the SPIFFE ID of
+	// who calls. What a caller writes there itself is removed, always.
+	TellCaller bool `json:"tellCaller,omitempty"`
+	// TellRule: answers carry x-moire-rule, the rule that let the request in or not.
+	TellRule bool `json:"tellRule,omitempty"`
 	// Egress and Ingress decide: the same Sets that the kernel has.
 	Egress  policy.Set `json:"egress"`
 	Ingress policy.Set `json:"ingress"`

@@ -1,0 +1,98 @@
+package door
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"moire.dev/moire/flow/record"
+)
+
+// Records is where the proxies of a node tell of requests, one JSON object a
+// line: l7.Telemetry.Records is "unix:" and its path.
+type Records struct {
+	// Path of the socket; who listened there before is replaced.
+	Path string
+	// Take is given what came, oldest first; it is called by one at a time and may
+	// keep none of the slice.
+	Take func([]record.Record)
+	Log  *slog.Logger // nil: slog.Default()
+}
+
+const (
+	maxRecord     = 1 << 20
+	recordsAtOnce = 256
+)
+
+// Run takes records until ctx ends.
+func (r *Records) Run(ctx context.Context) error {
+	log := r.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	l, err := listen(r.Path)
+	if err != nil {
+		return fmt.Errorf("records of proxies at %s: %w", r.Path, err)
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	var taking sync.Mutex
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("records of proxies at %s: %w", r.Path, err)
+		}
+		if err := trusted(c); err != nil {
+			log.Warn("somebody at the door for records", "error", err)
+			c.Close()
+			continue
+		}
+		running.Go(func() {
+			defer c.Close()
+			stop := context.AfterFunc(ctx, func() { c.Close() })
+			defer stop()
+			b := bufio.NewReaderSize(c, 64<<10)
+			if err := r.read(b, &taking); err != nil && ctx.Err() == nil {
+				log.Warn("records of a proxy cannot be read", "error", err)
+			}
+		})
+	}
+}
+
+// read takes all that one proxy tells.
+func (r *Records) read(b *bufio.Reader, taking *sync.Mutex) error {
+	lines := bufio.NewScanner(b)
+	lines.Buffer(make([]byte, 0, 64<<10), maxRecord)
+	var batch []record.Record
+	give := func() {
+		if len(batch) > 0 {
+			taking.Lock()
+			r.Take(batch)
+			taking.Unlock()
+			batch = batch[:0]
+		}
+	}
+	defer give()
+	for lines.Scan() {
+		if len(lines.Bytes()) == 0 {
+			continue
+		}
+		var one record.Record
+		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
+			return err
+		}
+		batch = append(batch, one)
+		if len(batch) == recordsAtOnce || b.Buffered() == 0 {
+			give()
+		}
+	}
+	return lines.Err()
+}
