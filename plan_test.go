@@ -63,6 +63,7 @@ var rooms = map[string][]string{
 	"node/mesh":        {},
 	"node/run":         {"node/local"},
 	// rooms of the proxy: words only
+	"proxy/authz":       {},
 	"proxy/balance":     {},
 	"proxy/check":       {},
 	"proxy/resilience":  {},

@@ -12,6 +12,7 @@ type Session struct {
 	set     Set // its rules match the packets of the session
 	asks    [][]ask
 	shadows bool
+	fields  bool
 }
 
 // DecideRequest says what happens to a request of the session of a packet. Who
@@ -50,6 +51,9 @@ func (d *Decider) Session(p Packet) *Session {
 		if r := &d.set.Rules[i]; r.packet(region, p) != unmet {
 			s.set.Rules = append(s.set.Rules, *r)
 			s.asks = append(s.asks, d.asks[i])
+			for j := range d.asks[i] {
+				s.fields = s.fields || len(d.asks[i][j].headers) > 0
+			}
 		}
 	}
 	s.shadows = s.set.shadows()
@@ -66,6 +70,14 @@ func (s *Session) Asks() bool {
 	}
 	return false
 }
+
+// Fields says whether any rule of the session compares header fields: if none
+// does, a Request needs none.
+func (s *Session) Fields() bool { return s.fields }
+
+// Rules are those that the session meets, in the order in which they are asked.
+// Nobody may change them.
+func (s *Session) Rules() []Rule { return s.set.Rules }
 
 // Decide says what happens to a request. It allocates nothing.
 func (s *Session) Decide(r *Request) Verdict {
