@@ -107,6 +107,8 @@ type spec struct{ kind, spec string }
 
 var judged = []spec{
 	{"Domain", `{}`}, {"Domain", `{trustDomain: a.b}`}, {"Domain", `{trustDomain: "A b"}`}, {"Domain", `{trustDomain: ""}`},
+	{"Domain", `{svidLifeSeconds: 60}`}, {"Domain", `{svidLifeSeconds: 59}`}, {"Domain", `{svidLifeSeconds: 86401}`}, {"Domain", `{federates: []}`}, {"Domain", `{federates: [{domain: b}]}`}, {"Domain", `{federates: [{}]}`},
+	{"Domain", `{federates: [{domain: b, trustDomain: c}]}`}, {"Domain", `{federates: [{domain: b, bundle: "{}"}]}`}, {"Domain", `{federates: [{trustDomain: c}]}`}, {"Domain", `{federates: [{trustDomain: C, bundle: "{}"}]}`}, {"Domain", `{federates: [{bundle: "{}"}]}`},
 	{"Node", `{address: 192.0.2.1}`}, {"Node", `{address: "fd00::1"}`}, {"Node", `{address: 192.0.2.1/24}`}, {"Node", `{address: "::ffff:1.2.3.4"}`}, {"Node", `{address: "fe80::1%eth0"}`}, {"Node", `{address: 010.0.0.1}`},
 	{"Network", `{prefixes: [10.0.0.0/24]}`}, {"Network", `{prefixes: []}`}, {"Network", `{prefixes: [10.0.0.1/24]}`}, {"Network", `{prefixes: [10.0.0.0/24, 10.0.0.0/25]}`},
 	{"Network", `{prefixes: [10.0.0.0/24, 10.0.0.0/24]}`}, {"Network", `{prefixes: [10.0.0.0/24, "fd00::/64"]}`}, {"Network", `{prefixes: ["fd00::1/64"]}`}, {"Network", `{prefixes: ["::ffff:10.0.0.0/120"]}`},

@@ -14,6 +14,7 @@ type built struct {
 	from     []*joint // sorted by key
 	firewall *v1alpha1.Firewall
 	accept   string // the annotation
+	trusts   *trusts
 	*snapshot.Snapshot
 	endpoints []piece[snapshot.Endpoint]
 	sets      []piece[setRow]
@@ -27,6 +28,20 @@ func (r *result) keep(old *result) {
 	if slices.Equal(r.endpoints, old.endpoints) {
 		r.endpoints = old.endpoints
 	}
+}
+
+// trusting is b with the Trusts of now.
+func (c *Compiler) trusting(b *built) *built {
+	if b.trusts == c.trusts {
+		return b
+	}
+	next := *b
+	next.trusts = c.trusts
+	if trusts := c.trusts.on(b.projects); !reflect.DeepEqual(trusts, b.Trusts) {
+		s := *b.Snapshot // it was handed out
+		s.Trusts, next.Snapshot = trusts, &s
+	}
+	return &next
 }
 
 func sameSet(a, b setRow) bool { return a.key == b.key && snapshot.SameSet(a.set, b.set) }
@@ -61,6 +76,7 @@ func (c *Compiler) assemble(in *Input, joints []*joint) map[string]*snapshot.Sna
 			}
 			b = next
 		}
+		b = c.trusting(b)
 		all[name], out[name] = b, b.Snapshot
 	}
 	c.snapshots = all

@@ -17,6 +17,7 @@ type Compiler struct {
 	dangling  map[*v1alpha1.Policy][]v1alpha1.Problem
 	nodes     map[string]snapshot.Node
 	snapshots map[string]*built
+	trusts    *trusts
 }
 
 // NewCompiler returns a Compiler that remembers nothing yet.
@@ -37,6 +38,7 @@ func NeedsOf(in *Input) Needs { return NewCompiler().NeedsOf(in) }
 func (c *Compiler) Compile(in *Input) (map[string]*snapshot.Snapshot, []v1alpha1.Problem) {
 	results := c.results(in)
 	joints := c.joints(results)
+	c.learnTrusts(in)
 	out := c.assemble(in, joints)
 	problems := objectProblems(in)
 	for _, r := range results {
@@ -52,6 +54,7 @@ func (c *Compiler) Compile(in *Input) (map[string]*snapshot.Snapshot, []v1alpha1
 		problems = append(problems, f.problems...)
 	}
 	problems = append(problems, firewallProblems(in)...)
+	problems = append(problems, c.trusts.problems...)
 	problems = append(problems, c.policyProblems(in, joints)...)
 	return out, sortProblems(problems)
 }

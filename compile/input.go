@@ -38,6 +38,9 @@ type Input struct {
 	// Resolved: the addresses of the external names of Services, as last asked;
 	// sorted. A name without an entry has not been asked yet.
 	Resolved map[string][]netip.Addr
+	// Bundles: what others must have to believe a Domain. One without an entry has
+	// no CA yet.
+	Bundles map[string]*v1alpha1.Bundle
 	// Identities that are allocated, in use or until a moment ago.
 	Identities map[IdentityKey]policy.Identity
 }

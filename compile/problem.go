@@ -48,6 +48,8 @@ const (
 	codeLockOut         = "MOI2037"
 	codeNoExit          = "MOI2038"
 	codeForeignName     = "MOI2040"
+	codeTrustTaken      = "MOI2061"
+	codeFederation      = "MOI2062"
 	codeNobodySelected  = "MOI3001"
 	codeNeverMatches    = "MOI3002"
 	codeShadowed        = "MOI3003"

@@ -313,6 +313,9 @@ func (l *loop) report() {
 			r.Attachments = append(r.Attachments, a.report())
 		}
 	}
+	if l.good != nil {
+		r.Trusts = snapshot.MarksOf(l.good.Trusts)
+	}
 	s := l.newest()
 	for _, k := range slices.SortedFunc(maps.Keys(s.Blocks), snapshot.BlockKey.Compare) {
 		r.Blocks = append(r.Blocks, s.Blocks[k])

@@ -21,6 +21,7 @@ func (h *hasher) serviceKey(k *ServiceKey) {
 }
 
 func (h *hasher) trust(_ string, t *Trust) {
+	h.text(t.Name)
 	h.text(t.TrustDomain)
 	h.text(t.Domain)
 	h.number(uint64(len(t.Roots)))

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -35,14 +36,18 @@ func (m Mode) String() string {
 
 // Trust is what the certificates of one trust domain must come from.
 type Trust struct {
+	// Name is TrustDomain, or for a foreign one TrustDomain/Domain: as that Domain
+	// was given its bundle. Another Domain may have been given another one.
+	Name        string
 	TrustDomain string
-	// Domain that it is the trust domain of; "" when its bundle was given to us.
+	// Domain that it is the trust domain of; "" when it is foreign.
 	Domain string
 	// Roots, DER, sorted: all that are good now. A rotation has two for a while.
 	Roots [][]byte
 	// Keys that sign JWT-SVIDs of the trust domain: a JWK set (RFC 7517).
 	Keys []byte
-	// Federates are other trust domains whose Workloads are believed here, sorted.
+	// Federates are the names of the Trusts whose Workloads are believed here too,
+	// sorted.
 	Federates []string
 }
 
@@ -52,7 +57,31 @@ func (t Trust) String() string {
 	for _, r := range t.Roots {
 		roots = append(roots, fmt.Sprintf("%x", sha256.Sum256(r)))
 	}
-	return fmt.Sprintf("{TrustDomain:%s Domain:%s Roots:%s Keys:%s Federates:%s}", t.TrustDomain, t.Domain, roots, t.Keys, t.Federates)
+	return fmt.Sprintf("{Name:%s TrustDomain:%s Domain:%s Roots:%s Keys:%s Federates:%s}", t.Name, t.TrustDomain, t.Domain, roots, t.Keys, t.Federates)
+}
+
+// Mark names the roots: 16 hex digits that are others when these are. Who
+// resumes TLS sessions keeps those of each Mark apart.
+func (t Trust) Mark() string {
+	h := sha256.New()
+	for _, r := range t.Roots {
+		fingerprint := sha256.Sum256(r)
+		h.Write(fingerprint[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// TrustMark says which roots a node has of a Trust.
+type TrustMark struct{ Name, Mark string }
+
+// MarksOf lists the marks of Trusts, sorted by name.
+func MarksOf(trusts map[string]Trust) []TrustMark {
+	out := make([]TrustMark, 0, len(trusts))
+	for name, t := range trusts {
+		out = append(out, TrustMark{name, t.Mark()})
+	}
+	slices.SortFunc(out, func(a, b TrustMark) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
 // FrontendKey is an address of a Service as the Workloads of one project see it:

@@ -26,6 +26,9 @@ type Report struct {
 	LastRepair string
 	// Held says why the newest snapshot waits for consent; "": it does not.
 	Held string
+	// Trusts that are in force here, its proxies included, sorted. A root begins
+	// to sign when it is among them everywhere.
+	Trusts []TrustMark
 }
 
 // Attachment is one interface that the node has or wants.

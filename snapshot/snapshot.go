@@ -65,7 +65,7 @@ type Snapshot struct {
 	Captures map[string]Capture
 	// Firewall of the node; nil: off.
 	Firewall *Firewall
-	// Trusts by trust domain: of the Domains here, and those they federate with.
+	// Trusts by name: of the Domains here, and those that they federate with.
 	Trusts map[string]Trust
 	// Frontends: Services that callers here reach by their proxy.
 	Frontends map[FrontendKey]Frontend

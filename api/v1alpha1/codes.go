@@ -44,4 +44,6 @@ const (
 	CodeServer       = "MOI1042" // not address or address:port
 	CodePortTwice    = "MOI1043"
 	CodeLockOut      = "MOI1044" // a Firewall that locks SSH out
+	CodeFederation   = "MOI1045" // neither a Domain nor a trust domain, or with itself
+	CodeBundle       = "MOI1046" // cannot be read
 )

@@ -17,6 +17,8 @@ const DefaultAccount = "default"
 // they are.
 func Default(o runtime.Object) {
 	switch o := o.(type) {
+	case *Domain:
+		fill(&o.Spec.SVIDLifeSeconds, DefaultSVIDLife)
 	case *Network:
 		DefaultNetwork(o)
 	case *Workload:

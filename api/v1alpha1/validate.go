@@ -110,22 +110,6 @@ func (j *judge) set(field string, list []string) {
 	}
 }
 
-var trustDomain = regexp.MustCompile(`^[a-z0-9._-]*$`)
-
-// ValidateDomain says what is wrong with a Domain.
-func ValidateDomain(d *Domain) []Problem {
-	j := newJudge("Domain", d.Namespace, d.Name, false)
-	if len(d.Name) > 63 {
-		j.add(CodeTooMuch, "metadata.name", "choose a shorter name", "a Domain name has at most 63 characters")
-	}
-	j.length("spec.trustDomain", d.Spec.TrustDomain, 255)
-	if !trustDomain.MatchString(d.Spec.TrustDomain) {
-		j.add(CodeName, "spec.trustDomain", "use lower case letters, digits, '.', '_' and '-'", "%q is not a trust domain", d.Spec.TrustDomain)
-	}
-	j.length("spec.description", d.Spec.Description, 1024)
-	return j.problems
-}
-
 // parseIP reads what the CEL function isIP accepts.
 func parseIP(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)

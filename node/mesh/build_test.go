@@ -42,7 +42,7 @@ func twins() *snapshot.Snapshot {
 		domain, project := []string{"red", "blue"}[n], []string{"red-shop", "blue-shop"}[n]
 		web, api := policy.Identity(10*n+1), policy.Identity(10*n+2)
 		s.Networks[vni] = snapshot.Network{VNI: vni, Project: project, Name: "net", Domain: domain}
-		s.Trusts[domain+".example"] = snapshot.Trust{TrustDomain: domain + ".example", Domain: domain, Roots: [][]byte{{1, byte(n)}}}
+		s.Trusts[domain+".example"] = snapshot.Trust{Name: domain + ".example", TrustDomain: domain + ".example", Domain: domain, Roots: [][]byte{{1, byte(n)}}}
 		for _, w := range []struct {
 			name string
 			id   policy.Identity

@@ -43,6 +43,6 @@ func trusts(s *snapshot.Snapshot) []l7.Trust {
 		for _, der := range t.Roots {
 			roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 		}
-		return l7.Trust{TrustDomain: t.TrustDomain, Roots: string(roots), Federates: t.Federates}
+		return l7.Trust{Name: t.Name, TrustDomain: t.TrustDomain, Roots: string(roots), Federates: t.Federates}
 	})
 }

@@ -18,7 +18,7 @@ type Mesh struct {
 	// Peers of these: who is at an address of a Network. What is not here is
 	// unknown: never in the mesh, identity 0.
 	Peers []Peer `json:"peers,omitempty"`
-	// Trusts by trust domain.
+	// Trusts by name.
 	Trusts []Trust `json:"trusts,omitempty"`
 	// KeySets of JWT issuers, by URI.
 	KeySets []KeySet `json:"keySets,omitempty"`
@@ -89,8 +89,13 @@ type Peer struct {
 	HomeVNI uint32     `json:"homeVNI,omitempty"`
 }
 
-// Trust is a trust domain with its roots, PEM, and those that it federates with.
+// Trust is a trust domain with its roots, PEM, and the names of the Trusts that
+// it federates with. A Workload believes the roots of its own trust domain for
+// that alone, and those of a federated one for that one alone. Its Name is its
+// trust domain, or for a foreign one something longer: two Domains may have been
+// given different roots for one foreign trust domain.
 type Trust struct {
+	Name        string   `json:"name"`
 	TrustDomain string   `json:"trustDomain"`
 	Roots       string   `json:"roots"`
 	Federates   []string `json:"federates,omitempty"`

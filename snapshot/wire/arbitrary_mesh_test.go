@@ -57,11 +57,11 @@ func route(t *rapid.T) l7.Route {
 // mesh fills the tables of the mesh.
 func mesh(t *rapid.T, s *snapshot.Snapshot) {
 	s.Trusts = fill(t, "trusts", func(t *rapid.T) (string, snapshot.Trust) {
-		v := snapshot.Trust{TrustDomain: name(t), Domain: name(t), Federates: some(t, "federates", name, cmp.Compare[string])}
+		v := snapshot.Trust{Name: name(t), TrustDomain: name(t), Domain: name(t), Federates: some(t, "federates", name, cmp.Compare[string])}
 		if rapid.Bool().Draw(t, "rotates") {
 			v.Roots, v.Keys = [][]byte{{1}, {2}}, []byte(`{"keys":[]}`)
 		}
-		return v.TrustDomain, v
+		return v.Name, v
 	})
 	s.Frontends = fill(t, "frontends", func(t *rapid.T) (snapshot.FrontendKey, snapshot.Frontend) {
 		f := snapshot.Frontend{FrontendKey: snapshot.FrontendKey{ServiceKey: serviceKey(t), Project: name(t)}, Service: name(t),

@@ -189,6 +189,8 @@ func report(t *rapid.T) snapshot.Report {
 	r.Health = list(t, "health", func(t *rapid.T) snapshot.Health {
 		return snapshot.Health{CheckKey: checkKeyOf(t), Healthy: rapid.Bool().Draw(t, "healthy"), Since: time.Unix(1, 2).UTC(), Error: "refused"}
 	})
+	r.Trusts = some(t, "trusts", func(t *rapid.T) snapshot.TrustMark { return snapshot.TrustMark{Name: name(t), Mark: "00ff"} },
+		func(a, b snapshot.TrustMark) int { return cmp.Compare(a.Name, b.Name) })
 	r.Repairs, r.LastRepair, r.Held = rapid.Uint64().Draw(t, "repairs"), "endpoints: 1 row", "it removes 40 %"
 	return r
 }

@@ -32,10 +32,24 @@ func (c *check) serviceOf(field string, in *ServiceKey) snapshot.ServiceKey {
 	return snapshot.ServiceKey{Addr: c.address(field+".addr", in.GetAddr()), Protocol: c.number8(field+".protocol", in.GetProtocol()), Port: c.uint16(field+".port", in.GetPort())}
 }
 
-func (c *check) trustKey(in *Trust) string { return c.name("trust_domain", in.GetTrustDomain()) }
+func (c *check) trustKey(in *Trust) string { return c.trustName("name", in.GetName()) }
+
+// trustName is a trust domain, perhaps with a Domain.
+func (c *check) trustName(field, s string) string {
+	if s == "" {
+		c.failf(field, "empty")
+	}
+	return c.text(field, s, maxTrust)
+}
 
 func (c *check) trust(in *Trust) snapshot.Trust {
-	out := snapshot.Trust{TrustDomain: in.GetTrustDomain(), Domain: c.text("domain", in.GetDomain(), maxName), Federates: c.texts("federates", in.GetFederates())}
+	out := snapshot.Trust{Name: in.GetName(), TrustDomain: c.trustName("trust_domain", in.GetTrustDomain()), Domain: c.text("domain", in.GetDomain(), maxName)}
+	if !c.count("federates", len(in.GetFederates()), maxItems) {
+		return out
+	}
+	for _, f := range in.GetFederates() {
+		out.Federates = append(out.Federates, c.trustName("federates", f))
+	}
 	ascending(c, "federates", out.Federates, cmp.Compare[string])
 	if !c.count("roots", len(in.GetRoots()), maxRoots) {
 		return out

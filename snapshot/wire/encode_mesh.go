@@ -26,10 +26,10 @@ func fromServiceKey(k snapshot.ServiceKey) *ServiceKey {
 }
 
 func trustRow(k string, v *snapshot.Trust) (*Row, string) {
-	out := &Trust{TrustDomain: k}
+	out := &Trust{Name: k}
 	if v != nil {
-		out.Domain, out.Roots, out.Keys, out.Federates = v.Domain, v.Roots, v.Keys, v.Federates
-		k = v.TrustDomain
+		out.TrustDomain, out.Domain, out.Roots, out.Keys, out.Federates = v.TrustDomain, v.Domain, v.Roots, v.Keys, v.Federates
+		k = v.Name
 	}
 	return &Row{Row: &Row_Trust{out}}, k
 }

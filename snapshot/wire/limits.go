@@ -37,6 +37,7 @@ const (
 	maxFrame   = 65535   // bytes of a captured frame
 	maxRoots   = 16      // roots of one trust domain
 	maxKeys    = 256 << 10
-	maxCluster = 4 * maxName // <vni>/<project>/<service>/<port>
-	maxReports = 1 << 16     // attachments, and blocks, of one report
+	maxTrust   = 2*maxName + 8 // trust domain, or trust domain/Domain
+	maxCluster = 4 * maxName   // <vni>/<project>/<service>/<port>
+	maxReports = 1 << 16       // attachments, and blocks, of one report
 )

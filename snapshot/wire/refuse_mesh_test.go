@@ -3,7 +3,7 @@ package wire
 func goodMeshRows() map[string]*Row {
 	key := func() *ServiceKey { return &ServiceKey{Addr: &Addr{Vni: 5, Address: ip4}, Protocol: 6, Port: 80} }
 	return map[string]*Row{
-		"trust":    {Row: &Row_Trust{&Trust{TrustDomain: "shop.example", Roots: [][]byte{{1}, {2}}, Keys: []byte(`{"keys":[]}`), Federates: []string{"a", "b"}}}},
+		"trust":    {Row: &Row_Trust{&Trust{Name: "shop.example", TrustDomain: "shop.example", Roots: [][]byte{{1}, {2}}, Keys: []byte(`{"keys":[]}`), Federates: []string{"a", "b"}}}},
 		"frontend": {Row: &Row_Frontend{&Frontend{Key: key(), Project: "shop", Service: "shop/web", Protocol: "http1", Routes: []string{"a", "b"}}}},
 		"route":    {Row: &Row_Route{&Route{Name: "r", Json: []byte(`{"name":"r","rules":[{"backends":[{"cluster":"c"}]}]}`)}}},
 		"cluster":  {Row: &Row_Cluster{&Cluster{Name: "c", Json: []byte(`{"name":"c","endpoints":null}`), Service: key()}}},
@@ -33,7 +33,7 @@ func badMeshRows() []badRow {
 	return []badRow{
 		{"endpoint", func(r *Row) { r.GetEndpoint().Mode = 3 }, "(endpoint 5/10.0.0.1): field mode: 3 is no mode; there are 0 to 2"},
 		{"service", func(r *Row) { r.GetService().App = "http7" }, `(service {5/10.0.0.1 6 80}): field app: "http7" is no protocol`},
-		{"trust", func(r *Row) { r.GetTrust().TrustDomain = "" }, "(trust): field trust_domain: empty"},
+		{"trust", func(r *Row) { r.GetTrust().Name = "" }, "(trust): field name: empty"},
 		{"trust", func(r *Row) { r.GetTrust().Roots = [][]byte{{2}, {1}} }, "(trust shop.example): field roots: entry 1 ([1]) does not come after the one before it ([2])"},
 		{"trust", func(r *Row) { r.GetTrust().Roots = [][]byte{{}} }, "(trust shop.example): field roots: a certificate of 0 bytes; want 1 to 16384"},
 		{"trust", func(r *Row) { r.GetTrust().Roots = make([][]byte, 17) }, "(trust shop.example): field roots: 17 entries; at most 16"},

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -12,7 +13,7 @@ import (
 // certificate.
 func FromReport(r *snapshot.Report) *Report {
 	out := &Report{Address: r.Address.AsSlice(), Agent: r.Agent, Kernel: r.Kernel, RecordsLost: r.RecordsLost,
-		Repairs: r.Repairs, LastRepair: r.LastRepair, Held: r.Held}
+		Repairs: r.Repairs, LastRepair: r.LastRepair, Held: r.Held, Trusts: fromTrustMarks(r.Trusts)}
 	for _, a := range r.Attachments {
 		out.Attachments = append(out.Attachments, &Attachment{
 			Project: a.Project, Workload: a.Workload, Network: a.Network,
@@ -62,6 +63,7 @@ func ToReport(node string, in *Report) (snapshot.Report, error) {
 		Repairs:     in.GetRepairs(),
 		LastRepair:  c.lines("last_repair", in.GetLastRepair()),
 		Held:        c.lines("held", in.GetHeld()),
+		Trusts:      c.trustMarks(in.GetTrusts()),
 	}
 	c.count("attachments", len(in.GetAttachments()), maxReports)
 	c.count("blocks", len(in.GetBlocks()), maxReports)
@@ -129,5 +131,25 @@ func (c *check) reported(in [][]byte) (out []netip.Addr) {
 	for _, b := range in {
 		out = append(out, c.addr("addresses", b))
 	}
+	return out
+}
+
+func fromTrustMarks(in []snapshot.TrustMark) []*TrustMark {
+	var out []*TrustMark
+	for _, m := range in {
+		out = append(out, &TrustMark{Name: m.Name, Mark: m.Mark})
+	}
+	return out
+}
+
+func (c *check) trustMarks(in []*TrustMark) []snapshot.TrustMark {
+	if !c.count("trusts", len(in), maxReports) {
+		return nil
+	}
+	var out []snapshot.TrustMark
+	for _, m := range in {
+		out = append(out, snapshot.TrustMark{Name: c.trustName("trusts.name", m.GetName()), Mark: c.name("trusts.mark", m.GetMark())})
+	}
+	ascending(c, "trusts", out, func(a, b snapshot.TrustMark) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }

@@ -187,6 +187,336 @@ func (x *JoinReply) GetRoots() [][]byte {
 	return nil
 }
 
+type IssueRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Svids         []*SVIDRequest         `protobuf:"bytes,1,rep,name=svids,proto3" json:"svids,omitempty"`
+	Tokens        []*TokenRequest        `protobuf:"bytes,2,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueRequest) Reset() {
+	*x = IssueRequest{}
+	mi := &file_wire_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueRequest) ProtoMessage() {}
+
+func (x *IssueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueRequest.ProtoReflect.Descriptor instead.
+func (*IssueRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *IssueRequest) GetSvids() []*SVIDRequest {
+	if x != nil {
+		return x.Svids
+	}
+	return nil
+}
+
+func (x *IssueRequest) GetTokens() []*TokenRequest {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+// SVIDRequest asks for an X.509-SVID for a key that stays on the node.
+type SVIDRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spiffe        string                 `protobuf:"bytes,1,opt,name=spiffe,proto3" json:"spiffe,omitempty"`
+	Csr           []byte                 `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"` // PKCS #10, DER; only its key counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SVIDRequest) Reset() {
+	*x = SVIDRequest{}
+	mi := &file_wire_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SVIDRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SVIDRequest) ProtoMessage() {}
+
+func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SVIDRequest.ProtoReflect.Descriptor instead.
+func (*SVIDRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SVIDRequest) GetSpiffe() string {
+	if x != nil {
+		return x.Spiffe
+	}
+	return ""
+}
+
+func (x *SVIDRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+// TokenRequest asks for a JWT-SVID.
+type TokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spiffe        string                 `protobuf:"bytes,1,opt,name=spiffe,proto3" json:"spiffe,omitempty"`
+	Audiences     []string               `protobuf:"bytes,2,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenRequest) Reset() {
+	*x = TokenRequest{}
+	mi := &file_wire_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenRequest) ProtoMessage() {}
+
+func (x *TokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenRequest.ProtoReflect.Descriptor instead.
+func (*TokenRequest) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TokenRequest) GetSpiffe() string {
+	if x != nil {
+		return x.Spiffe
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+type IssueReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Svids         []*IssuedSVID          `protobuf:"bytes,1,rep,name=svids,proto3" json:"svids,omitempty"`
+	Tokens        []*IssuedToken         `protobuf:"bytes,2,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueReply) Reset() {
+	*x = IssueReply{}
+	mi := &file_wire_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueReply) ProtoMessage() {}
+
+func (x *IssueReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueReply.ProtoReflect.Descriptor instead.
+func (*IssueReply) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *IssueReply) GetSvids() []*IssuedSVID {
+	if x != nil {
+		return x.Svids
+	}
+	return nil
+}
+
+func (x *IssueReply) GetTokens() []*IssuedToken {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+type IssuedSVID struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"` // why not; empty: here it is
+	Chain         [][]byte               `protobuf:"bytes,2,rep,name=chain,proto3" json:"chain,omitempty"` // DER, leaf first, without the root
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuedSVID) Reset() {
+	*x = IssuedSVID{}
+	mi := &file_wire_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuedSVID) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuedSVID) ProtoMessage() {}
+
+func (x *IssuedSVID) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuedSVID.ProtoReflect.Descriptor instead.
+func (*IssuedSVID) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *IssuedSVID) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *IssuedSVID) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+type IssuedToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	From          int64                  `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`   // Unix seconds
+	Until         int64                  `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"` // Unix seconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuedToken) Reset() {
+	*x = IssuedToken{}
+	mi := &file_wire_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuedToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuedToken) ProtoMessage() {}
+
+func (x *IssuedToken) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuedToken.ProtoReflect.Descriptor instead.
+func (*IssuedToken) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *IssuedToken) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *IssuedToken) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *IssuedToken) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *IssuedToken) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
 type FromNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// hello comes first and once: the version that the node has.
@@ -201,7 +531,7 @@ type FromNode struct {
 
 func (x *FromNode) Reset() {
 	*x = FromNode{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +543,7 @@ func (x *FromNode) String() string {
 func (*FromNode) ProtoMessage() {}
 
 func (x *FromNode) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +556,7 @@ func (x *FromNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromNode.ProtoReflect.Descriptor instead.
 func (*FromNode) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FromNode) GetHello() *Hello {
@@ -276,7 +606,7 @@ type Captured struct {
 
 func (x *Captured) Reset() {
 	*x = Captured{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +618,7 @@ func (x *Captured) String() string {
 func (*Captured) ProtoMessage() {}
 
 func (x *Captured) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +631,7 @@ func (x *Captured) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Captured.ProtoReflect.Descriptor instead.
 func (*Captured) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Captured) GetCapture() string {
@@ -390,7 +720,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +732,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +745,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Hello) GetVersion() string {
@@ -439,7 +769,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +781,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +794,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Ack) GetVersion() string {
@@ -509,7 +839,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +851,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +864,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Delta) GetVersion() string {
@@ -611,7 +941,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +953,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +966,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Row) GetRow() isRow_Row {
@@ -977,7 +1307,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1319,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1332,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Node) GetName() string {
@@ -1043,7 +1373,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1385,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1398,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -1095,7 +1425,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1437,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1450,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Range) GetFirst() []byte {
@@ -1153,7 +1483,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1495,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1508,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Network) GetVni() uint32 {
@@ -1248,7 +1578,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1590,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1603,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Limit) GetEgress() uint64 {
@@ -1300,7 +1630,7 @@ type Label struct {
 
 func (x *Label) Reset() {
 	*x = Label{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1642,7 @@ func (x *Label) String() string {
 func (*Label) ProtoMessage() {}
 
 func (x *Label) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1655,7 @@ func (x *Label) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Label.ProtoReflect.Descriptor instead.
 func (*Label) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Label) GetKey() string {
@@ -1356,7 +1686,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1698,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1711,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Identity) GetNumber() uint32 {
@@ -1444,7 +1774,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1786,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1799,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Endpoint) GetVni() uint32 {
@@ -1552,7 +1882,7 @@ type Addr struct {
 
 func (x *Addr) Reset() {
 	*x = Addr{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1894,7 @@ func (x *Addr) String() string {
 func (*Addr) ProtoMessage() {}
 
 func (x *Addr) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1907,7 @@ func (x *Addr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addr.ProtoReflect.Descriptor instead.
 func (*Addr) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Addr) GetVni() uint32 {
@@ -1605,7 +1935,7 @@ type ChainKey struct {
 
 func (x *ChainKey) Reset() {
 	*x = ChainKey{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1947,7 @@ func (x *ChainKey) String() string {
 func (*ChainKey) ProtoMessage() {}
 
 func (x *ChainKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1960,7 @@ func (x *ChainKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainKey.ProtoReflect.Descriptor instead.
 func (*ChainKey) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ChainKey) GetVni() uint32 {
@@ -1666,7 +1996,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +2008,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +2021,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Chain) GetKey() *ChainKey {
@@ -1735,7 +2065,7 @@ type Hop struct {
 
 func (x *Hop) Reset() {
 	*x = Hop{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +2077,7 @@ func (x *Hop) String() string {
 func (*Hop) ProtoMessage() {}
 
 func (x *Hop) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +2090,7 @@ func (x *Hop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hop.ProtoReflect.Descriptor instead.
 func (*Hop) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Hop) GetProject() string {
@@ -1818,7 +2148,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2160,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2173,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Service) GetAddr() *Addr {
@@ -1941,7 +2271,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2283,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2296,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServiceKey) GetAddr() *Addr {
@@ -1992,18 +2322,19 @@ func (x *ServiceKey) GetPort() uint32 {
 
 type Trust struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
-	Roots         [][]byte               `protobuf:"bytes,3,rep,name=roots,proto3" json:"roots,omitempty"` // DER
-	Keys          []byte                 `protobuf:"bytes,4,opt,name=keys,proto3" json:"keys,omitempty"`   // JWK set
-	Federates     []string               `protobuf:"bytes,5,rep,name=federates,proto3" json:"federates,omitempty"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TrustDomain   string                 `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Domain        string                 `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
+	Roots         [][]byte               `protobuf:"bytes,4,rep,name=roots,proto3" json:"roots,omitempty"` // DER
+	Keys          []byte                 `protobuf:"bytes,5,opt,name=keys,proto3" json:"keys,omitempty"`   // JWK set
+	Federates     []string               `protobuf:"bytes,6,rep,name=federates,proto3" json:"federates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2346,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2359,14 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Trust) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 func (x *Trust) GetTrustDomain() string {
@@ -2081,7 +2419,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2431,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2444,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Frontend) GetKey() *ServiceKey {
@@ -2168,7 +2506,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2518,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2531,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Route) GetName() string {
@@ -2222,7 +2560,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2572,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2585,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Cluster) GetName() string {
@@ -2289,7 +2627,7 @@ type KeySet struct {
 
 func (x *KeySet) Reset() {
 	*x = KeySet{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2639,7 @@ func (x *KeySet) String() string {
 func (*KeySet) ProtoMessage() {}
 
 func (x *KeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2652,7 @@ func (x *KeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeySet.ProtoReflect.Descriptor instead.
 func (*KeySet) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *KeySet) GetUri() string {
@@ -2350,7 +2688,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2700,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2713,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Backend) GetAddr() *Addr {
@@ -2418,7 +2756,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2768,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[29]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2781,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{29}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Exit) GetVni() uint32 {
@@ -2485,7 +2823,7 @@ type Masquerade struct {
 
 func (x *Masquerade) Reset() {
 	*x = Masquerade{}
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2835,7 @@ func (x *Masquerade) String() string {
 func (*Masquerade) ProtoMessage() {}
 
 func (x *Masquerade) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[30]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2848,7 @@ func (x *Masquerade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Masquerade.ProtoReflect.Descriptor instead.
 func (*Masquerade) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{30}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Masquerade) GetAddr() *Addr {
@@ -2545,7 +2883,7 @@ type External struct {
 
 func (x *External) Reset() {
 	*x = External{}
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2895,7 @@ func (x *External) String() string {
 func (*External) ProtoMessage() {}
 
 func (x *External) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[31]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2908,7 @@ func (x *External) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use External.ProtoReflect.Descriptor instead.
 func (*External) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{31}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *External) GetAddress() []byte {
@@ -2612,7 +2950,7 @@ type Names struct {
 
 func (x *Names) Reset() {
 	*x = Names{}
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2962,7 @@ func (x *Names) String() string {
 func (*Names) ProtoMessage() {}
 
 func (x *Names) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[32]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2975,7 @@ func (x *Names) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Names.ProtoReflect.Descriptor instead.
 func (*Names) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{32}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Names) GetVni() uint32 {
@@ -2722,7 +3060,7 @@ type NameRecord struct {
 
 func (x *NameRecord) Reset() {
 	*x = NameRecord{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +3072,7 @@ func (x *NameRecord) String() string {
 func (*NameRecord) ProtoMessage() {}
 
 func (x *NameRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +3085,7 @@ func (x *NameRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRecord.ProtoReflect.Descriptor instead.
 func (*NameRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *NameRecord) GetName() string {
@@ -2788,7 +3126,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +3138,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +3151,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Delegation) GetZone() string {
@@ -2840,7 +3178,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3190,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3203,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Server) GetAddress() []byte {
@@ -2894,7 +3232,7 @@ type CheckKey struct {
 
 func (x *CheckKey) Reset() {
 	*x = CheckKey{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3244,7 @@ func (x *CheckKey) String() string {
 func (*CheckKey) ProtoMessage() {}
 
 func (x *CheckKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3257,7 @@ func (x *CheckKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckKey.ProtoReflect.Descriptor instead.
 func (*CheckKey) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CheckKey) GetAddr() *Addr {
@@ -2963,7 +3301,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3313,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3326,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Check) GetKey() *CheckKey {
@@ -3038,7 +3376,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3388,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3401,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Health) GetKey() *CheckKey {
@@ -3116,7 +3454,7 @@ type Capture struct {
 
 func (x *Capture) Reset() {
 	*x = Capture{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3466,7 @@ func (x *Capture) String() string {
 func (*Capture) ProtoMessage() {}
 
 func (x *Capture) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3479,7 @@ func (x *Capture) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capture.ProtoReflect.Descriptor instead.
 func (*Capture) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Capture) GetId() string {
@@ -3255,7 +3593,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +3605,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +3618,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Probe) GetSource() *Addr {
@@ -3329,7 +3667,7 @@ type Own struct {
 
 func (x *Own) Reset() {
 	*x = Own{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +3679,7 @@ func (x *Own) String() string {
 func (*Own) ProtoMessage() {}
 
 func (x *Own) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3354,7 +3692,7 @@ func (x *Own) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Own.ProtoReflect.Descriptor instead.
 func (*Own) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Own) GetFirewall() *Firewall {
@@ -3382,7 +3720,7 @@ type Firewall struct {
 
 func (x *Firewall) Reset() {
 	*x = Firewall{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3732,7 @@ func (x *Firewall) String() string {
 func (*Firewall) ProtoMessage() {}
 
 func (x *Firewall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3745,7 @@ func (x *Firewall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firewall.ProtoReflect.Descriptor instead.
 func (*Firewall) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Firewall) GetAudit() bool {
@@ -3442,7 +3780,7 @@ type FirewallRule struct {
 
 func (x *FirewallRule) Reset() {
 	*x = FirewallRule{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3792,7 @@ func (x *FirewallRule) String() string {
 func (*FirewallRule) ProtoMessage() {}
 
 func (x *FirewallRule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3805,7 @@ func (x *FirewallRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
 func (*FirewallRule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FirewallRule) GetName() string {
@@ -3502,7 +3840,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3514,7 +3852,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3527,7 +3865,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Block) GetVni() uint32 {
@@ -3568,7 +3906,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3580,7 +3918,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3593,7 +3931,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Grant) GetProject() string {
@@ -3675,7 +4013,7 @@ type PolicySet struct {
 
 func (x *PolicySet) Reset() {
 	*x = PolicySet{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +4025,7 @@ func (x *PolicySet) String() string {
 func (*PolicySet) ProtoMessage() {}
 
 func (x *PolicySet) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +4038,7 @@ func (x *PolicySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySet.ProtoReflect.Descriptor instead.
 func (*PolicySet) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PolicySet) GetVni() uint32 {
@@ -3774,7 +4112,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3786,7 +4124,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3799,7 +4137,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{47}
+	return file_wire_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Rule) GetId() string {
@@ -3866,7 +4204,7 @@ type RequestMatch struct {
 
 func (x *RequestMatch) Reset() {
 	*x = RequestMatch{}
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3878,7 +4216,7 @@ func (x *RequestMatch) String() string {
 func (*RequestMatch) ProtoMessage() {}
 
 func (x *RequestMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3891,7 +4229,7 @@ func (x *RequestMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestMatch.ProtoReflect.Descriptor instead.
 func (*RequestMatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{48}
+	return file_wire_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RequestMatch) GetMethods() []string {
@@ -3956,7 +4294,7 @@ type Asked struct {
 
 func (x *Asked) Reset() {
 	*x = Asked{}
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4306,7 @@ func (x *Asked) String() string {
 func (*Asked) ProtoMessage() {}
 
 func (x *Asked) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4319,7 @@ func (x *Asked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asked.ProtoReflect.Descriptor instead.
 func (*Asked) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{49}
+	return file_wire_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Asked) GetCluster() string {
@@ -4022,7 +4360,7 @@ type TextMatch struct {
 
 func (x *TextMatch) Reset() {
 	*x = TextMatch{}
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4034,7 +4372,7 @@ func (x *TextMatch) String() string {
 func (*TextMatch) ProtoMessage() {}
 
 func (x *TextMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4047,7 +4385,7 @@ func (x *TextMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextMatch.ProtoReflect.Descriptor instead.
 func (*TextMatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{50}
+	return file_wire_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *TextMatch) GetKind() uint32 {
@@ -4075,7 +4413,7 @@ type NamedMatch struct {
 
 func (x *NamedMatch) Reset() {
 	*x = NamedMatch{}
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4087,7 +4425,7 @@ func (x *NamedMatch) String() string {
 func (*NamedMatch) ProtoMessage() {}
 
 func (x *NamedMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4100,7 +4438,7 @@ func (x *NamedMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedMatch.ProtoReflect.Descriptor instead.
 func (*NamedMatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{51}
+	return file_wire_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *NamedMatch) GetName() string {
@@ -4134,7 +4472,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_wire_proto_msgTypes[52]
+	mi := &file_wire_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4146,7 +4484,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[52]
+	mi := &file_wire_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4159,7 +4497,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{52}
+	return file_wire_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Call) GetService() string {
@@ -4188,7 +4526,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_wire_proto_msgTypes[53]
+	mi := &file_wire_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4200,7 +4538,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[53]
+	mi := &file_wire_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4213,7 +4551,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{53}
+	return file_wire_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Token) GetIssuer() string {
@@ -4257,7 +4595,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[54]
+	mi := &file_wire_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4607,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[54]
+	mi := &file_wire_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4620,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{54}
+	return file_wire_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Peer) GetAnyone() bool {
@@ -4331,7 +4669,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_wire_proto_msgTypes[55]
+	mi := &file_wire_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4343,7 +4681,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[55]
+	mi := &file_wire_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4356,7 +4694,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{55}
+	return file_wire_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PortRange) GetProtocol() uint32 {
@@ -4392,13 +4730,14 @@ type Report struct {
 	Repairs       uint64                 `protobuf:"varint,8,opt,name=repairs,proto3" json:"repairs,omitempty"`
 	LastRepair    string                 `protobuf:"bytes,9,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
 	Held          string                 `protobuf:"bytes,10,opt,name=held,proto3" json:"held,omitempty"`
+	Trusts        []*TrustMark           `protobuf:"bytes,11,rep,name=trusts,proto3" json:"trusts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_wire_proto_msgTypes[56]
+	mi := &file_wire_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4410,7 +4749,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[56]
+	mi := &file_wire_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4423,7 +4762,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{56}
+	return file_wire_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Report) GetAddress() []byte {
@@ -4496,6 +4835,66 @@ func (x *Report) GetHeld() string {
 	return ""
 }
 
+func (x *Report) GetTrusts() []*TrustMark {
+	if x != nil {
+		return x.Trusts
+	}
+	return nil
+}
+
+// TrustMark says which roots are in force on the node.
+type TrustMark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mark          string                 `protobuf:"bytes,2,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustMark) Reset() {
+	*x = TrustMark{}
+	mi := &file_wire_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustMark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustMark) ProtoMessage() {}
+
+func (x *TrustMark) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustMark.ProtoReflect.Descriptor instead.
+func (*TrustMark) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *TrustMark) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TrustMark) GetMark() string {
+	if x != nil {
+		return x.Mark
+	}
+	return ""
+}
+
 type Attachment struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
@@ -4513,7 +4912,7 @@ type Attachment struct {
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_wire_proto_msgTypes[57]
+	mi := &file_wire_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4525,7 +4924,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[57]
+	mi := &file_wire_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4538,7 +4937,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{57}
+	return file_wire_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Attachment) GetProject() string {
@@ -4614,7 +5013,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_wire_proto_msgTypes[58]
+	mi := &file_wire_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4626,7 +5025,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[58]
+	mi := &file_wire_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4639,7 +5038,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{58}
+	return file_wire_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RecordBatch) GetRecords() [][]byte {
@@ -4665,7 +5064,7 @@ type ShipAck struct {
 
 func (x *ShipAck) Reset() {
 	*x = ShipAck{}
-	mi := &file_wire_proto_msgTypes[59]
+	mi := &file_wire_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4677,7 +5076,7 @@ func (x *ShipAck) String() string {
 func (*ShipAck) ProtoMessage() {}
 
 func (x *ShipAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[59]
+	mi := &file_wire_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4690,7 +5089,7 @@ func (x *ShipAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipAck.ProtoReflect.Descriptor instead.
 func (*ShipAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{59}
+	return file_wire_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ShipAck) GetReceived() uint64 {
@@ -4715,7 +5114,29 @@ const file_wire_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"7\n" +
 	"\tJoinReply\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots\"\xc0\x01\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\"u\n" +
+	"\fIssueRequest\x120\n" +
+	"\x05svids\x18\x01 \x03(\v2\x1a.moire.wire.v1.SVIDRequestR\x05svids\x123\n" +
+	"\x06tokens\x18\x02 \x03(\v2\x1b.moire.wire.v1.TokenRequestR\x06tokens\"7\n" +
+	"\vSVIDRequest\x12\x16\n" +
+	"\x06spiffe\x18\x01 \x01(\tR\x06spiffe\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"D\n" +
+	"\fTokenRequest\x12\x16\n" +
+	"\x06spiffe\x18\x01 \x01(\tR\x06spiffe\x12\x1c\n" +
+	"\taudiences\x18\x02 \x03(\tR\taudiences\"q\n" +
+	"\n" +
+	"IssueReply\x12/\n" +
+	"\x05svids\x18\x01 \x03(\v2\x19.moire.wire.v1.IssuedSVIDR\x05svids\x122\n" +
+	"\x06tokens\x18\x02 \x03(\v2\x1a.moire.wire.v1.IssuedTokenR\x06tokens\"8\n" +
+	"\n" +
+	"IssuedSVID\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12\x14\n" +
+	"\x05chain\x18\x02 \x03(\fR\x05chain\"c\n" +
+	"\vIssuedToken\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x03R\x04from\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\"\xc0\x01\n" +
 	"\bFromNode\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.moire.wire.v1.HelloR\x05hello\x12$\n" +
 	"\x03ack\x18\x02 \x01(\v2\x12.moire.wire.v1.AckR\x03ack\x12-\n" +
@@ -4855,13 +5276,14 @@ const file_wire_proto_rawDesc = "" +
 	"ServiceKey\x12'\n" +
 	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\"\x8a\x01\n" +
-	"\x05Trust\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
-	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x14\n" +
-	"\x05roots\x18\x03 \x03(\fR\x05roots\x12\x12\n" +
-	"\x04keys\x18\x04 \x01(\fR\x04keys\x12\x1c\n" +
-	"\tfederates\x18\x05 \x03(\tR\tfederates\"\xcb\x01\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\"\x9e\x01\n" +
+	"\x05Trust\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
+	"\x06domain\x18\x03 \x01(\tR\x06domain\x12\x14\n" +
+	"\x05roots\x18\x04 \x03(\fR\x05roots\x12\x12\n" +
+	"\x04keys\x18\x05 \x01(\fR\x04keys\x12\x1c\n" +
+	"\tfederates\x18\x06 \x03(\tR\tfederates\"\xcb\x01\n" +
 	"\bFrontend\x12+\n" +
 	"\x03key\x18\x01 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\x03key\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
@@ -5049,7 +5471,7 @@ const file_wire_proto_rawDesc = "" +
 	"\tPortRange\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\rR\x04last\"\xdc\x02\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\"\x8e\x03\n" +
 	"\x06Report\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x16\n" +
@@ -5062,7 +5484,11 @@ const file_wire_proto_rawDesc = "" +
 	"\vlast_repair\x18\t \x01(\tR\n" +
 	"lastRepair\x12\x12\n" +
 	"\x04held\x18\n" +
-	" \x01(\tR\x04held\"\xfc\x01\n" +
+	" \x01(\tR\x04held\x120\n" +
+	"\x06trusts\x18\v \x03(\v2\x18.moire.wire.v1.TrustMarkR\x06trusts\"3\n" +
+	"\tTrustMark\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04mark\x18\x02 \x01(\tR\x04mark\"\xfc\x01\n" +
 	"\n" +
 	"Attachment\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x1a\n" +
@@ -5078,12 +5504,13 @@ const file_wire_proto_rawDesc = "" +
 	"\arecords\x18\x01 \x03(\fR\arecords\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\"%\n" +
 	"\aShipAck\x12\x1a\n" +
-	"\breceived\x18\x01 \x01(\x04R\breceived2\x85\x02\n" +
+	"\breceived\x18\x01 \x01(\x04R\breceived2\xc6\x02\n" +
 	"\tDiscovery\x12<\n" +
 	"\x04Join\x12\x1a.moire.wire.v1.JoinRequest\x1a\x18.moire.wire.v1.JoinReply\x12>\n" +
 	"\x05Renew\x12\x1b.moire.wire.v1.RenewRequest\x1a\x18.moire.wire.v1.JoinReply\x12:\n" +
 	"\x05Watch\x12\x17.moire.wire.v1.FromNode\x1a\x14.moire.wire.v1.Delta(\x010\x01\x12>\n" +
-	"\x04Ship\x12\x1a.moire.wire.v1.RecordBatch\x1a\x16.moire.wire.v1.ShipAck(\x010\x01B\x1fZ\x1dmoire.dev/moire/snapshot/wireb\x06proto3"
+	"\x04Ship\x12\x1a.moire.wire.v1.RecordBatch\x1a\x16.moire.wire.v1.ShipAck(\x010\x01\x12?\n" +
+	"\x05Issue\x12\x1b.moire.wire.v1.IssueRequest\x1a\x19.moire.wire.v1.IssueReplyB\x1fZ\x1dmoire.dev/moire/snapshot/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -5097,163 +5524,177 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_wire_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: moire.wire.v1.JoinRequest
 	(*RenewRequest)(nil), // 1: moire.wire.v1.RenewRequest
 	(*JoinReply)(nil),    // 2: moire.wire.v1.JoinReply
-	(*FromNode)(nil),     // 3: moire.wire.v1.FromNode
-	(*Captured)(nil),     // 4: moire.wire.v1.Captured
-	(*Hello)(nil),        // 5: moire.wire.v1.Hello
-	(*Ack)(nil),          // 6: moire.wire.v1.Ack
-	(*Delta)(nil),        // 7: moire.wire.v1.Delta
-	(*Row)(nil),          // 8: moire.wire.v1.Row
-	(*Node)(nil),         // 9: moire.wire.v1.Node
-	(*Prefix)(nil),       // 10: moire.wire.v1.Prefix
-	(*Range)(nil),        // 11: moire.wire.v1.Range
-	(*Network)(nil),      // 12: moire.wire.v1.Network
-	(*Limit)(nil),        // 13: moire.wire.v1.Limit
-	(*Label)(nil),        // 14: moire.wire.v1.Label
-	(*Identity)(nil),     // 15: moire.wire.v1.Identity
-	(*Endpoint)(nil),     // 16: moire.wire.v1.Endpoint
-	(*Addr)(nil),         // 17: moire.wire.v1.Addr
-	(*ChainKey)(nil),     // 18: moire.wire.v1.ChainKey
-	(*Chain)(nil),        // 19: moire.wire.v1.Chain
-	(*Hop)(nil),          // 20: moire.wire.v1.Hop
-	(*Service)(nil),      // 21: moire.wire.v1.Service
-	(*ServiceKey)(nil),   // 22: moire.wire.v1.ServiceKey
-	(*Trust)(nil),        // 23: moire.wire.v1.Trust
-	(*Frontend)(nil),     // 24: moire.wire.v1.Frontend
-	(*Route)(nil),        // 25: moire.wire.v1.Route
-	(*Cluster)(nil),      // 26: moire.wire.v1.Cluster
-	(*KeySet)(nil),       // 27: moire.wire.v1.KeySet
-	(*Backend)(nil),      // 28: moire.wire.v1.Backend
-	(*Exit)(nil),         // 29: moire.wire.v1.Exit
-	(*Masquerade)(nil),   // 30: moire.wire.v1.Masquerade
-	(*External)(nil),     // 31: moire.wire.v1.External
-	(*Names)(nil),        // 32: moire.wire.v1.Names
-	(*NameRecord)(nil),   // 33: moire.wire.v1.NameRecord
-	(*Delegation)(nil),   // 34: moire.wire.v1.Delegation
-	(*Server)(nil),       // 35: moire.wire.v1.Server
-	(*CheckKey)(nil),     // 36: moire.wire.v1.CheckKey
-	(*Check)(nil),        // 37: moire.wire.v1.Check
-	(*Health)(nil),       // 38: moire.wire.v1.Health
-	(*Capture)(nil),      // 39: moire.wire.v1.Capture
-	(*Probe)(nil),        // 40: moire.wire.v1.Probe
-	(*Own)(nil),          // 41: moire.wire.v1.Own
-	(*Firewall)(nil),     // 42: moire.wire.v1.Firewall
-	(*FirewallRule)(nil), // 43: moire.wire.v1.FirewallRule
-	(*Block)(nil),        // 44: moire.wire.v1.Block
-	(*Grant)(nil),        // 45: moire.wire.v1.Grant
-	(*PolicySet)(nil),    // 46: moire.wire.v1.PolicySet
-	(*Rule)(nil),         // 47: moire.wire.v1.Rule
-	(*RequestMatch)(nil), // 48: moire.wire.v1.RequestMatch
-	(*Asked)(nil),        // 49: moire.wire.v1.Asked
-	(*TextMatch)(nil),    // 50: moire.wire.v1.TextMatch
-	(*NamedMatch)(nil),   // 51: moire.wire.v1.NamedMatch
-	(*Call)(nil),         // 52: moire.wire.v1.Call
-	(*Token)(nil),        // 53: moire.wire.v1.Token
-	(*Peer)(nil),         // 54: moire.wire.v1.Peer
-	(*PortRange)(nil),    // 55: moire.wire.v1.PortRange
-	(*Report)(nil),       // 56: moire.wire.v1.Report
-	(*Attachment)(nil),   // 57: moire.wire.v1.Attachment
-	(*RecordBatch)(nil),  // 58: moire.wire.v1.RecordBatch
-	(*ShipAck)(nil),      // 59: moire.wire.v1.ShipAck
+	(*IssueRequest)(nil), // 3: moire.wire.v1.IssueRequest
+	(*SVIDRequest)(nil),  // 4: moire.wire.v1.SVIDRequest
+	(*TokenRequest)(nil), // 5: moire.wire.v1.TokenRequest
+	(*IssueReply)(nil),   // 6: moire.wire.v1.IssueReply
+	(*IssuedSVID)(nil),   // 7: moire.wire.v1.IssuedSVID
+	(*IssuedToken)(nil),  // 8: moire.wire.v1.IssuedToken
+	(*FromNode)(nil),     // 9: moire.wire.v1.FromNode
+	(*Captured)(nil),     // 10: moire.wire.v1.Captured
+	(*Hello)(nil),        // 11: moire.wire.v1.Hello
+	(*Ack)(nil),          // 12: moire.wire.v1.Ack
+	(*Delta)(nil),        // 13: moire.wire.v1.Delta
+	(*Row)(nil),          // 14: moire.wire.v1.Row
+	(*Node)(nil),         // 15: moire.wire.v1.Node
+	(*Prefix)(nil),       // 16: moire.wire.v1.Prefix
+	(*Range)(nil),        // 17: moire.wire.v1.Range
+	(*Network)(nil),      // 18: moire.wire.v1.Network
+	(*Limit)(nil),        // 19: moire.wire.v1.Limit
+	(*Label)(nil),        // 20: moire.wire.v1.Label
+	(*Identity)(nil),     // 21: moire.wire.v1.Identity
+	(*Endpoint)(nil),     // 22: moire.wire.v1.Endpoint
+	(*Addr)(nil),         // 23: moire.wire.v1.Addr
+	(*ChainKey)(nil),     // 24: moire.wire.v1.ChainKey
+	(*Chain)(nil),        // 25: moire.wire.v1.Chain
+	(*Hop)(nil),          // 26: moire.wire.v1.Hop
+	(*Service)(nil),      // 27: moire.wire.v1.Service
+	(*ServiceKey)(nil),   // 28: moire.wire.v1.ServiceKey
+	(*Trust)(nil),        // 29: moire.wire.v1.Trust
+	(*Frontend)(nil),     // 30: moire.wire.v1.Frontend
+	(*Route)(nil),        // 31: moire.wire.v1.Route
+	(*Cluster)(nil),      // 32: moire.wire.v1.Cluster
+	(*KeySet)(nil),       // 33: moire.wire.v1.KeySet
+	(*Backend)(nil),      // 34: moire.wire.v1.Backend
+	(*Exit)(nil),         // 35: moire.wire.v1.Exit
+	(*Masquerade)(nil),   // 36: moire.wire.v1.Masquerade
+	(*External)(nil),     // 37: moire.wire.v1.External
+	(*Names)(nil),        // 38: moire.wire.v1.Names
+	(*NameRecord)(nil),   // 39: moire.wire.v1.NameRecord
+	(*Delegation)(nil),   // 40: moire.wire.v1.Delegation
+	(*Server)(nil),       // 41: moire.wire.v1.Server
+	(*CheckKey)(nil),     // 42: moire.wire.v1.CheckKey
+	(*Check)(nil),        // 43: moire.wire.v1.Check
+	(*Health)(nil),       // 44: moire.wire.v1.Health
+	(*Capture)(nil),      // 45: moire.wire.v1.Capture
+	(*Probe)(nil),        // 46: moire.wire.v1.Probe
+	(*Own)(nil),          // 47: moire.wire.v1.Own
+	(*Firewall)(nil),     // 48: moire.wire.v1.Firewall
+	(*FirewallRule)(nil), // 49: moire.wire.v1.FirewallRule
+	(*Block)(nil),        // 50: moire.wire.v1.Block
+	(*Grant)(nil),        // 51: moire.wire.v1.Grant
+	(*PolicySet)(nil),    // 52: moire.wire.v1.PolicySet
+	(*Rule)(nil),         // 53: moire.wire.v1.Rule
+	(*RequestMatch)(nil), // 54: moire.wire.v1.RequestMatch
+	(*Asked)(nil),        // 55: moire.wire.v1.Asked
+	(*TextMatch)(nil),    // 56: moire.wire.v1.TextMatch
+	(*NamedMatch)(nil),   // 57: moire.wire.v1.NamedMatch
+	(*Call)(nil),         // 58: moire.wire.v1.Call
+	(*Token)(nil),        // 59: moire.wire.v1.Token
+	(*Peer)(nil),         // 60: moire.wire.v1.Peer
+	(*PortRange)(nil),    // 61: moire.wire.v1.PortRange
+	(*Report)(nil),       // 62: moire.wire.v1.Report
+	(*TrustMark)(nil),    // 63: moire.wire.v1.TrustMark
+	(*Attachment)(nil),   // 64: moire.wire.v1.Attachment
+	(*RecordBatch)(nil),  // 65: moire.wire.v1.RecordBatch
+	(*ShipAck)(nil),      // 66: moire.wire.v1.ShipAck
 }
 var file_wire_proto_depIdxs = []int32{
-	5,  // 0: moire.wire.v1.FromNode.hello:type_name -> moire.wire.v1.Hello
-	6,  // 1: moire.wire.v1.FromNode.ack:type_name -> moire.wire.v1.Ack
-	56, // 2: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
-	4,  // 3: moire.wire.v1.FromNode.captured:type_name -> moire.wire.v1.Captured
-	8,  // 4: moire.wire.v1.Delta.put:type_name -> moire.wire.v1.Row
-	8,  // 5: moire.wire.v1.Delta.delete:type_name -> moire.wire.v1.Row
-	9,  // 6: moire.wire.v1.Row.node:type_name -> moire.wire.v1.Node
-	12, // 7: moire.wire.v1.Row.network:type_name -> moire.wire.v1.Network
-	15, // 8: moire.wire.v1.Row.identity:type_name -> moire.wire.v1.Identity
-	16, // 9: moire.wire.v1.Row.endpoint:type_name -> moire.wire.v1.Endpoint
-	44, // 10: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
-	45, // 11: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
-	46, // 12: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
-	19, // 13: moire.wire.v1.Row.chain:type_name -> moire.wire.v1.Chain
-	21, // 14: moire.wire.v1.Row.service:type_name -> moire.wire.v1.Service
-	29, // 15: moire.wire.v1.Row.exit:type_name -> moire.wire.v1.Exit
-	30, // 16: moire.wire.v1.Row.masquerade:type_name -> moire.wire.v1.Masquerade
-	31, // 17: moire.wire.v1.Row.external:type_name -> moire.wire.v1.External
-	32, // 18: moire.wire.v1.Row.names:type_name -> moire.wire.v1.Names
-	37, // 19: moire.wire.v1.Row.check:type_name -> moire.wire.v1.Check
-	39, // 20: moire.wire.v1.Row.capture:type_name -> moire.wire.v1.Capture
-	41, // 21: moire.wire.v1.Row.own:type_name -> moire.wire.v1.Own
-	23, // 22: moire.wire.v1.Row.trust:type_name -> moire.wire.v1.Trust
-	24, // 23: moire.wire.v1.Row.frontend:type_name -> moire.wire.v1.Frontend
-	25, // 24: moire.wire.v1.Row.route:type_name -> moire.wire.v1.Route
-	26, // 25: moire.wire.v1.Row.cluster:type_name -> moire.wire.v1.Cluster
-	27, // 26: moire.wire.v1.Row.key_set:type_name -> moire.wire.v1.KeySet
-	10, // 27: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
-	13, // 28: moire.wire.v1.Network.limit:type_name -> moire.wire.v1.Limit
-	14, // 29: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
-	17, // 30: moire.wire.v1.Endpoint.home:type_name -> moire.wire.v1.Addr
-	18, // 31: moire.wire.v1.Endpoint.chain:type_name -> moire.wire.v1.ChainKey
-	18, // 32: moire.wire.v1.Chain.key:type_name -> moire.wire.v1.ChainKey
-	20, // 33: moire.wire.v1.Chain.hops:type_name -> moire.wire.v1.Hop
-	17, // 34: moire.wire.v1.Hop.addr:type_name -> moire.wire.v1.Addr
-	17, // 35: moire.wire.v1.Service.addr:type_name -> moire.wire.v1.Addr
-	28, // 36: moire.wire.v1.Service.backends:type_name -> moire.wire.v1.Backend
-	28, // 37: moire.wire.v1.Service.leaving:type_name -> moire.wire.v1.Backend
-	17, // 38: moire.wire.v1.ServiceKey.addr:type_name -> moire.wire.v1.Addr
-	22, // 39: moire.wire.v1.Frontend.key:type_name -> moire.wire.v1.ServiceKey
-	22, // 40: moire.wire.v1.Cluster.service:type_name -> moire.wire.v1.ServiceKey
-	22, // 41: moire.wire.v1.Cluster.second:type_name -> moire.wire.v1.ServiceKey
-	17, // 42: moire.wire.v1.Backend.addr:type_name -> moire.wire.v1.Addr
-	55, // 43: moire.wire.v1.Exit.hosts:type_name -> moire.wire.v1.PortRange
-	17, // 44: moire.wire.v1.Masquerade.addr:type_name -> moire.wire.v1.Addr
-	33, // 45: moire.wire.v1.Names.records:type_name -> moire.wire.v1.NameRecord
-	34, // 46: moire.wire.v1.Names.delegations:type_name -> moire.wire.v1.Delegation
-	35, // 47: moire.wire.v1.Names.forward:type_name -> moire.wire.v1.Server
-	35, // 48: moire.wire.v1.Delegation.servers:type_name -> moire.wire.v1.Server
-	17, // 49: moire.wire.v1.CheckKey.addr:type_name -> moire.wire.v1.Addr
-	36, // 50: moire.wire.v1.Check.key:type_name -> moire.wire.v1.CheckKey
-	36, // 51: moire.wire.v1.Health.key:type_name -> moire.wire.v1.CheckKey
-	40, // 52: moire.wire.v1.Capture.probe:type_name -> moire.wire.v1.Probe
-	17, // 53: moire.wire.v1.Probe.source:type_name -> moire.wire.v1.Addr
-	17, // 54: moire.wire.v1.Probe.destination:type_name -> moire.wire.v1.Addr
-	42, // 55: moire.wire.v1.Own.firewall:type_name -> moire.wire.v1.Firewall
-	43, // 56: moire.wire.v1.Firewall.allow:type_name -> moire.wire.v1.FirewallRule
-	10, // 57: moire.wire.v1.FirewallRule.from:type_name -> moire.wire.v1.Prefix
-	55, // 58: moire.wire.v1.FirewallRule.ports:type_name -> moire.wire.v1.PortRange
-	10, // 59: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
-	11, // 60: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
-	13, // 61: moire.wire.v1.Grant.limit:type_name -> moire.wire.v1.Limit
-	47, // 62: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
-	54, // 63: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
-	55, // 64: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
-	48, // 65: moire.wire.v1.Rule.requests:type_name -> moire.wire.v1.RequestMatch
-	50, // 66: moire.wire.v1.RequestMatch.paths:type_name -> moire.wire.v1.TextMatch
-	50, // 67: moire.wire.v1.RequestMatch.hosts:type_name -> moire.wire.v1.TextMatch
-	51, // 68: moire.wire.v1.RequestMatch.headers:type_name -> moire.wire.v1.NamedMatch
-	52, // 69: moire.wire.v1.RequestMatch.grpc:type_name -> moire.wire.v1.Call
-	53, // 70: moire.wire.v1.RequestMatch.token:type_name -> moire.wire.v1.Token
-	49, // 71: moire.wire.v1.RequestMatch.external:type_name -> moire.wire.v1.Asked
-	50, // 72: moire.wire.v1.NamedMatch.match:type_name -> moire.wire.v1.TextMatch
-	51, // 73: moire.wire.v1.Token.claims:type_name -> moire.wire.v1.NamedMatch
-	10, // 74: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
-	10, // 75: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
-	57, // 76: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
-	44, // 77: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
-	38, // 78: moire.wire.v1.Report.health:type_name -> moire.wire.v1.Health
-	14, // 79: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
-	0,  // 80: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
-	1,  // 81: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
-	3,  // 82: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
-	58, // 83: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
-	2,  // 84: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
-	2,  // 85: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
-	7,  // 86: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
-	59, // 87: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
-	84, // [84:88] is the sub-list for method output_type
-	80, // [80:84] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	4,  // 0: moire.wire.v1.IssueRequest.svids:type_name -> moire.wire.v1.SVIDRequest
+	5,  // 1: moire.wire.v1.IssueRequest.tokens:type_name -> moire.wire.v1.TokenRequest
+	7,  // 2: moire.wire.v1.IssueReply.svids:type_name -> moire.wire.v1.IssuedSVID
+	8,  // 3: moire.wire.v1.IssueReply.tokens:type_name -> moire.wire.v1.IssuedToken
+	11, // 4: moire.wire.v1.FromNode.hello:type_name -> moire.wire.v1.Hello
+	12, // 5: moire.wire.v1.FromNode.ack:type_name -> moire.wire.v1.Ack
+	62, // 6: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
+	10, // 7: moire.wire.v1.FromNode.captured:type_name -> moire.wire.v1.Captured
+	14, // 8: moire.wire.v1.Delta.put:type_name -> moire.wire.v1.Row
+	14, // 9: moire.wire.v1.Delta.delete:type_name -> moire.wire.v1.Row
+	15, // 10: moire.wire.v1.Row.node:type_name -> moire.wire.v1.Node
+	18, // 11: moire.wire.v1.Row.network:type_name -> moire.wire.v1.Network
+	21, // 12: moire.wire.v1.Row.identity:type_name -> moire.wire.v1.Identity
+	22, // 13: moire.wire.v1.Row.endpoint:type_name -> moire.wire.v1.Endpoint
+	50, // 14: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
+	51, // 15: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
+	52, // 16: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
+	25, // 17: moire.wire.v1.Row.chain:type_name -> moire.wire.v1.Chain
+	27, // 18: moire.wire.v1.Row.service:type_name -> moire.wire.v1.Service
+	35, // 19: moire.wire.v1.Row.exit:type_name -> moire.wire.v1.Exit
+	36, // 20: moire.wire.v1.Row.masquerade:type_name -> moire.wire.v1.Masquerade
+	37, // 21: moire.wire.v1.Row.external:type_name -> moire.wire.v1.External
+	38, // 22: moire.wire.v1.Row.names:type_name -> moire.wire.v1.Names
+	43, // 23: moire.wire.v1.Row.check:type_name -> moire.wire.v1.Check
+	45, // 24: moire.wire.v1.Row.capture:type_name -> moire.wire.v1.Capture
+	47, // 25: moire.wire.v1.Row.own:type_name -> moire.wire.v1.Own
+	29, // 26: moire.wire.v1.Row.trust:type_name -> moire.wire.v1.Trust
+	30, // 27: moire.wire.v1.Row.frontend:type_name -> moire.wire.v1.Frontend
+	31, // 28: moire.wire.v1.Row.route:type_name -> moire.wire.v1.Route
+	32, // 29: moire.wire.v1.Row.cluster:type_name -> moire.wire.v1.Cluster
+	33, // 30: moire.wire.v1.Row.key_set:type_name -> moire.wire.v1.KeySet
+	16, // 31: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
+	19, // 32: moire.wire.v1.Network.limit:type_name -> moire.wire.v1.Limit
+	20, // 33: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
+	23, // 34: moire.wire.v1.Endpoint.home:type_name -> moire.wire.v1.Addr
+	24, // 35: moire.wire.v1.Endpoint.chain:type_name -> moire.wire.v1.ChainKey
+	24, // 36: moire.wire.v1.Chain.key:type_name -> moire.wire.v1.ChainKey
+	26, // 37: moire.wire.v1.Chain.hops:type_name -> moire.wire.v1.Hop
+	23, // 38: moire.wire.v1.Hop.addr:type_name -> moire.wire.v1.Addr
+	23, // 39: moire.wire.v1.Service.addr:type_name -> moire.wire.v1.Addr
+	34, // 40: moire.wire.v1.Service.backends:type_name -> moire.wire.v1.Backend
+	34, // 41: moire.wire.v1.Service.leaving:type_name -> moire.wire.v1.Backend
+	23, // 42: moire.wire.v1.ServiceKey.addr:type_name -> moire.wire.v1.Addr
+	28, // 43: moire.wire.v1.Frontend.key:type_name -> moire.wire.v1.ServiceKey
+	28, // 44: moire.wire.v1.Cluster.service:type_name -> moire.wire.v1.ServiceKey
+	28, // 45: moire.wire.v1.Cluster.second:type_name -> moire.wire.v1.ServiceKey
+	23, // 46: moire.wire.v1.Backend.addr:type_name -> moire.wire.v1.Addr
+	61, // 47: moire.wire.v1.Exit.hosts:type_name -> moire.wire.v1.PortRange
+	23, // 48: moire.wire.v1.Masquerade.addr:type_name -> moire.wire.v1.Addr
+	39, // 49: moire.wire.v1.Names.records:type_name -> moire.wire.v1.NameRecord
+	40, // 50: moire.wire.v1.Names.delegations:type_name -> moire.wire.v1.Delegation
+	41, // 51: moire.wire.v1.Names.forward:type_name -> moire.wire.v1.Server
+	41, // 52: moire.wire.v1.Delegation.servers:type_name -> moire.wire.v1.Server
+	23, // 53: moire.wire.v1.CheckKey.addr:type_name -> moire.wire.v1.Addr
+	42, // 54: moire.wire.v1.Check.key:type_name -> moire.wire.v1.CheckKey
+	42, // 55: moire.wire.v1.Health.key:type_name -> moire.wire.v1.CheckKey
+	46, // 56: moire.wire.v1.Capture.probe:type_name -> moire.wire.v1.Probe
+	23, // 57: moire.wire.v1.Probe.source:type_name -> moire.wire.v1.Addr
+	23, // 58: moire.wire.v1.Probe.destination:type_name -> moire.wire.v1.Addr
+	48, // 59: moire.wire.v1.Own.firewall:type_name -> moire.wire.v1.Firewall
+	49, // 60: moire.wire.v1.Firewall.allow:type_name -> moire.wire.v1.FirewallRule
+	16, // 61: moire.wire.v1.FirewallRule.from:type_name -> moire.wire.v1.Prefix
+	61, // 62: moire.wire.v1.FirewallRule.ports:type_name -> moire.wire.v1.PortRange
+	16, // 63: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
+	17, // 64: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
+	19, // 65: moire.wire.v1.Grant.limit:type_name -> moire.wire.v1.Limit
+	53, // 66: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
+	60, // 67: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
+	61, // 68: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
+	54, // 69: moire.wire.v1.Rule.requests:type_name -> moire.wire.v1.RequestMatch
+	56, // 70: moire.wire.v1.RequestMatch.paths:type_name -> moire.wire.v1.TextMatch
+	56, // 71: moire.wire.v1.RequestMatch.hosts:type_name -> moire.wire.v1.TextMatch
+	57, // 72: moire.wire.v1.RequestMatch.headers:type_name -> moire.wire.v1.NamedMatch
+	58, // 73: moire.wire.v1.RequestMatch.grpc:type_name -> moire.wire.v1.Call
+	59, // 74: moire.wire.v1.RequestMatch.token:type_name -> moire.wire.v1.Token
+	55, // 75: moire.wire.v1.RequestMatch.external:type_name -> moire.wire.v1.Asked
+	56, // 76: moire.wire.v1.NamedMatch.match:type_name -> moire.wire.v1.TextMatch
+	57, // 77: moire.wire.v1.Token.claims:type_name -> moire.wire.v1.NamedMatch
+	16, // 78: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
+	16, // 79: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
+	64, // 80: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
+	50, // 81: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
+	44, // 82: moire.wire.v1.Report.health:type_name -> moire.wire.v1.Health
+	63, // 83: moire.wire.v1.Report.trusts:type_name -> moire.wire.v1.TrustMark
+	20, // 84: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
+	0,  // 85: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
+	1,  // 86: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
+	9,  // 87: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
+	65, // 88: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
+	3,  // 89: moire.wire.v1.Discovery.Issue:input_type -> moire.wire.v1.IssueRequest
+	2,  // 90: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
+	2,  // 91: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
+	13, // 92: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
+	66, // 93: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
+	6,  // 94: moire.wire.v1.Discovery.Issue:output_type -> moire.wire.v1.IssueReply
+	90, // [90:95] is the sub-list for method output_type
+	85, // [85:90] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -5261,7 +5702,7 @@ func file_wire_proto_init() {
 	if File_wire_proto != nil {
 		return
 	}
-	file_wire_proto_msgTypes[8].OneofWrappers = []any{
+	file_wire_proto_msgTypes[14].OneofWrappers = []any{
 		(*Row_Node)(nil),
 		(*Row_Network)(nil),
 		(*Row_Identity)(nil),
@@ -5290,7 +5731,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

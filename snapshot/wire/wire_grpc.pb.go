@@ -25,6 +25,7 @@ const (
 	Discovery_Renew_FullMethodName = "/moire.wire.v1.Discovery/Renew"
 	Discovery_Watch_FullMethodName = "/moire.wire.v1.Discovery/Watch"
 	Discovery_Ship_FullMethodName  = "/moire.wire.v1.Discovery/Ship"
+	Discovery_Issue_FullMethodName = "/moire.wire.v1.Discovery/Issue"
 )
 
 // DiscoveryClient is the client API for Discovery service.
@@ -42,6 +43,9 @@ type DiscoveryClient interface {
 	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FromNode, Delta], error)
 	// Ship takes flow records.
 	Ship(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RecordBatch, ShipAck], error)
+	// Issue certifies identities that the control plane granted to attachments
+	// on the calling node, and no others. Answers are in the order of requests.
+	Issue(ctx context.Context, in *IssueRequest, opts ...grpc.CallOption) (*IssueReply, error)
 }
 
 type discoveryClient struct {
@@ -98,6 +102,16 @@ func (c *discoveryClient) Ship(ctx context.Context, opts ...grpc.CallOption) (gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Discovery_ShipClient = grpc.BidiStreamingClient[RecordBatch, ShipAck]
 
+func (c *discoveryClient) Issue(ctx context.Context, in *IssueRequest, opts ...grpc.CallOption) (*IssueReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssueReply)
+	err := c.cc.Invoke(ctx, Discovery_Issue_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DiscoveryServer is the server API for Discovery service.
 // All implementations must embed UnimplementedDiscoveryServer
 // for forward compatibility.
@@ -113,6 +127,9 @@ type DiscoveryServer interface {
 	Watch(grpc.BidiStreamingServer[FromNode, Delta]) error
 	// Ship takes flow records.
 	Ship(grpc.BidiStreamingServer[RecordBatch, ShipAck]) error
+	// Issue certifies identities that the control plane granted to attachments
+	// on the calling node, and no others. Answers are in the order of requests.
+	Issue(context.Context, *IssueRequest) (*IssueReply, error)
 	mustEmbedUnimplementedDiscoveryServer()
 }
 
@@ -134,6 +151,9 @@ func (UnimplementedDiscoveryServer) Watch(grpc.BidiStreamingServer[FromNode, Del
 }
 func (UnimplementedDiscoveryServer) Ship(grpc.BidiStreamingServer[RecordBatch, ShipAck]) error {
 	return status.Error(codes.Unimplemented, "method Ship not implemented")
+}
+func (UnimplementedDiscoveryServer) Issue(context.Context, *IssueRequest) (*IssueReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Issue not implemented")
 }
 func (UnimplementedDiscoveryServer) mustEmbedUnimplementedDiscoveryServer() {}
 func (UnimplementedDiscoveryServer) testEmbeddedByValue()                   {}
@@ -206,6 +226,24 @@ func _Discovery_Ship_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Discovery_ShipServer = grpc.BidiStreamingServer[RecordBatch, ShipAck]
 
+func _Discovery_Issue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DiscoveryServer).Issue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Discovery_Issue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DiscoveryServer).Issue(ctx, req.(*IssueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Discovery_ServiceDesc is the grpc.ServiceDesc for Discovery service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -220,6 +258,10 @@ var Discovery_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _Discovery_Renew_Handler,
+		},
+		{
+			MethodName: "Issue",
+			Handler:    _Discovery_Issue_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
