@@ -61,6 +61,7 @@ var rooms = map[string][]string{
 	"node/keep":        {},
 	"node/local":       {},
 	"node/mesh":        {},
+	"node/proxies":     {"node/keep", "node/mesh", "proxy/door"},
 	"node/run":         {"node/local"},
 	// rooms of the proxy: words only
 	"proxy/authz":       {},
