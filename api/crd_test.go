@@ -134,7 +134,7 @@ var judged = []spec{
 // server does, and fills in the same defaults.
 func TestGoSaysWhatCELSays(t *testing.T) {
 	kinds := crds(t)
-	for _, c := range slices.Concat(judged, judgedLinks, judgedServices, judgedOutside) {
+	for _, c := range slices.Concat(judged, judgedLinks, judgedServices, judgedOutside, judgedRequests) {
 		namespace := ""
 		if c.kind != "Domain" && c.kind != "Node" {
 			namespace = "  namespace: shop\n"

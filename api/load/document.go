@@ -152,8 +152,11 @@ func (r *reader) finish(it *Item, k kind, value map[string]any) {
 
 func validateNamespace(it *Item) []v1alpha1.Problem {
 	ns, ok := it.Object.(*metav1.PartialObjectMetadata)
-	if !ok || ns.Name != "" {
+	switch {
+	case !ok:
 		return nil
+	case ns.Name != "":
+		return v1alpha1.ValidateMTLS(ns.Name, ns.Annotations[v1alpha1.MTLSAnnotation])
 	}
 	return []v1alpha1.Problem{{Code: v1alpha1.CodeMissing, Field: "metadata.name", Reason: "the name is missing", Fix: "write a name"}}
 }

@@ -46,4 +46,7 @@ const (
 	CodeLockOut      = "MOI1044" // a Firewall that locks SSH out
 	CodeFederation   = "MOI1045" // neither a Domain nor a trust domain, or with itself
 	CodeBundle       = "MOI1046" // cannot be read
+	CodeRequest      = "MOI1050" // what a request or token shall be cannot be, or can never be
+	CodeRequestPort  = "MOI1051" // a rule about requests for ports that carry none
+	CodeExternal     = "MOI1052" // an external service asked by a rule that does not allow
 )

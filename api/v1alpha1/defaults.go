@@ -18,7 +18,7 @@ const DefaultAccount = "default"
 func Default(o runtime.Object) {
 	switch o := o.(type) {
 	case *Domain:
-		fill(&o.Spec.SVIDLifeSeconds, DefaultSVIDLife)
+		DefaultDomain(o)
 	case *Network:
 		DefaultNetwork(o)
 	case *Workload:
@@ -33,6 +33,19 @@ func Default(o runtime.Object) {
 		DefaultService(o)
 	case *FloatingIP:
 		defaultServicePorts(o.Spec.Ports)
+	}
+}
+
+// DefaultDomain fills in spec.mtls, spec.svidLifeSeconds and what is below
+// authorizers.
+func DefaultDomain(d *Domain) {
+	fill(&d.Spec.SVIDLifeSeconds, DefaultSVIDLife)
+	fill(&d.Spec.MTLS, MTLSOff)
+	for i := range d.Spec.Authorizers {
+		a := &d.Spec.Authorizers[i]
+		fill(&a.TimeoutMilliseconds, 200)
+		fill(&a.OnFailure, OnFailureDeny)
+		fill(&a.Status, 403)
 	}
 }
 

@@ -57,6 +57,18 @@ type DomainSpec struct {
 	// +listType=atomic
 	// +optional
 	Federates []Federation `json:"federates,omitempty"`
+	// MTLS is the mode of the Workloads whose project says none: off, permissive
+	// or strict.
+	// +kubebuilder:validation:Enum=off;permissive;strict
+	// +kubebuilder:default=off
+	// +optional
+	MTLS string `json:"mtls,omitempty"`
+	// Authorizers are services that rules may ask about requests.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Authorizers []Authorizer `json:"authorizers,omitempty"`
 }
 
 // Federation names one other trust domain: a Domain of this installation, which

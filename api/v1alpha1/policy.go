@@ -117,7 +117,14 @@ type Subject struct {
 	Projects []string `json:"projects,omitempty"`
 }
 
-// Rule matches traffic and says what happens to it.
+// Rule matches traffic and says what happens to it. With http, grpc, jwt or
+// external it is about requests: it matches TCP, and there only the requests
+// that any entry of http or grpc is met by, whose token is as jwt says, and to
+// which external agrees. A proxy then decides about each request; what it cannot
+// read as HTTP is denied.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.external) || self.action in ['allow','accept']",message="external says what may pass, so it exists only in rules that allow or accept"
+// +kubebuilder:validation:XValidation:rule="!(has(self.http) || has(self.grpc) || has(self.jwt) || has(self.external)) || !has(self.ports) || size(self.ports) == 0 || self.ports.exists(p, !has(p.protocol) || p.protocol == 'TCP')",message="requests travel in TCP; give the rule a TCP port, or leave ports out"
 type Rule struct {
 	// Name makes the rule id stable when rules are reordered. Default: the
 	// index in the list.
@@ -150,6 +157,33 @@ type Rule struct {
 	// +listType=set
 	// +optional
 	MatchEqual []string `json:"matchEqual,omitempty"`
+	// HTTP: requests that any of these is met by.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	// +optional
+	HTTP []HTTPMatch `json:"http,omitempty"`
+	// GRPC: calls that any of these is met by.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	// +optional
+	GRPC []GRPCMatch `json:"grpc,omitempty"`
+	// JWT is the token that a request must bear.
+	// +optional
+	JWT *JWTMatch `json:"jwt,omitempty"`
+	// External names an authorizer of the Domain, which is asked when all else
+	// matches, and has to agree.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +optional
+	External string `json:"external,omitempty"`
+}
+
+// AboutRequests says whether requests have to be seen to know if the rule
+// matches.
+func (r *Rule) AboutRequests() bool {
+	return len(r.HTTP) > 0 || len(r.GRPC) > 0 || r.JWT != nil || r.External != ""
 }
 
 // Peer is the other side; every field that is set must match.

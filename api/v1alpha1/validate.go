@@ -211,6 +211,7 @@ func ValidateWorkload(w *Workload) []Problem {
 		}
 	}
 	j.length("spec.node", w.Spec.Node, 253)
+	j.mtls("spec.mtls", w.Spec.MTLS)
 	if len(w.Spec.Interfaces) == 0 {
 		j.add(CodeMissing, "spec.interfaces", "write at least one, such as - network: main", "the interfaces are missing")
 	}

@@ -21,6 +21,8 @@ func ValidateDomain(d *Domain) []Problem {
 			j.federation(fmt.Sprintf("spec.federates[%d]", i), f, d.Name)
 		}
 	}
+	j.mtls("spec.mtls", d.Spec.MTLS)
+	j.authorizers("spec.authorizers", d.Spec.Authorizers)
 	return j.problems
 }
 

@@ -94,6 +94,7 @@ func (j *judge) rules(direction string, rules []Rule, tier string) {
 		j.peers(field+".to", r.To, direction)
 		j.matchEqual(field+".matchEqual", r.MatchEqual)
 		j.ports(field+".ports", r.Ports, 64)
+		j.requests(field, r)
 	}
 }
 

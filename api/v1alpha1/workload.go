@@ -37,6 +37,12 @@ type WorkloadSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Node string `json:"node,omitempty"`
+	// MTLS is the mode of the Workload in the mesh: off, permissive or strict.
+	// Default: that of its project (annotation moire.dev/mtls of the namespace),
+	// else that of its Domain.
+	// +kubebuilder:validation:Enum=off;permissive;strict
+	// +optional
+	MTLS string `json:"mtls,omitempty"`
 	// Interfaces are the attachments, one per Network.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8

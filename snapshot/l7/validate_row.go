@@ -28,3 +28,10 @@ func hard(all []Problem) []Problem {
 	}
 	return out
 }
+
+// Validate says what is wrong with one Match of an HTTPRoute.
+func (m *Match) Validate() []Problem {
+	v := &validator{config: &Config{}}
+	v.match("match", HTTPRoute, m)
+	return hard(v.problems)
+}
