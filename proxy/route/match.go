@@ -44,22 +44,14 @@ func (t *Table) Match(listener int, h *message.Head, s *Scratch, a *Arena) Found
 	}
 	f.Listener = d
 	l := &t.listeners[d]
-	r := request{head: h, method: h.Method, scratch: s}
-	switch {
-	case len(h.Path) == 0 && h.IsMethod("CONNECT"):
-		s.elements, s.full, s.end, r.strict = 0, seed, 0, true
-	case len(h.Path) == 1 && h.Path[0] == '*' && h.IsMethod("OPTIONS"):
-		s.elements, s.full, s.end = 0, seed, 0
-	default:
-		path, why := s.target(h.Path, l.keepSlashes, a)
-		if why != "" {
-			f.Why = why
-			return f
-		}
-		h.Path = path
-		r.path = path[:s.end]
-		if len(path) > s.end {
-			r.query = path[s.end+1:]
+	if f.Why = s.path(h, l.keepSlashes, a); f.Why != "" {
+		return f
+	}
+	r := request{head: h, method: h.Method, scratch: s, strict: len(h.Path) == 0}
+	if s.end > 0 {
+		r.path = h.Path[:s.end]
+		if len(h.Path) > s.end {
+			r.query = h.Path[s.end+1:]
 		}
 		if h.Upgrade != nil && h.IsMethod("CONNECT") {
 			r.method = get
@@ -71,6 +63,33 @@ func (t *Table) Match(listener int, h *message.Head, s *Scratch, a *Arena) Found
 		f.Status = 404
 	}
 	return f
+}
+
+// Normal puts h.Path into the same normal form where there is no Table to match,
+// in memory of a, and reads the host; why says why the request is refused (400).
+func (s *Scratch) Normal(h *message.Head, keepSlashes bool, a *Arena) (why string) {
+	if !s.authority(h.Authority) {
+		return badHost
+	}
+	return s.path(h, keepSlashes, a)
+}
+
+// Host of the request that was matched or made normal last, in lower case,
+// without port and without a full stop at the end. It is good until the next one.
+func (s *Scratch) Host() []byte { return s.host[:s.hostLen] }
+
+// path puts h.Path into its normal form, and says why it has none.
+func (s *Scratch) path(h *message.Head, keepSlashes bool, a *Arena) (why string) {
+	switch {
+	case len(h.Path) == 0 && h.IsMethod("CONNECT"), len(h.Path) == 1 && h.Path[0] == '*' && h.IsMethod("OPTIONS"):
+		s.elements, s.full, s.end = 0, seed, 0
+		return ""
+	}
+	path, why := s.target(h.Path, keepSlashes, a)
+	if why == "" {
+		h.Path = path
+	}
+	return why
 }
 
 var get = []byte("GET")
