@@ -89,7 +89,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	told := newMachines(a.log, k.MTU)
 	l := newLoop(a.cfg, a.log)
 	names := newNames(a.cfg, k.presence, l.stir, k.dp.Alive, a.log)
-	k.learned = names.learned
+	k.learned, l.resolve = names.learned, names.learned.resolve
 	checked := newChecks(k.presence, l.rouse, a.log)
 	l.health = checked.prober.Health
 	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k.presence, k, told, names, checked}, up, attachments

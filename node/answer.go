@@ -22,7 +22,7 @@ func (l *loop) answerAll() {
 		}
 		late := !l.now().Before(r.deadline)
 		switch here, all := l.progress(r); {
-		case all, here && !l.dirty && (late || l.alone()):
+		case all, here && !l.dirty && (late || l.alone() && !l.lacking(r)):
 			l.succeed(r)
 		case late:
 			err := l.tooLate(r)
@@ -41,6 +41,11 @@ func (l *loop) progress(r *request) (here, all bool) {
 		all = all && a != nil && a.stage == ready
 	}
 	return here, all
+}
+
+// lacking: a proxy does not serve all interfaces of the request yet.
+func (l *loop) lacking(r *request) bool {
+	return slices.ContainsFunc(r.keys, func(k snapshot.AttachmentKey) bool { return l.lacks(k) != "" })
 }
 
 // succeed makes it durable that the attacher knows, then tells.
@@ -82,6 +87,9 @@ func (l *loop) warning(a *attachment) string {
 	}
 	if id, ok := identityOf(l.newest(), a); !ok || !hasPolicies(l.newest(), a.VNI, id) {
 		return what + " is closed until its identity and policy are known: " + why
+	}
+	if lacks := l.lacks(a.Key); lacks != "" {
+		return what + " is attached, but what needs its proxy is refused until that serves it: " + lacks
 	}
 	return what + " is attached with what this node knows; other nodes may not reach it yet: " + why
 }

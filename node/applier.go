@@ -16,6 +16,10 @@ type State struct {
 	// Snapshot is the effective one: the control plane's, and what only this
 	// node knows yet.
 	Snapshot *snapshot.Snapshot
+	// InForce is the same with addresses in the place of names, as of change: what
+	// decides about packets and requests alike.
+	InForce *snapshot.Snapshot
+	change  uint64
 	// Locals are the interfaces that are there, sorted by key.
 	Locals []Local
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"moire.dev/moire/node/local"
+	"moire.dev/moire/node/proxies"
 	"moire.dev/moire/snapshot"
 )
 
@@ -50,8 +51,8 @@ func (l *loop) want(s *snapshot.Snapshot, v snapshot.Version) {
 // apply makes the node what is wanted. What cannot be enforced is refused and
 // tried again later; until then the last good snapshot stays in force.
 func (l *loop) apply() {
-	if l.wanted != nil && l.wanted != l.good && !l.now().Before(l.retry) {
-		l.applyWanted()
+	if l.wanted != nil && l.wanted != l.good && !l.now().Before(l.retry) && !l.applyWanted() {
+		return
 	}
 	if l.now().Sub(l.enforced) >= compareEvery {
 		l.dirty = true // what the kernel has is compared with what it should
@@ -59,7 +60,9 @@ func (l *loop) apply() {
 	if !l.dirty || l.good == nil {
 		return
 	}
-	if err := l.enforce(l.good); err != nil {
+	if err := l.enforce(l.good); errors.Is(err, proxies.ErrNotYet) {
+		return
+	} else if err != nil {
 		if l.failure != err.Error() {
 			l.log.Error("cannot enforce", "version", l.versions.good, "error", err)
 		}
@@ -73,14 +76,22 @@ func (l *loop) apply() {
 	}
 }
 
-func (l *loop) applyWanted() {
+// applyWanted enforces what is wanted, or notes why that cannot be. It returns
+// false when the proxies have not taken it yet: they say when they have.
+func (l *loop) applyWanted() bool {
 	// On disk before the kernel: after a crash what is read is never older
 	// than what was enforced.
-	saved := l.snapshots.save(l.wanted)
-	if saved != nil {
-		l.log.Error("cannot save the snapshot; after a restart without the control plane this node would be what it was before", "error", saved)
+	if l.saved != l.wanted {
+		if err := l.snapshots.save(l.wanted); err != nil {
+			l.log.Error("cannot save the snapshot; after a restart without the control plane this node would be what it was before", "error", err)
+		} else {
+			l.saved = l.wanted
+		}
 	}
 	err := l.enforce(l.wanted)
+	if errors.Is(err, proxies.ErrNotYet) {
+		return false
+	}
 	if _, grown := errors.AsType[shrinkError](err); err == nil || grown {
 		l.good, l.versions.good, l.versions.goodSince = l.wanted, l.versions.wanted, l.now()
 	}
@@ -88,7 +99,7 @@ func (l *loop) applyWanted() {
 		l.dirty, l.failure, l.pause = false, "", 0
 		l.log.Debug("snapshot applied", "version", l.versions.good)
 		l.up.Ack(l.versions.good, true, "")
-		return
+		return true
 	}
 	if l.failure != err.Error() {
 		l.log.Error("cannot enforce the snapshot", "version", l.versions.wanted, "error", err)
@@ -100,8 +111,11 @@ func (l *loop) applyWanted() {
 	if l.good != nil && l.good != l.wanted {
 		if err := l.snapshots.save(l.good); err != nil {
 			l.log.Error("cannot save the last good snapshot", "error", err)
+		} else {
+			l.saved = l.good
 		}
 	}
+	return true
 }
 
 // shrinkError: everything wanted is there, but not everything else is gone.
@@ -117,7 +131,7 @@ func (l *loop) enforce(s *snapshot.Snapshot) error {
 	defer l.repaired()
 	state := l.state(s)
 	err := l.appliers.grow(state)
-	if err != nil && l.audit() {
+	if err != nil && !errors.Is(err, proxies.ErrNotYet) && l.audit() {
 		// An interface went away under our hands; the rest need not wait.
 		state = l.state(s)
 		err = l.appliers.grow(state)
@@ -152,5 +166,6 @@ func (l *loop) state(s *snapshot.Snapshot) State {
 	for _, a := range present {
 		state.Locals = append(state.Locals, a.local())
 	}
+	state.InForce, state.change = l.resolve(state)
 	return state
 }

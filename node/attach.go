@@ -322,10 +322,15 @@ func (l *loop) plug(a *attachment, s *snapshot.Snapshot) error {
 	return nil
 }
 
-// settle notes that policy is in force for an attachment.
+// settle notes that policy is in force for an attachment, and that the proxy
+// which it needs serves it.
 func (l *loop) settle(a *attachment) {
 	switch {
 	case a.stage == plugged && !l.dirty && l.good == l.wanted && confirmed(l.good, a):
+		if lacks := l.lacks(a.Key); lacks != "" {
+			a.why = "waits for its proxy: " + lacks
+			return
+		}
 		a.stage, a.why = ready, ""
 	case a.stage == ready && !confirmed(l.good, a):
 		a.stage, a.why = plugged, "waits for its policy"

@@ -31,7 +31,7 @@ func effective(s *snapshot.Snapshot, own []*attachment) *snapshot.Snapshot {
 			continue // as it should be, or it moved away and the snapshot knows better
 		}
 		if id, ok := identityOf(s, a); ok {
-			put[addr] = snapshot.Endpoint{Addr: addr, Project: a.Key.Project, Workload: a.Key.Workload, MAC: a.MAC, Identity: id, Node: s.Node}
+			put[addr] = snapshot.Endpoint{Addr: addr, Project: a.Key.Project, Workload: a.Key.Workload, MAC: a.MAC, Identity: id, Node: s.Node, Mode: modeOf(s, a.Key.Project)}
 		}
 	}
 	if len(put) == 0 && len(gone) == 0 {
@@ -47,6 +47,17 @@ func effective(s *snapshot.Snapshot, own []*attachment) *snapshot.Snapshot {
 	}
 	maps.Copy(out.Endpoints, put)
 	return &out
+}
+
+// modeOf is how strict a Workload of a project must be taken to be before the
+// snapshot says so: like the strictest of the project.
+func modeOf(s *snapshot.Snapshot, project string) (m snapshot.Mode) {
+	for _, e := range s.Endpoints {
+		if e.Project == project {
+			m = max(m, e.Mode)
+		}
+	}
+	return m
 }
 
 // sameEndpoint: the snapshot speaks of this very attachment. A MAC is never

@@ -42,12 +42,11 @@ func openKernel(cfg Config, log *slog.Logger) (*kernel, error) {
 func (k *kernel) Name() string { return "datapath" }
 
 func (k *kernel) Grow(s State) error {
-	in, change := k.inKernel(s)
-	k.grown = in
-	if err := k.dp.Grow(in); err != nil {
+	k.grown = k.inKernel(s)
+	if err := k.dp.Grow(k.grown); err != nil {
 		return err
 	}
-	k.learned.confirm(change)
+	k.learned.confirm(s.change)
 	return nil
 }
 
@@ -56,16 +55,15 @@ func (k *kernel) Shrink(State) error { return k.dp.Shrink(k.grown) }
 
 func (k *kernel) Dump(w io.Writer) error { return k.dp.Dump(w) }
 
-// inKernel is the State as the kernel can have it: with addresses in the place
-// of names, as of the change that it returns.
-func (k *kernel) inKernel(s State) (out datapath.State, change uint64) {
-	out.Snapshot, change = k.learned.resolve(s)
+// inKernel is the State as the kernel can have it.
+func (k *kernel) inKernel(s State) (out datapath.State) {
+	out.Snapshot = s.InForce
 	out.Presence = k.presence.present()
 	out.ControlPorts = k.controlPorts()
 	for _, l := range s.Locals {
 		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP})
 	}
-	return out, change
+	return out
 }
 
 // controlPorts of the servers that this node joins by. What was known is kept

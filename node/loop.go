@@ -101,6 +101,10 @@ type loop struct {
 	watcher   watcher
 	lost      func() uint64 // records
 	health    func() []snapshot.Health
+	// resolve puts addresses in the place of names.
+	resolve func(State) (*snapshot.Snapshot, uint64)
+	// lacks says what an interface still needs of its proxy; "": nothing.
+	lacks func(snapshot.AttachmentKey) string
 
 	// Shared.
 	requests chan *request
@@ -124,6 +128,7 @@ type loop struct {
 	// wanted is what the control plane said last and was not refused; good is
 	// what was enforced last. They differ while wanted cannot be enforced.
 	wanted, good *snapshot.Snapshot
+	saved        *snapshot.Snapshot // what is on disk, of these
 	versions     versions
 	dirty        bool // locals changed, or something was not enforced completely
 	retry        time.Time
@@ -196,6 +201,8 @@ func newLoop(cfg Config, log *slog.Logger) *loop {
 		requests: make(chan *request), exits: make(chan *attachment),
 		wake: make(chan struct{}, 1), started: make(chan struct{}),
 		attached: map[snapshot.AttachmentKey]*attachment{},
+		resolve:  func(s State) (*snapshot.Snapshot, uint64) { return s.Snapshot, 0 },
+		lacks:    func(snapshot.AttachmentKey) string { return "" },
 	}
 }
 
