@@ -7,6 +7,7 @@ import (
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 )
 
 // built is a snapshot with what it was made from.
@@ -15,6 +16,9 @@ type built struct {
 	firewall *v1alpha1.Firewall
 	accept   string // the annotation
 	trusts   *trusts
+	// needsKeys are the JWK sets that rules name, by URI; what had to be fetched
+	// has no JSON here.
+	needsKeys map[string]l7.KeySet
 	*snapshot.Snapshot
 	endpoints []piece[snapshot.Endpoint]
 	sets      []piece[setRow]
@@ -41,6 +45,26 @@ func (c *Compiler) trusting(b *built) *built {
 		s := *b.Snapshot // it was handed out
 		s.Trusts, next.Snapshot = trusts, &s
 	}
+	return &next
+}
+
+// keyed is b with the JWK sets of now.
+func keyed(b *built, fetched map[string]l7.KeySet) *built {
+	if len(b.needsKeys) == 0 && len(b.KeySets) == 0 {
+		return b
+	}
+	var keys map[string]l7.KeySet
+	for uri, k := range b.needsKeys {
+		if f, known := fetched[uri]; known && k.JSON == "" {
+			k.JSON, k.Until = f.JSON, f.Until
+		}
+		set(&keys, uri, k)
+	}
+	if maps.Equal(keys, b.KeySets) {
+		return b
+	}
+	next, s := *b, *b.Snapshot // it was handed out
+	s.KeySets, next.Snapshot = keys, &s
 	return &next
 }
 
@@ -76,7 +100,7 @@ func (c *Compiler) assemble(in *Input, joints []*joint) map[string]*snapshot.Sna
 			}
 			b = next
 		}
-		b = c.trusting(b)
+		b = keyed(c.trusting(b), in.KeySets)
 		all[name], out[name] = b, b.Snapshot
 	}
 	c.snapshots = all

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -17,6 +18,7 @@ type assembly struct {
 	full   map[snapshot.VNI]bool // Networks of which all rows are there
 	shared *shared
 	loose  []snapshot.Endpoint
+	keys   map[string]l7.KeySet // that rules verify tokens with, by URI
 	*built
 }
 
@@ -47,6 +49,7 @@ func (a *assembly) build(before *built) *built {
 	s.Endpoints = endpointTable.make(before.Endpoints, before.endpoints, &a.endpoints, &a.shared.endpoints)
 	s.Policies = setTable.make(before.Policies, before.sets, &a.sets, &a.shared.sets)
 	s.Services = serviceTable.make(before.Services, before.services, &a.services, &a.shared.services)
+	a.built.needsKeys = a.keys
 	return a.built
 }
 
@@ -113,6 +116,12 @@ func (a *assembly) member(j *joint) {
 		set(&a.s.Externals, e.Address, e)
 	}
 	a.checks(j.checks)
+	for name, c := range j.clusters {
+		set(&a.s.Clusters, name, c)
+	}
+	for uri, k := range j.keys {
+		set(&a.keys, uri, k)
+	}
 }
 
 func (a *assembly) checks(list []placedCheck) {

@@ -3,6 +3,7 @@ package compile
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
@@ -90,6 +91,15 @@ func (c *Compiler) NeedsOf(in *Input) Needs {
 	}
 	slices.Sort(out.Names)
 	out.Names = slices.Compact(out.Names)
+	for _, p := range in.Policies {
+		for uri := range c.parse(p).keys {
+			if !strings.HasPrefix(uri, inlineKeys) {
+				out.KeySets = append(out.KeySets, uri)
+			}
+		}
+	}
+	slices.Sort(out.KeySets)
+	out.KeySets = slices.Compact(out.KeySets)
 	return out
 }
 

@@ -16,7 +16,7 @@ func (m *memory) domainWide() map[string][]*v1alpha1.Policy {
 	out := map[string][]*v1alpha1.Policy{}
 	for k, p := range m.wide {
 		if k.Project == v1alpha1.SystemNamespace {
-			for d := range m.trusts {
+			for d := range m.domains {
 				out[d] = append(out[d], p)
 			}
 		} else if d := m.projects[k.Project]; d != "" {
@@ -30,13 +30,14 @@ func (m *memory) domainWide() map[string][]*v1alpha1.Policy {
 // of it is different.
 func (m *memory) makeProject(name string, b *bucket, wide map[string][]*v1alpha1.Policy) *project {
 	out := &project{name: name, domain: m.projects[name]}
-	switch trust, exists := m.trusts[out.domain]; {
+	switch d, exists := m.domains[out.domain]; {
 	case out.domain == "":
 		out.missing = "project " + name + " belongs to no Domain; create the project, or label it: kubectl label namespace " + name + " moire.dev/domain=DOMAIN"
 	case !exists:
 		out.missing = "Domain " + out.domain + " of project " + name + " does not exist; create it or correct the label"
 	default:
-		out.trust = trust
+		out.trust, out.authorizers = d.trust, d.authorizers
+		out.mode = modeOf(cmp.Or(m.modes[name], d.mtls))
 		out.policies = slices.AppendSeq(slices.Clone(wide[out.domain]), maps.Values(b.policies))
 		slices.SortFunc(out.policies, comparePolicies)
 		for _, w := range b.identities {

@@ -32,6 +32,9 @@ func newWho(k IdentityKey, row snapshot.Identity) *who {
 // after index made it, so that equal pointers mean equal facts.
 type project struct {
 	name, domain, trust string
+	// mode of its Workloads that say none.
+	mode        snapshot.Mode
+	authorizers []v1alpha1.Authorizer // of the Domain
 	// missing says why nothing in the project is connected; empty: all is well.
 	missing string
 	// who, sorted by number, and by key.
@@ -45,7 +48,7 @@ type project struct {
 }
 
 func (p *project) equal(o *project) bool {
-	return o != nil && p.name == o.name && p.missing == o.missing && p.sameWho(o) && slices.Equal(p.policies, o.policies)
+	return o != nil && p.name == o.name && p.missing == o.missing && p.mode == o.mode && slices.Equal(p.authorizers, o.authorizers) && p.sameWho(o) && slices.Equal(p.policies, o.policies)
 }
 
 // sameWho: the same identities with the same names.
@@ -69,7 +72,7 @@ func (a located) equal(b located) bool {
 }
 
 func sameAttachment(a, b *snapshot.Attachment) bool {
-	return a == b || a.AttachmentKey == b.AttachmentKey && a.Account == b.Account && a.MAC == b.MAC && a.VNI == b.VNI &&
+	return a == b || a.AttachmentKey == b.AttachmentKey && a.Account == b.Account && a.MAC == b.MAC && a.VNI == b.VNI && a.Tap == b.Tap &&
 		a.Since.Equal(b.Since) && slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Addresses, b.Addresses)
 }
 

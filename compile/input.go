@@ -5,6 +5,7 @@ import (
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -20,7 +21,9 @@ type Input struct {
 	Domains map[string]*v1alpha1.Domain
 	// Projects: namespace -> Domain. A project without a Domain has no entry,
 	// and nothing in it is connected.
-	Projects    map[string]string
+	Projects map[string]string
+	// Modes: namespace -> v1alpha1.MTLSAnnotation, where it is written.
+	Modes       map[string]string
 	Networks    map[Key]*v1alpha1.Network  // status: VNI and blocks
 	Workloads   map[Key]*v1alpha1.Workload // declared ones
 	Policies    map[Key]*v1alpha1.Policy
@@ -38,6 +41,8 @@ type Input struct {
 	// Resolved: the addresses of the external names of Services, as last asked;
 	// sorted. A name without an entry has not been asked yet.
 	Resolved map[string][]netip.Addr
+	// KeySets: JWK sets of Needs.KeySets as last fetched, by URI.
+	KeySets map[string]l7.KeySet
 	// Bundles: what others must have to believe a Domain. One without an entry has
 	// no CA yet.
 	Bundles map[string]*v1alpha1.Bundle
@@ -58,6 +63,8 @@ type Needs struct {
 	Addresses   []AddressNeed
 	// Names: external names of Services that have to be resolved, sorted.
 	Names []string
+	// KeySets: URIs of JWK sets that have to be fetched, sorted.
+	KeySets []string
 }
 
 // AddressNeed: the Service or FloatingIP (Kind) needs this address, which is

@@ -7,6 +7,7 @@ import (
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -69,7 +70,10 @@ type joint struct {
 	externals   []snapshot.External
 	checks      []placedCheck
 	loose       []snapshot.Endpoint // of other Networks, sorted by address
-	nodeNames   []string            // named by any of the rows, sorted
+	// clusters of authorizers, by name; keys that rules verify tokens with, by URI.
+	clusters  map[string]snapshot.Cluster
+	keys      map[string]l7.KeySet
+	nodeNames []string // named by any of the rows, sorted
 	// states are the backends of each Service: whether they get new sessions.
 	states   map[Key]map[string]bool
 	problems []v1alpha1.Problem

@@ -25,7 +25,8 @@ type memory struct {
 	away       map[string]bool
 	resolved   map[string][]netip.Addr
 	projects   map[string]string
-	trusts     map[string]string // Domain -> trust domain
+	domains    map[string]domain
+	modes      map[string]string // of projects
 	hosts      map[string]host   // without echo
 	nodes      map[string]snapshot.Node
 
@@ -205,12 +206,12 @@ func (m *memory) learn(in *Input) {
 // places learns Domains, projects and nodes. They change seldom, and then
 // everything is looked at again.
 func (m *memory) places(in *Input) {
-	trusts := make(map[string]string, len(in.Domains))
+	domains := make(map[string]domain, len(in.Domains))
 	for name, d := range in.Domains {
-		trusts[name] = TrustDomain(d)
+		domains[name] = domain{TrustDomain(d), d.Spec.MTLS, d.Spec.Authorizers}
 	}
-	if !maps.Equal(trusts, m.trusts) || !maps.Equal(in.Projects, m.projects) {
-		m.trusts, m.projects, m.all = trusts, maps.Clone(in.Projects), true
+	if !maps.EqualFunc(domains, m.domains, domain.equal) || !maps.Equal(in.Projects, m.projects) || !maps.Equal(in.Modes, m.modes) {
+		m.domains, m.projects, m.modes, m.all = domains, maps.Clone(in.Projects), maps.Clone(in.Modes), true
 	}
 	hosts := make(map[string]host, len(in.Nodes))
 	for name, n := range in.Nodes {

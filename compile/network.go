@@ -26,7 +26,8 @@ type result struct {
 	identities    []snapshot.Identity // that are not allocated yet
 	blocks        []BlockNeed
 	problems      []v1alpha1.Problem
-	used          []policy.Identity // by Workloads of the Network, sorted
+	used          []policy.Identity       // by Workloads of the Network, sorted
+	taps          map[policy.Identity]Key // behind a tap: of each identity the first Workload by name
 	space         space
 	vipsOf        map[vipOwner][]netip.Addr // in force, sorted
 	addresses     []AddressNeed
@@ -205,6 +206,7 @@ func (d *draft) external() {
 			continue
 		}
 		n := d.number(declaredIdentity(w, d.f.domainOf(w.Namespace)))
+		d.proxyless(key, d.wantedMode(key.Project, w), "its node is external")
 		for j, text := range iface.Addresses {
 			a, err := netip.ParseAddr(text)
 			if err != nil {
@@ -277,7 +279,7 @@ func (d *draft) rows() {
 		}
 		for _, ip := range a.Addresses {
 			d.endpoints = append(d.endpoints, snapshot.Endpoint{Addr: snapshot.Addr{VNI: d.vni, IP: ip}, Project: a.Project,
-				Workload: a.Workload, MAC: a.MAC, Identity: a.number, Node: a.node})
+				Workload: a.Workload, MAC: a.MAC, Identity: a.number, Node: a.node, Mode: d.mode(a)})
 		}
 	}
 	slices.SortFunc(d.endpoints, func(a, b snapshot.Endpoint) int { return a.Addr.Compare(b.Addr) })

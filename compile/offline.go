@@ -26,7 +26,7 @@ const OfflineNode = "offline"
 // What exists twice counts once, the last one.
 func Offline(objects ...runtime.Object) *Input {
 	in := &Input{
-		Domains: map[string]*v1alpha1.Domain{}, Projects: map[string]string{}, Networks: map[Key]*v1alpha1.Network{},
+		Domains: map[string]*v1alpha1.Domain{}, Projects: map[string]string{}, Modes: map[string]string{}, Networks: map[Key]*v1alpha1.Network{},
 		Workloads: map[Key]*v1alpha1.Workload{}, Policies: map[Key]*v1alpha1.Policy{}, Nodes: map[string]*v1alpha1.Node{},
 		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
 		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
@@ -37,6 +37,9 @@ func Offline(objects ...runtime.Object) *Input {
 		case *metav1.PartialObjectMetadata:
 			if d := o.Labels[v1alpha1.DomainLabel]; d != "" {
 				in.Projects[o.Name] = d
+			}
+			if mode := o.Annotations[v1alpha1.MTLSAnnotation]; mode != "" {
+				in.Modes[o.Name] = mode
 			}
 		case *v1alpha1.Domain:
 			in.Domains[o.Name] = o

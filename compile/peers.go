@@ -18,6 +18,10 @@ func (d *jointDraft) resolve(p *parsedPolicy, subject *project, dir policy.Direc
 	out := policy.Rule{ID: r.id, Tier: p.tier, Action: r.action, Audit: p.audit, Ports: r.ports}
 	var parts []policy.Rule
 	var why miss
+	if out.Requests, why = d.requests(subject, r); why != "" {
+		out.Peers = []policy.Peer{{}} // nobody
+		return []policy.Rule{out}, why
+	}
 	note := func(missed miss) {
 		if why == "" {
 			why = missed
@@ -30,6 +34,10 @@ func (d *jointDraft) resolve(p *parsedPolicy, subject *project, dir policy.Direc
 			var missed miss
 			if part.Peers, part.Ports, missed = d.resolveService(p, subject, dir, peer, r.ports); missed != "" {
 				note(missed)
+				continue
+			}
+			if len(part.Requests) > 0 && !slices.ContainsFunc(part.Ports, isTCP) {
+				note(miss("requests travel in TCP, and Service " + peer.service + " has no such port"))
 				continue
 			}
 			parts = append(parts, part)

@@ -48,6 +48,8 @@ const (
 	codeLockOut         = "MOI2037"
 	codeNoExit          = "MOI2038"
 	codeForeignName     = "MOI2040"
+	codeNoProxy         = "MOI2041"
+	codeMode            = "MOI2042"
 	codeTrustTaken      = "MOI2061"
 	codeFederation      = "MOI2062"
 	codeNobodySelected  = "MOI3001"

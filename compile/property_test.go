@@ -68,7 +68,7 @@ func (w world) change(t *rapid.T) {
 	if !often(t) {
 		ref = pick(t, projects) + "/" + n
 	}
-	switch rapid.IntRange(0, 15).Draw(t, "what") {
+	switch rapid.IntRange(0, 17).Draw(t, "what") {
 	case 0:
 		o := w.network(p, n, rapid.SampledFrom([][]string{{"10.0.0.0/24"}, {"10.0.0.0/30"}, {"10.0.0.0/24", "fd00::/64"}, {"10.0.0.0/24", "10.0.1.0/24"}}).Draw(t, "prefixes")...)
 		o.Spec.Default = pick(t, []string{"open", "deny"})
@@ -105,6 +105,8 @@ func (w world) change(t *rapid.T) {
 		if often(t) {
 			w.allocate(NewCompiler())
 		}
+	case 9, 10:
+		w.changeMesh(t)
 	default:
 		w.changeReach(t)
 	}
@@ -137,6 +139,7 @@ func drawPolicy(t *rapid.T, project, name string) *v1alpha1.Policy {
 		if !often(t) {
 			r.MatchEqual = []string{"app"}
 		}
+		drawRequests(t, &r)
 		if often(t) {
 			r.From = peers
 			p.Spec.Ingress = append(p.Spec.Ingress, r)
@@ -178,6 +181,7 @@ func (w world) shuffled(seed int64) *Input {
 		Domains: again(r, w.Domains), Projects: again(r, w.Projects), Networks: again(r, w.Networks), Workloads: again(r, w.Workloads),
 		Policies: again(r, w.Policies), Nodes: again(r, w.Nodes), NodeNumbers: again(r, w.NodeNumbers), Reports: again(r, w.Reports), Identities: again(r, w.Identities),
 		Links: again(r, w.Links), Services: again(r, w.Services), FloatingIPs: again(r, w.FloatingIPs), Away: again(r, w.Away), Resolved: again(r, w.Resolved),
+		Modes: again(r, w.Modes), KeySets: again(r, w.KeySets),
 	}
 }
 
@@ -251,6 +255,7 @@ func TestInvariants(t *testing.T) {
 			checkEndpoints(t, s, seen)
 			checkPolicies(t, s)
 			checkServices(t, s)
+			checkCrosses(t, s)
 			for k, b := range s.Blocks {
 				if b.BlockKey != k {
 					t.Fatalf("block %v under %v", b.BlockKey, k)
@@ -297,6 +302,7 @@ func checkPolicies(t *rapid.T, s *snapshot.Snapshot) {
 		}
 		allowed := false
 		for _, r := range set.Rules {
+			checkRequests(t, s, &r)
 			if r.Tier == policy.Project {
 				if allowed = allowed || r.Action == policy.Allow; allowed && r.Action == policy.Deny {
 					t.Fatalf("allow before deny: %+v", set.Rules)

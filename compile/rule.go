@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"moire.dev/moire/api/v1alpha1"
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -22,8 +23,10 @@ type parsedPolicy struct {
 	networks []string
 	projects []string
 	// selects: the Policy speaks of the direction at all.
-	selects  [2]bool
-	rules    [2][]parsedRule
+	selects [2]bool
+	rules   [2][]parsedRule
+	// keys are the JWK sets that the rules need, by URI; those to fetch have no JSON.
+	keys     map[string]l7.KeySet
 	problems []v1alpha1.Problem
 }
 
@@ -34,7 +37,8 @@ type parsedRule struct {
 	peers  []parsedPeer
 	ports  []policy.PortRange
 	// equal are the label keys that both ends must share.
-	equal []string
+	equal    []string
+	requests parsedRequests
 }
 
 type parsedPeer struct {
@@ -56,7 +60,7 @@ type parsedSelector struct {
 }
 
 func parsePolicy(p *v1alpha1.Policy) *parsedPolicy {
-	out := &parsedPolicy{key: Key{p.Namespace, p.Name}, tier: tierOf(p), audit: p.Spec.Mode == v1alpha1.ModeAudit}
+	out := &parsedPolicy{key: Key{p.Namespace, p.Name}, tier: tierOf(p), audit: p.Spec.Mode == v1alpha1.ModeAudit, keys: map[string]l7.KeySet{}}
 	if s := p.Spec.Subject; s != nil {
 		out.subject = out.parseSelector(p, s.Labels, "spec.subject.labels")
 		out.networks, out.projects = s.Networks, s.Projects
@@ -85,6 +89,11 @@ func (out *parsedPolicy) parseRule(p *v1alpha1.Policy, dir policy.Direction, i i
 	parsed := parsedRule{
 		id:    policy.RuleID("policy/" + p.Namespace + "/" + p.Name + "/" + dir.String() + "/" + name),
 		field: "spec." + dir.String() + "[" + strconv.Itoa(i) + "]", action: actionOf(r.Action), equal: r.MatchEqual,
+		requests: parseRequests(r, out.keys),
+	}
+	if parsed.requests.broken {
+		out.problems = append(out.problems, about(codeSelector, policyName(p), parsed.field, "a regular expression of the rule is not valid",
+			"until it is corrected, what it denies is denied to all and what it allows is allowed to nobody"))
 	}
 	list := ".from"
 	peers = r.From

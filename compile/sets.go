@@ -71,8 +71,14 @@ func (d *jointDraft) projectSets(p *project, sets map[policy.Identity][2]policy.
 			made[group] = pair
 		}
 		sets[n] = pair
+		d.untold(n, pair)
 	}
 	for i := range fates {
+		for uri, k := range all[i].keys {
+			if fates[i].selected {
+				set(&d.keys, uri, k)
+			}
+		}
 		d.fates = append(d.fates, policyFate{p.policies[i], fates[i]})
 	}
 }
@@ -170,10 +176,11 @@ func (d *jointDraft) equalTo(r policy.Rule, keys []string, w *who) policy.Rule {
 }
 
 // set puts the rules of the selected Policies in the order in which they are
-// asked. all is in that order but for deny before allow in tier project.
+// asked. all is in that order but, in tier project, for deny before allow and
+// packets before requests.
 func (d *jointDraft) set(dir policy.Direction, all []resolvedPolicy, mask []byte, w *who, fates []fate) policy.Set {
 	s := policy.Set{Default: d.lastWord()}
-	add := func(tier policy.Tier, want func(policy.Action) bool) {
+	add := func(tier policy.Tier, want func(*policy.Rule) bool) {
 		for i := range all {
 			p := &all[i]
 			if mask[i] == 0 || p.tier != tier || !p.selects[dir] {
@@ -182,7 +189,7 @@ func (d *jointDraft) set(dir policy.Direction, all []resolvedPolicy, mask []byte
 			for j, parts := range p.rules[dir] {
 				for _, r := range parts {
 					// A broken subject selects everybody, but only to deny.
-					if !want(r.Action) || p.subject.broken && r.Action != policy.Deny {
+					if !want(&r) || p.subject.broken && r.Action != policy.Deny {
 						continue
 					}
 					if keys := p.parsedPolicy.rules[dir][j].equal; len(keys) > 0 {
@@ -193,11 +200,17 @@ func (d *jointDraft) set(dir policy.Direction, all []resolvedPolicy, mask []byte
 			}
 		}
 	}
-	every := func(policy.Action) bool { return true }
-	deny := func(a policy.Action) bool { return a == policy.Deny }
+	every := func(*policy.Rule) bool { return true }
 	add(policy.Admin, every)
-	add(policy.Project, deny)
-	add(policy.Project, func(a policy.Action) bool { return a != policy.Deny })
+	// Of one action, a rule about requests comes last: what the others decide
+	// needs no proxy.
+	for _, deny := range []bool{true, false} {
+		for _, requests := range []bool{false, true} {
+			add(policy.Project, func(r *policy.Rule) bool {
+				return (r.Action == policy.Deny) == deny && (len(r.Requests) > 0) == requests
+			})
+		}
+	}
 	add(policy.Baseline, every)
 	for i := range all {
 		p := &all[i]

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"moire.dev/moire/snapshot/policy"
@@ -57,10 +58,19 @@ func hides(a, b *policy.Rule) bool {
 	if a.ID == b.ID || a.Audit || a.Action == policy.Pass && a.Tier != b.Tier {
 		return false
 	}
-	if a.Action == b.Action && policyOf(a.ID) != policyOf(b.ID) {
+	ports := b.Ports
+	switch about := len(b.Requests) > 0; {
+	case len(a.Requests) > 0 && !reflect.DeepEqual(a.Requests, b.Requests):
+		return false
+	case about && len(a.Requests) == 0:
+		// Whoever writes paths must know that all of them are decided elsewhere.
+		if ports = slices.DeleteFunc(slices.Clone(ports), func(p policy.PortRange) bool { return !isTCP(p) }); len(ports) == 0 {
+			ports = []policy.PortRange{{Protocol: policy.TCP, Last: 65535}}
+		}
+	case a.Action == b.Action && policyOf(a.ID) != policyOf(b.ID):
 		return false
 	}
-	return coversPeers(a.Peers, b.Peers) && coversPorts(a.Ports, b.Ports)
+	return coversPeers(a.Peers, b.Peers) && coversPorts(a.Ports, ports)
 }
 
 // policyOf is the part of a rule id that names the Policy.

@@ -12,6 +12,7 @@ import (
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -24,7 +25,7 @@ func newWorld() world {
 		Workloads: map[Key]*v1alpha1.Workload{}, Policies: map[Key]*v1alpha1.Policy{}, Nodes: map[string]*v1alpha1.Node{},
 		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
 		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
-		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{},
+		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{}, Modes: map[string]string{}, KeySets: map[string]l7.KeySet{},
 	}}
 }
 

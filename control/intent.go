@@ -158,11 +158,14 @@ func (i *intent) read(last, next *compile.Input) bool {
 		next.Nodes = map[string]*v1alpha1.Node{}
 		each(i.nodes, func(n *v1alpha1.Node) { next.Nodes[n.Name] = n })
 	})
-	read(i.projects, func() { next.Projects = last.Projects }, func() {
-		next.Projects = map[string]string{}
+	read(i.projects, func() { next.Projects, next.Modes = last.Projects, last.Modes }, func() {
+		next.Projects, next.Modes = map[string]string{}, map[string]string{}
 		each(i.projects, func(n *corev1.Namespace) {
 			if d := n.Labels[v1alpha1.DomainLabel]; d != "" {
 				next.Projects[n.Name] = d
+			}
+			if mode := n.Annotations[v1alpha1.MTLSAnnotation]; mode != "" {
+				next.Modes[n.Name] = mode
 			}
 		})
 	})

@@ -77,7 +77,7 @@ func (a *attachment) here() bool { return a.stage == plugged || a.stage == ready
 func (a *attachment) report() snapshot.Attachment {
 	return snapshot.Attachment{
 		AttachmentKey: a.Key, Account: a.Account, Labels: a.Labels,
-		Addresses: a.Addrs, MAC: a.MAC, VNI: a.VNI, Since: a.Since,
+		Addresses: a.Addrs, MAC: a.MAC, VNI: a.VNI, Since: a.Since, Tap: a.Tap,
 	}
 }
 

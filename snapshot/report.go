@@ -43,4 +43,6 @@ type Attachment struct {
 	MAC       MAC
 	VNI       VNI
 	Since     time.Time
+	// Tap: it is a device on the node, as of a VM, so it has no proxy.
+	Tap bool
 }

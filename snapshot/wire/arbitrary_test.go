@@ -177,7 +177,7 @@ func arbitrary(t *rapid.T) *snapshot.Snapshot {
 func report(t *rapid.T) snapshot.Report {
 	r := snapshot.Report{Node: "n1", Address: netip.MustParseAddr("192.0.2.1"), Agent: "v1", Kernel: "6.1", RecordsLost: rapid.Uint64().Draw(t, "lost")}
 	r.Attachments = some(t, "attachments", func(t *rapid.T) snapshot.Attachment {
-		a := snapshot.Attachment{AttachmentKey: attachmentKey(t), Account: name(t), Labels: labels(t), MAC: mac(t)}
+		a := snapshot.Attachment{AttachmentKey: attachmentKey(t), Account: name(t), Labels: labels(t), MAC: mac(t), Tap: rapid.Bool().Draw(t, "tap")}
 		if rapid.Bool().Draw(t, "granted") {
 			a.VNI, a.Addresses, a.Since = vni(t), []netip.Addr{addr(t)}, time.Unix(5, 6).UTC()
 		}

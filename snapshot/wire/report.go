@@ -19,7 +19,7 @@ func FromReport(r *snapshot.Report) *Report {
 			Project: a.Project, Workload: a.Workload, Network: a.Network,
 			Account: a.Account, Labels: fromLabels(a.Labels),
 			Addresses: fromAddrs(a.Addresses), Mac: fromMAC(a.MAC), Vni: uint32(a.VNI),
-			Since: nanos(a.Since),
+			Since: nanos(a.Since), Tap: a.Tap,
 		})
 	}
 	for _, b := range r.Blocks {
@@ -114,6 +114,7 @@ func (c *check) attachment(in *Attachment) snapshot.Attachment {
 		Addresses: c.reported(in.GetAddresses()),
 		MAC:       c.mac("mac", in.GetMac()),
 		Since:     c.moment("since", in.GetSince()),
+		Tap:       in.GetTap(),
 	}
 	// A waiting attachment has no network id yet.
 	if in.GetVni() != 0 || len(out.Addresses) > 0 {

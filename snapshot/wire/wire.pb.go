@@ -4906,6 +4906,7 @@ type Attachment struct {
 	Mac           []byte                 `protobuf:"bytes,7,opt,name=mac,proto3" json:"mac,omitempty"`
 	Vni           uint32                 `protobuf:"varint,8,opt,name=vni,proto3" json:"vni,omitempty"`
 	Since         int64                  `protobuf:"varint,9,opt,name=since,proto3" json:"since,omitempty"` // Unix nanoseconds
+	Tap           bool                   `protobuf:"varint,10,opt,name=tap,proto3" json:"tap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5001,6 +5002,13 @@ func (x *Attachment) GetSince() int64 {
 		return x.Since
 	}
 	return 0
+}
+
+func (x *Attachment) GetTap() bool {
+	if x != nil {
+		return x.Tap
+	}
+	return false
 }
 
 type RecordBatch struct {
@@ -5488,7 +5496,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06trusts\x18\v \x03(\v2\x18.moire.wire.v1.TrustMarkR\x06trusts\"3\n" +
 	"\tTrustMark\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04mark\x18\x02 \x01(\tR\x04mark\"\xfc\x01\n" +
+	"\x04mark\x18\x02 \x01(\tR\x04mark\"\x8e\x02\n" +
 	"\n" +
 	"Attachment\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x1a\n" +
@@ -5499,7 +5507,9 @@ const file_wire_proto_rawDesc = "" +
 	"\taddresses\x18\x06 \x03(\fR\taddresses\x12\x10\n" +
 	"\x03mac\x18\a \x01(\fR\x03mac\x12\x10\n" +
 	"\x03vni\x18\b \x01(\rR\x03vni\x12\x14\n" +
-	"\x05since\x18\t \x01(\x03R\x05since\";\n" +
+	"\x05since\x18\t \x01(\x03R\x05since\x12\x10\n" +
+	"\x03tap\x18\n" +
+	" \x01(\bR\x03tap\";\n" +
 	"\vRecordBatch\x12\x18\n" +
 	"\arecords\x18\x01 \x03(\fR\arecords\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\"%\n" +
