@@ -7,12 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"moire.dev/moire/cli/fault"
 	"moire.dev/moire/cli/remote"
@@ -32,6 +31,22 @@ type flowsFlags struct {
 	limit     int
 	output    string
 	noHeaders bool
+	requestFlags
+	// count ends it after so many records; 0: not.
+	count int
+}
+
+// ofRequests is the kind of records of requests.
+const ofRequests = "request"
+
+// requestFlags say which requests are wanted.
+type requestFlags struct{ kind, method, path, status, route string }
+
+func (f *requestFlags) add(fl *pflag.FlagSet) {
+	fl.StringVar(&f.method, "method", "", "only requests with this method")
+	fl.StringVar(&f.path, "path", "", "only requests whose path begins so")
+	fl.StringVar(&f.status, "status", "", "only requests with this status, such as 503, or of this class, such as 5xx")
+	fl.StringVar(&f.route, "route", "", "only requests of this route, PROJECT/NAME, or of a project's")
 }
 
 func (a *app) flowsCommand() *cobra.Command {
@@ -39,36 +54,49 @@ func (a *app) flowsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "flows",
 		Short: "Show who talked to whom, what was denied, and by which rule",
-		Long: `Show records of sessions: who talked to whom, what was denied, and by which
-rule. Without -p the records of every project that you may see are shown.`,
+		Long: `Show records of sessions and of requests: who talked to whom, what was denied,
+and by which rule. Without -p the records of every project that you may see are
+shown.`,
 		Example: `  moire flows -p shop --verdict deny
   moire flows -f --from shop/web --to shop/db
+  moire flows --kind request --status 5xx --route shop/cart
   moire flows --since 5m --rule policy/shop/db -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.flows(c.Context(), f) },
 	}
 	fl := c.Flags()
+	fl.StringVar(&f.kind, "kind", "", "session or request (default: both)")
+	f.requestFlags.add(fl)
+	f.ends(fl)
 	fl.BoolVarP(&f.follow, "follow", "f", false, "go on and show new records as they come")
+	fl.IntVar(&f.limit, "limit", 0, "only the newest ones (default: 100 when following, otherwise all that are kept)")
+	fl.StringVar(&f.since, "since", "", "an age such as 5m, or a time such as 2026-01-31T15:04:05Z")
+	return c
+}
+
+// ends are the flags that every look at records has.
+func (f *flowsFlags) ends(fl *pflag.FlagSet) {
 	fl.StringVar(&f.from, "from", "", "source: PROJECT, PROJECT/WORKLOAD, an address or a prefix")
 	fl.StringVar(&f.to, "to", "", "destination, written like --from")
 	fl.StringVar(&f.verdict, "verdict", "", "allow or deny")
-	fl.StringVar(&f.since, "since", "", "an age such as 5m, or a time such as 2026-01-31T15:04:05Z")
 	fl.StringVar(&f.rule, "rule", "", "id of the rule that decided, or its beginning, such as policy/shop/db")
-	fl.IntVar(&f.limit, "limit", 0, "only the newest ones (default: 100 when following, otherwise all that are kept)")
 	fl.StringVarP(&f.output, "output", "o", "", "wide or json (one record a line)")
 	fl.BoolVar(&f.noHeaders, "no-headers", false, "no header line")
-	return c
 }
 
 func (f *flowsFlags) query() (url.Values, error) {
 	q := url.Values{}
-	for k, v := range map[string]string{"from": f.from, "to": f.to, "verdict": f.verdict, "since": f.since, "rule": f.rule} {
+	for k, v := range map[string]string{"from": f.from, "to": f.to, "verdict": f.verdict, "since": f.since, "rule": f.rule,
+		"kind": f.kind, "method": f.method, "path": f.path, "status": f.status, "route": f.route} {
 		if v != "" {
 			q.Set(k, v)
 		}
 	}
 	if f.verdict != "" && f.verdict != record.Allow && f.verdict != record.Deny {
 		return nil, fault.Usagef("use allow or deny", "--verdict %q is unknown", f.verdict)
+	}
+	if f.kind != "" && f.kind != "session" && f.kind != ofRequests {
+		return nil, fault.Usagef("use session or request", "--kind %q is unknown", f.kind)
 	}
 	if f.limit < 0 {
 		return nil, fault.Usagef("use a number such as 100", "--limit %d is negative", f.limit)
@@ -95,13 +123,33 @@ func (a *app) flows(ctx context.Context, f flowsFlags) error {
 	if err != nil {
 		return err
 	}
-	project, err := a.workspace()
+	body, lost, err := a.openRecords(ctx, q)
 	if err != nil {
 		return err
 	}
+	defer body.Close()
+	p := &flowPrinter{app: a, format: format, follow: f.follow, header: !f.noHeaders, requests: f.kind == ofRequests}
+	a.losses(lost)
+	err = a.readRecords(body, func(r *record.Record, raw []byte) (bool, error) {
+		err := p.one(r, raw)
+		return p.count != f.count, err
+	})
+	if ctx.Err() != nil {
+		return p.flush() // interrupted: what there was has been shown
+	}
+	return errors.Join(err, p.flush())
+}
+
+// openRecords asks for records of the project, or of all; lost is how many nobody
+// will see.
+func (a *app) openRecords(ctx context.Context, q url.Values) (body io.ReadCloser, lost string, err error) {
+	project, err := a.workspace()
+	if err != nil {
+		return nil, "", err
+	}
 	client, err := a.client()
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	path := ownAPI + "/flows"
 	if project != "" {
@@ -112,30 +160,12 @@ func (a *app) flows(ctx context.Context, f flowsFlags) error {
 	if err != nil {
 		var refused *remote.Refused
 		if errors.As(err, &refused) && refused.HTTP == 403 && project == "" {
-			return &fault.Fault{Code: fault.Forbidden, Text: refused.Message, Cause: err,
-				Fix: "ask for the records of a project that you may see: moire flows -p PROJECT"}
+			return nil, "", &fault.Fault{Code: fault.Forbidden, Text: refused.Message, Cause: err,
+				Fix: "ask for the records of a project that you may see, with -p PROJECT"}
 		}
-		return err
+		return nil, "", err
 	}
-	defer body.Close()
-	p := &flowPrinter{app: a, format: format, follow: f.follow, header: !f.noHeaders}
-	p.losses(header.Get("X-Moire-Records-Lost"))
-	err = p.read(body)
-	if ctx.Err() != nil {
-		return p.flush() // interrupted: what there was has been shown
-	}
-	return errors.Join(err, p.flush())
-}
-
-// flowPrinter prints records as they come when following, aligned at the end
-// otherwise.
-type flowPrinter struct {
-	app    *app
-	format show.Format
-	follow bool
-	header bool
-	grid   show.Grid
-	count  int
+	return body, header.Get("X-Moire-Records-Lost"), nil
 }
 
 // flowLine is one line of the answer: a record, or a note on losses.
@@ -145,7 +175,8 @@ type flowLine struct {
 	Missed uint64 `json:"missed"`
 }
 
-func (p *flowPrinter) read(r io.Reader) error {
+// readRecords hands out every record until there are no more, or each wants none.
+func (a *app) readRecords(r io.Reader, each func(r *record.Record, raw []byte) (more bool, err error)) error {
 	d := json.NewDecoder(bufio.NewReaderSize(r, 1<<16))
 	for {
 		var raw json.RawMessage
@@ -160,20 +191,33 @@ func (p *flowPrinter) read(r io.Reader) error {
 			return fmt.Errorf("the server sent a record that cannot be read: %w", err)
 		}
 		if line.Missed > 0 {
-			p.app.say("warning: %d records came faster than they could be sent, and are missing here; narrow the question", line.Missed)
+			a.say("warning: %d records came faster than they could be sent, and are missing here; narrow the question", line.Missed)
 			continue
 		}
-		if err := p.one(&line.Record, raw); err != nil {
+		if more, err := each(&line.Record, raw); err != nil || !more {
 			return err
 		}
 	}
 }
 
 // losses tells about records that nobody will see.
-func (p *flowPrinter) losses(text string) {
+func (a *app) losses(text string) {
 	if n, err := strconv.ParseUint(text, 10, 64); err == nil && n > 0 {
-		p.app.say("warning: %d records were lost, because they came faster than they could be kept; the list has gaps", n)
+		a.say("warning: %d records were lost, because they came faster than they could be kept; the list has gaps", n)
 	}
+}
+
+// flowPrinter prints records as they come when following, aligned at the end
+// otherwise.
+type flowPrinter struct {
+	app    *app
+	format show.Format
+	follow bool
+	header bool
+	// requests: there is nothing else.
+	requests bool
+	grid     show.Grid
+	count    int
 }
 
 func (p *flowPrinter) one(r *record.Record, raw []byte) error {
@@ -182,15 +226,18 @@ func (p *flowPrinter) one(r *record.Record, raw []byte) error {
 		_, err := p.app.out.Write(append(raw, '\n'))
 		return err
 	}
-	if p.grid.Header == nil {
-		p.grid.Header = flowHeader(p.format.Kind == show.Wide)
+	// Lines that come one by one cannot be measured first.
+	header, row, widths := flowHeader, flowRow, []int{15, 26, 26, 12, 10, 34, 22, 10, 10, 14, 24, 24, 16}
+	if p.requests {
+		header, row, widths = requestHeader, requestRow, []int{15, 26, 26, 8, 30, 8, 10, 26, 10, 34, 14, 24, 34, 8, 8, 16}
 	}
-	p.grid.Rows = append(p.grid.Rows, flowRow(r, p.format.Kind == show.Wide))
+	if p.grid.Header == nil {
+		p.grid.Header = header(p.format.Kind == show.Wide)
+	}
+	p.grid.Rows = append(p.grid.Rows, row(r, p.format.Kind == show.Wide))
 	if !p.follow {
 		return nil
 	}
-	// Lines that come one by one cannot be measured first.
-	widths := []int{15, 26, 26, 12, 10, 34, 22, 10, 10, 14, 24, 24, 16}
 	err := p.grid.WriteAt(p.app.out, widths, p.header, p.app.paint().Cell)
 	p.grid.Rows, p.header = nil, false
 	return err
@@ -206,97 +253,4 @@ func (p *flowPrinter) flush() error {
 		p.app.say("No records found")
 	}
 	return nil
-}
-
-func flowHeader(wide bool) []string {
-	h := []string{"TIME", "FROM", "TO", "PROTO/PORT", "VERDICT", "RULE", "REASON", "BYTES"}
-	if wide {
-		h = append(h, "KIND", "NODE", "SOURCE", "DESTINATION", "ID")
-	}
-	return h
-}
-
-func flowRow(r *record.Record, wide bool) []string {
-	rule := r.Rule
-	if r.Verdict == record.Deny && r.Direction == "ingress" && r.IngressRule != "" {
-		rule = r.IngressRule
-	}
-	row := []string{
-		r.Time.Local().Format("15:04:05.000"),
-		flowEnd(r.Source),
-		flowEnd(r.Destination),
-		flowPort(r),
-		r.Verdict,
-		orNone(rule),
-		flowReason(r),
-		byteCount(r.ForwardBytes + r.ReplyBytes),
-	}
-	if wide {
-		row[0] = r.Time.Local().Format("2006-01-02T15:04:05.000Z07:00")
-		row = append(row, string(r.Kind), r.Node, flowAddress(r.Source), flowAddress(r.Destination), r.ID)
-	}
-	for i := range row {
-		row[i] = show.Plain(row[i])
-	}
-	return row
-}
-
-// flowEnd is project/workload, or the address where no Workload is known.
-func flowEnd(e record.End) string {
-	if e.Workload != "" {
-		return e.Project + "/" + e.Workload
-	}
-	return e.Address.String()
-}
-
-func flowAddress(e record.End) string {
-	address := e.Address.String()
-	if e.Port != 0 {
-		address = net.JoinHostPort(address, strconv.Itoa(int(e.Port)))
-	}
-	if e.Network != "" {
-		address += "@" + e.Network
-	}
-	return address
-}
-
-func flowPort(r *record.Record) string {
-	if r.Destination.Port == 0 {
-		return r.Protocol
-	}
-	return r.Protocol + "/" + strconv.Itoa(int(r.Destination.Port))
-}
-
-func flowReason(r *record.Record) string {
-	var why []string
-	if r.Drop != "" {
-		why = append(why, r.Drop)
-	} else if r.Tier != "" {
-		why = append(why, strings.TrimSpace(r.Direction+" "+r.Tier))
-	}
-	if r.ShadowVerdict != "" {
-		why = append(why, "audit: would "+r.ShadowVerdict+" by "+orNone(r.ShadowRule))
-	}
-	return orNone(strings.Join(why, "; "))
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-// byteCount is n with a binary unit, at most 6 characters.
-func byteCount(n uint64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return strconv.FormatUint(n, 10)
-	}
-	v, unit := float64(n)/1024, 0
-	for v >= 1024 && unit < len(units)-1 {
-		v /= 1024
-		unit++
-	}
-	return strconv.FormatFloat(v, 'f', 1, 64) + units[unit:unit+1]
 }

@@ -4,11 +4,18 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"moire.dev/moire/flow/record"
+)
+
+// Kinds of records that a Filter tells apart.
+const (
+	Sessions = "session"
+	Requests = "request"
 )
 
 // MaxLimit bounds how many records one query may ask for.
@@ -29,17 +36,27 @@ type Filter struct {
 	// Rule matches the rule that decided, the ingress rule or the shadow rule,
 	// by the whole id or its first segments ("policy/shop/db").
 	Rule string
+	// Kind is session or request; "": both.
+	Kind string
+	// Method, Path, Status and Route match requests only: the method, in upper case,
+	// the beginning of the path, the status (503) or its class (5xx), and the route,
+	// by its whole name or its first segments.
+	Method, Path, Status, Route string
 	// Limit: only the newest ones; 0 means all that are kept.
 	Limit int
 }
 
 // ParseFilter reads a Filter from the query parameters from, to, verdict,
 // project, since (a time as in RFC 3339, or an age such as 5m before now),
-// rule and limit. Others are ignored.
+// rule, kind, method, path, status, route and limit. Others are ignored.
 func ParseFilter(v url.Values, now time.Time) (Filter, error) {
 	f := Filter{
 		From: v.Get("from"), To: v.Get("to"), Verdict: v.Get("verdict"),
 		Project: v.Get("project"), Rule: v.Get("rule"),
+		Kind: v.Get("kind"), Method: strings.ToUpper(v.Get("method")), Path: v.Get("path"), Status: strings.ToLower(v.Get("status")), Route: v.Get("route"),
+	}
+	if err := f.checkRequest(); err != nil {
+		return Filter{}, err
 	}
 	switch f.Verdict {
 	case "", record.Allow, record.Deny:
@@ -68,6 +85,22 @@ func ParseFilter(v url.Values, now time.Time) (Filter, error) {
 	return f, nil
 }
 
+// checkRequest checks what is asked about requests.
+func (f *Filter) checkRequest() error {
+	about := f.Method + f.Path + f.Status + f.Route
+	switch {
+	case f.Kind != "" && f.Kind != Sessions && f.Kind != Requests:
+		return fmt.Errorf("kind=%q is not a kind; write session or request", f.Kind)
+	case f.Kind == Sessions && about != "":
+		return fmt.Errorf("kind=session has no method, path, status or route; write kind=request")
+	case f.Status != "" && !statusText.MatchString(f.Status):
+		return fmt.Errorf("status=%q is not a status; write one such as 503, or a class such as 5xx", f.Status)
+	}
+	return nil
+}
+
+var statusText = regexp.MustCompile(`^[0-9]([0-9]{2}|xx)$`)
+
 func parseSince(s string, now time.Time) (time.Time, error) {
 	if age, err := time.ParseDuration(s); err == nil {
 		if age < 0 {
@@ -85,7 +118,8 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 // Values is the inverse of ParseFilter.
 func (f Filter) Values() url.Values {
 	v := url.Values{}
-	for name, s := range map[string]string{"from": f.From, "to": f.To, "verdict": f.Verdict, "project": f.Project, "rule": f.Rule} {
+	for name, s := range map[string]string{"from": f.From, "to": f.To, "verdict": f.Verdict, "project": f.Project, "rule": f.Rule,
+		"kind": f.Kind, "method": f.Method, "path": f.Path, "status": f.Status, "route": f.Route} {
 		if s != "" {
 			v.Set(name, s)
 		}
@@ -128,7 +162,25 @@ func (f *matcher) match(r *record.Record) bool {
 	if f.Rule != "" && !within(r.Rule, f.Rule) && !within(r.IngressRule, f.Rule) && !within(r.ShadowRule, f.Rule) {
 		return false
 	}
-	return f.from.match(&r.Source) && f.to.match(&r.Destination)
+	return f.matchRequest(r) && f.from.match(&r.Source) && f.to.match(&r.Destination)
+}
+
+func (f *matcher) matchRequest(r *record.Record) bool {
+	if f.Kind != "" && (f.Kind == Requests) != (r.Request != nil) {
+		return false
+	}
+	if f.Method == "" && f.Path == "" && f.Status == "" && f.Route == "" {
+		return true
+	}
+	q := r.Request
+	if q == nil || f.Method != "" && q.Method != f.Method || !strings.HasPrefix(q.Path, f.Path) || f.Route != "" && !within(r.Route, f.Route) {
+		return false
+	}
+	if f.Status == "" {
+		return true
+	}
+	status := strconv.Itoa(q.Status)
+	return status == f.Status || f.Status[1:] == "xx" && len(status) == 3 && status[0] == f.Status[0]
 }
 
 // within: rule is want or lies below it.

@@ -14,6 +14,7 @@ func sample() record.Record {
 		ID: "1", Time: epoch, Verdict: record.Deny, Rule: "policy/shop/db/ingress/0", ShadowRule: "policy/shop/audit/egress/x",
 		Source:      record.End{Project: "shop", Workload: "web", Address: netip.MustParseAddr("10.0.0.1")},
 		Destination: record.End{Project: "bank", Workload: "db", Address: netip.MustParseAddr("fd00::1")},
+		Route:       "shop/cart", Request: &record.Request{Method: "GET", Path: "/cart?x=1", Status: 503},
 	}
 }
 
@@ -49,6 +50,16 @@ func TestFilter(t *testing.T) {
 		{"since=2026-01-31T12:00:01Z", false},
 		{"from=shop&to=bank&verdict=deny&limit=3", true},
 		{"from=shop&to=shop", false},
+		{"kind=session", false},
+		{"kind=request", true},
+		{"method=get&path=/cart&status=503&route=shop", true},
+		{"status=5XX", true},
+		{"status=4xx", false},
+		{"status=500", false},
+		{"method=POST", false},
+		{"path=/admin", false},
+		{"route=shop/cart", true},
+		{"route=shop/car", false},
 	} {
 		v, err := url.ParseQuery(c.query)
 		if err != nil {
@@ -76,13 +87,16 @@ func TestFilter(t *testing.T) {
 
 func TestFilterRefuses(t *testing.T) {
 	for query, want := range map[string]string{
-		"verdict=maybe": `verdict="maybe" is not a verdict; write allow or deny`,
-		"from=a/b/c":    `from="a/b/c" is not an end; write a project, project/workload, an address or a prefix`,
-		"to=/b":         `to="/b" is not an end; write a project, project/workload, an address or a prefix`,
-		"since=monday":  `since="monday" is neither an age nor a time; write 5m or 2026-01-31T15:04:05Z`,
-		"since=-5m":     `since="-5m" lies in the future; write an age such as 5m`,
-		"limit=-1":      `limit="-1" is not a number of records; write 0 to 100000`,
-		"limit=1000000": `limit="1000000" is not a number of records; write 0 to 100000`,
+		"verdict=maybe":           `verdict="maybe" is not a verdict; write allow or deny`,
+		"from=a/b/c":              `from="a/b/c" is not an end; write a project, project/workload, an address or a prefix`,
+		"to=/b":                   `to="/b" is not an end; write a project, project/workload, an address or a prefix`,
+		"since=monday":            `since="monday" is neither an age nor a time; write 5m or 2026-01-31T15:04:05Z`,
+		"since=-5m":               `since="-5m" lies in the future; write an age such as 5m`,
+		"kind=flow":               `kind="flow" is not a kind; write session or request`,
+		"status=5x":               `status="5x" is not a status; write one such as 503, or a class such as 5xx`,
+		"kind=session&method=GET": `kind=session has no method, path, status or route; write kind=request`,
+		"limit=-1":                `limit="-1" is not a number of records; write 0 to 100000`,
+		"limit=1000000":           `limit="1000000" is not a number of records; write 0 to 100000`,
 	} {
 		v, err := url.ParseQuery(query)
 		if err != nil {
