@@ -89,7 +89,7 @@ var rooms = map[string][]string{
 	"proxy/judge/stage":   {},
 	// upstairs and downstairs
 	"control": {"api/v1alpha1", "compile", "discovery", "explain", "flow", "flow/ipfix", "identity", "ipam", "scrape", "store"},
-	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/keep", "node/local", "node/mesh", "proxy/door", "scrape"},
+	"node":    {"datapath", "dhcp", "discovery", "dns", "flow", "health", "ipam", "node/local", "node/mesh", "node/proxies", "proxy/door", "scrape"},
 	// lab and doors
 	"lab/scenario": {"api/load", "api/v1alpha1", "compile", "explain"},
 	"lab":          {"api/load", "api/v1alpha1", "compile", "datapath", "explain", "lab/scenario", "lab/shop", "node/local"},
