@@ -48,6 +48,9 @@ type Config struct {
 	// NameServers are host:port of who is asked for the external names of
 	// Services. Default: those of /etc/resolv.conf.
 	NameServers []string
+	// FetchInside are prefixes of private addresses, such as 10.1.0.0/16, that may
+	// be asked for the keys of JWT issuers. Default: none, because tenants say which.
+	FetchInside []string
 	// AwayAfter is how long a node may be without a stream before backends,
 	// gateways and functions on it are left. Default: DefaultAwayAfter.
 	AwayAfter time.Duration
@@ -99,6 +102,9 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("control: --name-servers %q is not host:port, such as 192.0.2.53:53: %w", s, err)
 		}
 	}
+	if _, err := c.fetchInside(); err != nil {
+		return c, err
+	}
 	if c.AwayAfter == 0 {
 		c.AwayAfter = DefaultAwayAfter
 	}
@@ -109,6 +115,18 @@ func (c Config) withDefaults() (Config, error) {
 		c.Log = slog.Default()
 	}
 	return c, nil
+}
+
+// fetchInside are the prefixes of FetchInside.
+func (c Config) fetchInside() (out []netip.Prefix, err error) {
+	for _, s := range c.FetchInside {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("control: --fetch-inside %q is not a prefix, such as 10.1.0.0/16: %w", s, err)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 // identityDir holds the CA of the nodes and the tokens.

@@ -192,6 +192,11 @@ func (c *Control) prepare(ctx context.Context) error {
 	c.keeper = newKeeper(c.store.Rows(), self, c.world, c.log, time.Now, c.loop.wake)
 	c.loop.world, c.loop.keeper = c.world, c.keeper
 	c.loop.resolver = newResolver(c.keeper, c.cfg.NameServers, c.log, time.Now)
+	inside, err := c.cfg.fetchInside()
+	if err != nil {
+		return err
+	}
+	c.loop.fetcher = newFetcher(c.keeper, newGuard(inside, c.loop.resolver.addresses, nil), c.log, time.Now)
 	c.loop.awayAfter = c.cfg.AwayAfter
 	return nil
 }
@@ -329,5 +334,6 @@ func (c *Control) allocate(ctx context.Context) {
 	wg.Go(func() { c.loop.allocator.run(ctx) })
 	wg.Go(func() { r.run(ctx) })
 	wg.Go(func() { c.loop.resolver.run(ctx) })
+	wg.Go(func() { c.loop.fetcher.run(ctx) })
 	wg.Wait()
 }

@@ -95,5 +95,8 @@ func (k *keeper) hear(ctx context.Context, others map[string]heard) error {
 	if err := k.loadNames(ctx); err != nil {
 		return err
 	}
+	if err := k.loadKeySets(ctx); err != nil {
+		return err
+	}
 	return k.loadWorld(ctx, alive)
 }

@@ -58,6 +58,7 @@ type keeper struct {
 	mu     sync.Mutex
 	alloc  *allocations      // immutable; nil: not loaded
 	found  *names            // immutable; nil: not loaded
+	keys   *keySets          // immutable; nil: not loaded
 	count  uint64            // of our beats
 	url    string            // of our API, for others
 	urls   map[string]string // of the other processes that live, by name
@@ -122,6 +123,9 @@ func (k *keeper) load(ctx context.Context) error {
 		return err
 	}
 	if err := k.loadNames(ctx); err != nil {
+		return err
+	}
+	if err := k.loadKeySets(ctx); err != nil {
 		return err
 	}
 	return k.loadWorld(ctx, nil)

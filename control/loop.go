@@ -40,6 +40,7 @@ type loop struct {
 	keeper    *keeper
 	allocator *allocator
 	resolver  *resolver
+	fetcher   *fetcher
 	publish   func(node string, s *snapshot.Snapshot)
 	awayAfter time.Duration
 	log       *slog.Logger
@@ -67,6 +68,7 @@ type seenCounts struct {
 	facts, signs uint64
 	alloc        *allocations
 	names        *names
+	keys         *keySets
 	any          bool
 }
 
@@ -172,12 +174,14 @@ func (l *loop) pass() {
 	awayChanged := !maps.Equal(next.in.Away, old.in.Away)
 	resolved := l.keeper.resolved()
 	next.in.Resolved = resolved.addresses()
-	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, names: resolved, any: true}
+	fetched := l.keeper.keySets()
+	next.in.KeySets = fetched.sets()
+	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, names: resolved, keys: fetched, any: true}
 	if !intentChanged && !awayChanged && seen == l.last {
 		l.settle(old)
 		return
 	}
-	recompile := intentChanged || awayChanged || seen.facts != l.last.facts || seen.alloc != l.last.alloc || seen.names != l.last.names || !l.last.any
+	recompile := intentChanged || awayChanged || seen.facts != l.last.facts || seen.alloc != l.last.alloc || seen.names != l.last.names || seen.keys != l.last.keys || !l.last.any
 	l.last = seen
 	if recompile {
 		l.compile(old, next)
@@ -212,10 +216,12 @@ func (l *loop) compile(old, next *facts) {
 		l.publishAll(snaps)
 	}
 	problems = append(problems, unresolved(next.in, l.keeper.resolved())...)
+	problems = append(problems, unkeyed(next.in, l.keeper.keySets(), l.now().Unix())...)
 	next.snaps, next.problems = snaps, first(problems)
 	l.complain(problems)
 	needs := l.compiler.NeedsOf(next.in)
 	l.resolver.want(needs.Names)
+	l.fetcher.want(needs.KeySets)
 	l.judge(next, needs)
 }
 

@@ -52,6 +52,7 @@ func newBench(rows *memory, networks *shelfOfNetworks, self string) *bench {
 	b.world = newWorld(self, time.Now, b.wake)
 	b.keeper = newKeeper(rows, self, b.world, silent(), time.Now, b.wake)
 	b.resolver = newResolver(b.keeper, nil, silent(), time.Now)
+	b.fetcher = newFetcher(b.keeper, newGuard(nil, b.resolver.addresses, nil), silent(), time.Now)
 	b.allocator = newAllocator(b.keeper, networks, noWriter{}, silent())
 	shelve := func(kind string) *shelf {
 		s := &shelf{list: func() []any { b.mu.Lock(); defer b.mu.Unlock(); return slices.Clone(b.lists[kind]) }}

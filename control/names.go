@@ -2,12 +2,9 @@ package control
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -91,18 +88,9 @@ func unresolved(in *compile.Input, known *names) []v1alpha1.Problem {
 
 // loadNames reads the rows of all names.
 func (k *keeper) loadNames(ctx context.Context) error {
-	rows, err := k.rows.List(ctx, namePrefix)
+	by, err := loadRows[resolution](ctx, k, namePrefix)
 	if err != nil {
-		return fmt.Errorf("control: read external names: %w", err)
-	}
-	by := make(map[string]resolution, len(rows))
-	for key, row := range rows {
-		var r resolution
-		if err := json.Unmarshal(row, &r); err != nil {
-			k.log.Warn("a saved name cannot be read and is asked for anew", "name", strings.TrimPrefix(key, namePrefix), "error", err)
-			continue
-		}
-		by[strings.TrimPrefix(key, namePrefix)] = r
+		return err
 	}
 	k.mu.Lock()
 	same := k.found != nil && maps.EqualFunc(k.found.by, by, resolution.equal)
@@ -125,37 +113,22 @@ func (k *keeper) resolved() *names {
 
 // saveNames writes what changed, nil to forget a name, and tells everybody.
 func (k *keeper) saveNames(ctx context.Context, changed map[string]*resolution) error {
-	for _, name := range slices.Sorted(maps.Keys(changed)) {
-		var row []byte
-		if r := changed[name]; r != nil {
-			var err error
-			if row, err = json.Marshal(r); err != nil {
-				return err
-			}
-		}
-		if _, err := k.rows.Commit(ctx, nil, map[string][]byte{namePrefix + name: row}); err != nil {
-			return fmt.Errorf("control: save the addresses of %s: %w", name, err)
-		}
+	if err := saveRows(ctx, k, namePrefix, changed); err != nil {
+		return err
 	}
 	k.mu.Lock()
 	by := map[string]resolution{}
 	if k.found != nil {
 		maps.Copy(by, k.found.by)
 	}
-	for name, r := range changed {
-		if r == nil {
-			delete(by, name)
-		} else {
-			by[name] = *r
-		}
-	}
+	merge(by, changed)
 	k.found, k.unsung = newNames(by), true
 	k.mu.Unlock()
 	k.wake()
 	return nil
 }
 
-// asked is what the resolver remembers of one name.
+// asked is what the resolver remembers of one name, the fetcher of one URI.
 type asked struct {
 	next    time.Time // when it is asked again
 	backoff time.Duration

@@ -108,7 +108,11 @@ func (r *resolver) pass(ctx context.Context, state map[string]*asked) time.Time 
 	}
 	now := r.now()
 	known := r.keeper.resolved()
-	due, changed := r.due(wanted, state, known, now)
+	var saved map[string]resolution
+	if known != nil {
+		saved = known.by
+	}
+	due, changed := due(wanted, state, saved, now)
 	servers, err := r.servers()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -155,10 +159,10 @@ func (r *resolver) pass(ctx context.Context, state map[string]*asked) time.Time 
 	return next
 }
 
-// due lists the names that must be asked for now; changed holds those that
-// nobody has wanted for so long that they are forgotten.
-func (r *resolver) due(wanted []string, state map[string]*asked, known *names, now time.Time) (due []string, changed map[string]*resolution) {
-	changed = map[string]*resolution{}
+// due lists what must be asked for now of what is wanted; changed holds what
+// nobody has wanted for so long that it is forgotten. known is what is saved.
+func due[V any](wanted []string, state map[string]*asked, known map[string]V, now time.Time) (due []string, changed map[string]*V) {
+	changed = map[string]*V{}
 	current := make(map[string]bool, len(wanted))
 	for _, name := range wanted {
 		current[name] = true
@@ -172,10 +176,7 @@ func (r *resolver) due(wanted []string, state map[string]*asked, known *names, n
 			due = append(due, name)
 		}
 	}
-	if known == nil {
-		return due, changed
-	}
-	for _, name := range slices.Sorted(maps.Keys(known.by)) {
+	for _, name := range slices.Sorted(maps.Keys(known)) {
 		if current[name] {
 			continue
 		}
@@ -227,6 +228,16 @@ func lookup(ctx context.Context, servers []string, name string) (resolution, tim
 		ttl = min(ttl, longestPause)
 	}
 	return out, max(ttl, minTTL), nil
+}
+
+// addresses asks for the addresses of a name, for us and not for a Service.
+func (r *resolver) addresses(ctx context.Context, name string) ([]netip.Addr, error) {
+	servers, err := r.servers()
+	if err != nil {
+		return nil, err
+	}
+	found, _, err := lookup(ctx, servers, name)
+	return found.Addresses, err
 }
 
 // exchange asks one server after the other until one gives an answer.

@@ -94,6 +94,7 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.`,
 	f.StringSliceVar(&cfg.AdvertiseAddresses, "advertise", nil, "addresses or names under which nodes and users reach this machine (default: those that are listened on)")
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "where the administrator's kubeconfig is written (default <run-dir>/kubeconfig)")
 	f.StringVar(&cfg.RunDir, "run-dir", control.DefaultRunDir, "directory for kubeconfig and join.json")
+	f.StringSliceVar(&cfg.FetchInside, "fetch-inside", nil, "prefixes of private addresses that may be asked for the keys of JWT issuers, which Policies name (default: none)")
 	f.StringSliceVar(&cfg.NameServers, "name-servers", nil, "host:port of who resolves the external names of Services (default: those of /etc/resolv.conf)")
 	f.DurationVar(&cfg.AwayAfter, "away-after", control.DefaultAwayAfter, "how long a node may be silent before new sessions avoid what is on it")
 	f.StringVar(&cfg.IPFIX, "ipfix", "", "collector of records by IPFIX: udp://host:port or tcp://host:port (default: none)")

@@ -61,6 +61,9 @@ func NewKeys(sets []l7.KeySet, old *Keys) (*Keys, error) {
 			out.sets[s.URI] = set{old.sets[s.URI].content, s.Until}
 			continue
 		}
+		if s.JSON == "" { // not fetched yet
+			continue
+		}
 		c, err := read(s.JSON)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("key set %s: %w; what needs it is refused", s.URI, err))
