@@ -2,6 +2,7 @@ package compile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"moire.dev/moire/snapshot"
@@ -18,7 +19,8 @@ type assembly struct {
 	full   map[snapshot.VNI]bool // Networks of which all rows are there
 	shared *shared
 	loose  []snapshot.Endpoint
-	keys   map[string]l7.KeySet // that rules verify tokens with, by URI
+	keys   map[string]l7.KeySet        // that rules verify tokens with, by URI
+	asked  map[string]snapshot.Cluster // authorizers, by name
 	*built
 }
 
@@ -49,6 +51,12 @@ func (a *assembly) build(before *built) *built {
 	s.Endpoints = endpointTable.make(before.Endpoints, before.endpoints, &a.endpoints, &a.shared.endpoints)
 	s.Policies = setTable.make(before.Policies, before.sets, &a.sets, &a.shared.sets)
 	s.Services = serviceTable.make(before.Services, before.services, &a.services, &a.shared.services)
+	if len(a.asked) > 0 {
+		s.Clusters = maps.Clone(s.Clusters) // it may be another snapshot's, too
+		for name, c := range a.asked {
+			set(&s.Clusters, name, c)
+		}
+	}
 	a.built.needsKeys = a.keys
 	return a.built
 }
@@ -116,8 +124,8 @@ func (a *assembly) member(j *joint) {
 		set(&a.s.Externals, e.Address, e)
 	}
 	a.checks(j.checks)
-	for name, c := range j.clusters {
-		set(&a.s.Clusters, name, c)
+	for name, c := range j.asked {
+		set(&a.asked, name, c)
 	}
 	for uri, k := range j.keys {
 		set(&a.keys, uri, k)

@@ -70,8 +70,8 @@ type joint struct {
 	externals   []snapshot.External
 	checks      []placedCheck
 	loose       []snapshot.Endpoint // of other Networks, sorted by address
-	// clusters of authorizers, by name; keys that rules verify tokens with, by URI.
-	clusters  map[string]snapshot.Cluster
+	// asked are authorizers, by name; keys are what rules verify tokens with, by URI.
+	asked     map[string]snapshot.Cluster
 	keys      map[string]l7.KeySet
 	nodeNames []string // named by any of the rows, sorted
 	// states are the backends of each Service: whether they get new sessions.

@@ -169,7 +169,7 @@ func (d *jointDraft) authorizer(subject *project, name string) (*policy.External
 	if at = slices.Compact(at); len(at) == 0 {
 		return nil, miss(fmt.Sprintf("authorizer %s is TCP port %d of Service %s, which has no address in Network %s", name, a.Port, object, d.facts.base.facts.key))
 	}
-	c := snapshot.Cluster{Service: at[0], Cluster: l7.Cluster{
+	c := snapshot.Cluster{Service: at[0], Asked: true, Cluster: l7.Cluster{
 		Name: fmt.Sprintf("authorizer/%d/%s/%s", d.facts.base.row.VNI, subject.domain, name), Protocol: l7.HTTP2,
 	}}
 	if len(at) > 1 {
@@ -180,6 +180,6 @@ func (d *jointDraft) authorizer(subject *project, name string) (*policy.External
 		timeout = 200
 	}
 	c.Connect = l7.Duration(time.Duration(timeout) * time.Millisecond)
-	set(&d.clusters, c.Name, c)
+	set(&d.asked, c.Name, c)
 	return &policy.External{Cluster: c.Name, Timeout: uint32(timeout), Status: uint16(a.Status), Open: a.OnFailure == v1alpha1.OnFailureAllow}, ""
 }

@@ -58,8 +58,9 @@ func routeText(r l7.Route) string { return lineOf(r) }
 func clusterText(c Cluster) string {
 	return lineOf(struct {
 		Service, Second ServiceKey
+		Asked           bool
 		Cluster         l7.Cluster
-	}{c.Service, c.Second, c.Cluster})
+	}{c.Service, c.Second, c.Asked, c.Cluster})
 }
 
 func lineOf(v any) string {

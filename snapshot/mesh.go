@@ -120,6 +120,8 @@ type Cluster struct {
 	Service ServiceKey
 	// Second, when valid, is the same port of the other family.
 	Second ServiceKey
+	// Asked: rules ask it about requests (policy.External); no route leads there.
+	Asked bool
 }
 
 // Compare orders by address and port, then by project.

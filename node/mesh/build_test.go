@@ -302,3 +302,23 @@ func TestSameAgain(t *testing.T) {
 		t.Errorf("certificates that ended are still there: %+v", third.Certificates)
 	}
 }
+
+// TestAuthorizers: what rules ask is a cluster of the proxy, although no route
+// leads there; what is of another Network is not.
+func TestAuthorizers(t *testing.T) {
+	s := twins()
+	for name, vni := range map[string]snapshot.VNI{"authorizer/100/red/opa": red, "authorizer/200/blue/opa": blue} {
+		c := snapshot.Cluster{Cluster: l7.Cluster{Name: name, Protocol: l7.HTTP2}, Service: service(vni, "10.9.0.1", 80), Asked: true}
+		s.Clusters[name] = c
+	}
+	names := []string{}
+	for _, c := range build(input(s, web(red))).Clusters {
+		names = append(names, c.Name)
+		if c.Protocol == l7.HTTP2 && (len(c.Endpoints) != 1 || c.Endpoints[0].SPIFFE == "") {
+			t.Errorf("%+v", c)
+		}
+	}
+	if !slices.Contains(names, "authorizer/100/red/opa") || slices.Contains(names, "authorizer/200/blue/opa") {
+		t.Errorf("clusters %v", names)
+	}
+}

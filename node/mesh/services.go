@@ -174,6 +174,11 @@ func (s *services) uses(filters []l7.Filter) {
 // gather makes the clusters that are used. One that the snapshot does not have
 // is left out: who is sent there gets an error.
 func (s *services) gather() {
+	for name, c := range s.w.s.Clusters {
+		if c.Asked && s.w.hosted[c.Service.Addr.VNI] {
+			s.used[name] = true
+		}
+	}
 	for _, name := range sortedKeys(s.used) {
 		c, known := s.w.s.Clusters[name]
 		if !known {

@@ -73,7 +73,7 @@ func mesh(t *rapid.T, s *snapshot.Snapshot) {
 		return r.Name, r
 	})
 	s.Clusters = fill(t, "clusters", func(t *rapid.T) (string, snapshot.Cluster) {
-		c := snapshot.Cluster{Cluster: l7.Cluster{Name: name(t), Protocol: l7.HTTP2, Connect: l7.Duration(span(t))}, Service: serviceKey(t)}
+		c := snapshot.Cluster{Cluster: l7.Cluster{Name: name(t), Protocol: l7.HTTP2, Connect: l7.Duration(span(t))}, Service: serviceKey(t), Asked: rapid.Bool().Draw(t, "asked")}
 		if rapid.Bool().Draw(t, "two families") {
 			c.Second = serviceKey(t)
 		}

@@ -121,6 +121,7 @@ func (c *check) cluster(in *Cluster) (out snapshot.Cluster) {
 	if len(out.Endpoints) > 0 {
 		c.failf("json.endpoints", "%d of them; they are the backends of the service", len(out.Endpoints))
 	}
+	out.Asked = in.GetAsked()
 	if in.GetService() != nil {
 		out.Service = c.serviceOf("service", in.GetService())
 	}

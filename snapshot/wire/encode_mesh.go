@@ -54,7 +54,7 @@ func routeRow(k string, v *l7.Route) (*Row, string) {
 func clusterRow(k string, v *snapshot.Cluster) (*Row, string) {
 	out := &Cluster{Name: k}
 	if v != nil {
-		out.Service, out.Second = fromServiceKey(v.Service), fromServiceKey(v.Second)
+		out.Service, out.Second, out.Asked = fromServiceKey(v.Service), fromServiceKey(v.Second), v.Asked
 		out.Json, k = fromJSON(v.Cluster, v.Name)
 	}
 	return &Row{Row: &Row_Cluster{out}}, k

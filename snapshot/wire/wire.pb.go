@@ -2554,6 +2554,7 @@ type Cluster struct {
 	Json          []byte                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"` // of snapshot/l7.Cluster
 	Service       *ServiceKey            `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
 	Second        *ServiceKey            `protobuf:"bytes,4,opt,name=second,proto3" json:"second,omitempty"`
+	Asked         bool                   `protobuf:"varint,5,opt,name=asked,proto3" json:"asked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2614,6 +2615,13 @@ func (x *Cluster) GetSecond() *ServiceKey {
 		return x.Second
 	}
 	return nil
+}
+
+func (x *Cluster) GetAsked() bool {
+	if x != nil {
+		return x.Asked
+	}
+	return false
 }
 
 type KeySet struct {
@@ -5302,12 +5310,13 @@ const file_wire_proto_rawDesc = "" +
 	"\x03why\x18\a \x01(\tR\x03why\"/\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04json\x18\x02 \x01(\fR\x04json\"\x99\x01\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\"\xaf\x01\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\fR\x04json\x123\n" +
 	"\aservice\x18\x03 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\aservice\x121\n" +
-	"\x06second\x18\x04 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\x06second\"D\n" +
+	"\x06second\x18\x04 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\x06second\x12\x14\n" +
+	"\x05asked\x18\x05 \x01(\bR\x05asked\"D\n" +
 	"\x06KeySet\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\tR\x04json\x12\x14\n" +
