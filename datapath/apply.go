@@ -16,8 +16,8 @@ import (
 const readEvery = 10 * time.Second
 
 // Grow makes the kernel everything that the State wants, and takes nothing
-// away: rules and policy sets, then where things are, then who may use them,
-// then the interfaces. When it returns, what it brought is enforced, for
+// away: rules and policy sets, then who may use them and the proxies, then where
+// things are, then the interfaces. When it returns, what it brought is enforced, for
 // sessions that exist too. A second Grow with the same State writes nothing,
 // unless somebody else changed the tables: that it repairs.
 func (d *Datapath) Grow(s State) error {
@@ -34,7 +34,7 @@ func (d *Datapath) Grow(s State) error {
 			return fmt.Errorf("datapath of node %s: %w", d.cfg.Node, err)
 		}
 		// Even after an error, sessions must see what was written.
-		err = d.growTables(w)
+		err = d.growTables(w, verify)
 		if c := d.tables.control.rows[0]; d.writes.Load() != before || c != d.settings(c.Epoch) {
 			if bump := d.bump(); err == nil {
 				err = bump
@@ -61,7 +61,7 @@ func (d *Datapath) Grow(s State) error {
 	})
 }
 
-func (d *Datapath) growTables(w *want) error {
+func (d *Datapath) growTables(w *want, verify bool) error {
 	t := d.tables
 	return inOrder(
 		func() error { return t.nodes.grow(w.nodes) },
@@ -69,13 +69,16 @@ func (d *Datapath) growTables(w *want) error {
 		func() error { return t.networks.grow(w.networks) },
 		func() error { return t.routes.grow(w.routes) },
 		func() error { return t.rates.grow(w.rates) },
-		func() error { return d.services.grow(w.of) },
+		func() error { return d.services.grow(w.of, len(w.mesh.proxies) > 0) },
 		func() error { return t.guises.grow(w.guises) },
 		func() error { return t.functions.grow(w.functions) },
 		func() error { return t.chains.grow(w.chains) },
+		// A proxy is in place before anything needs it. An interface that is not ours
+		// yet is down.
+		func() error { return d.growMesh(w, verify) },
+		func() error { return t.ifaces.grow(w.ifaces) },
 		func() error { return t.endpoints.grow(w.endpoints) },
 		func() error { return d.growOutside(w.outside) },
-		func() error { return t.ifaces.grow(w.ifaces) },
 		func() error { return d.applyWatches(w.watches) },
 	)
 }
@@ -105,6 +108,7 @@ func (d *Datapath) shrink(w *want) error {
 	before := d.writes.Load()
 	err := inOrder(
 		func() error { return t.ifaces.shrink(w.ifaces) },
+		func() error { return d.shrinkMesh(w) },
 		func() error { return d.shrinkOutside(w.outside) },
 		func() error { return t.rates.shrink(w.rates) },
 		func() error { return d.services.shrink(w.of) },
@@ -188,16 +192,12 @@ func (d *Datapath) same(s State) bool {
 	}
 	for i, l := range s.Locals {
 		o := d.state.Locals[i]
-		if l.Key != o.Key || l.VNI != o.VNI || l.MAC != o.MAC || l.Host != o.Host || l.Tap != o.Tap || l.DHCP != o.DHCP || len(l.Addrs) != len(o.Addrs) {
+		if l.Key != o.Key || l.VNI != o.VNI || l.MAC != o.MAC || l.Host != o.Host || l.Tap != o.Tap || l.DHCP != o.DHCP ||
+			l.Netns != o.Netns || l.Proxy != o.Proxy || !slices.Equal(l.Addrs, o.Addrs) {
 			return false
 		}
-		for j := range l.Addrs {
-			if l.Addrs[j] != o.Addrs[j] {
-				return false
-			}
-		}
 	}
-	return slices.Equal(d.state.Presence, s.Presence) && slices.Equal(d.state.ControlPorts, s.ControlPorts)
+	return slices.Equal(d.state.Presence, s.Presence) && slices.Equal(d.state.ControlPorts, s.ControlPorts) && slices.Equal(d.state.Proxies, s.Proxies)
 }
 
 // Writes counts the rows written and removed since Open.

@@ -34,7 +34,7 @@ func Cleanup(runDir, node string) error {
 	for _, t := range throttles {
 		errs = append(errs, removeLink(t))
 	}
-	errs = append(errs, removePresence(runDir, node))
+	errs = append(errs, removePresence(runDir, node), leaveNamespaces(filepath.Join(runDir, "bpf", node)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up node %s: %w", node, err)
 	}

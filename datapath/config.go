@@ -47,6 +47,11 @@ type Local struct {
 	Tap bool
 	// DHCP: the agent answers DHCP and router solicitations.
 	DHCP bool
+	// Netns is the path of the namespace with the other end; "" for a tap.
+	Netns string
+	// Proxy that speaks for it, one of State.Proxies; "": none, and what needs one
+	// is refused. A tap has no namespace in which one could.
+	Proxy string
 }
 
 // State is everything that the kernel must be.
@@ -58,6 +63,8 @@ type State struct {
 	// ControlPorts are TCP ports of the control planes that the node knows, any
 	// of which may run on this machine, sorted. They come to Config.ControlPorts.
 	ControlPorts []uint16
+	// Proxies of the node, sorted by name.
+	Proxies []Proxy
 }
 
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?$`)

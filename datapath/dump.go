@@ -42,6 +42,7 @@ func (d *Datapath) Dump(w io.Writer) error {
 		})
 		d.dumpServices(w)
 		d.dumpChains(w)
+		d.dumpMesh(w)
 		d.dumpOutside(w)
 		d.dumpPolicy(w)
 		return d.dumpSessions(w)

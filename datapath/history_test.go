@@ -82,7 +82,7 @@ func (n *testNode) dieHalfway(s State, tables int) error {
 		t := n.tables
 		for i, grow := range []func() error{
 			func() error { return t.nodes.grow(want.nodes) }, func() error { return t.vteps.grow(want.vteps) },
-			func() error { return t.routes.grow(want.routes) }, func() error { return n.services.grow(want.of) },
+			func() error { return t.routes.grow(want.routes) }, func() error { return n.services.grow(want.of, false) },
 		} {
 			if i < tables {
 				err = errors.Join(err, grow())
@@ -165,7 +165,7 @@ func (w *world) compareWithFresh(n *testNode, s State, step int) {
 		if err != nil {
 			return err
 		}
-		return fresh.growTables(want)
+		return fresh.growTables(want, false)
 	})
 	if err != nil {
 		t.Fatal(err)

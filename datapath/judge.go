@@ -58,7 +58,16 @@ type judgeObjects struct {
 // Ethernet frame) that comes from an interface, by host side name, or from
 // Uplink. Packets asked about before count as seen: a reply is allowed after
 // its request was.
-func (d *Datapath) Judge(from string, packet []byte) (j Judgement, err error) {
+func (d *Datapath) Judge(from string, packet []byte) (Judgement, error) {
+	return d.judged(from, packet, 0)
+}
+
+// JudgeSpoken is Judge about a packet that a socket of a proxy has made.
+func (d *Datapath) JudgeSpoken(from string, packet []byte) (Judgement, error) {
+	return d.judged(from, packet, markSpoken)
+}
+
+func (d *Datapath) judged(from string, packet []byte, mark uint32) (j Judgement, err error) {
 	err = d.locked(func() error {
 		if d.judge == nil {
 			if d.judge, err = d.loadJudge(); err != nil {
@@ -82,7 +91,7 @@ func (d *Datapath) Judge(from string, packet []byte) (j Judgement, err error) {
 		if err = d.judge.Control.Put(uint32(0), &c); err != nil {
 			return err
 		}
-		j, err = d.run(program, uint32(ifindex), packet)
+		j, err = d.run(program, skb{Ifindex: uint32(ifindex), Mark: mark}, packet)
 		return err
 	})
 	if err != nil {
@@ -126,13 +135,16 @@ func (d *Datapath) loadJudge() (*judgeObjects, error) {
 	for _, name := range []string{"sessions", "aliases", "crowd", "throng"} {
 		spec.Maps[name].MaxEntries = 4096
 	}
+	if err := spec.Variables["asking"].Set(uint32(1)); err != nil {
+		return nil, err
+	}
 	m := &d.objects.MoireMaps
 	j := &judgeObjects{}
 	err = spec.LoadAndAssign(&j.MoireObjects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"ifaces": m.Ifaces, "networks": m.Networks, "endpoints": m.Endpoints, "guises": m.Guises, "chains": m.Chains, "functions": m.Functions, "routes": m.Routes,
 		"nodes": m.Nodes, "vteps": m.Vteps, "classes": m.Classes, "policy": m.Policy, "sets": m.Sets, "rules": m.Rules,
 		"outlooks": m.Outlooks, "exits": m.Exits, "masquerades": m.Masquerades, "fronts": m.Fronts, "hosts": m.Hosts, "host_ports": m.HostPorts,
-		"services": m.Services, "slots": m.Slots, "backends": m.Backends,
+		"services": m.Services, "slots": m.Slots, "backends": m.Backends, "proxies": m.Proxies, "frontends": m.Frontends,
 	}})
 	if err != nil {
 		return nil, explain(err)
@@ -148,15 +160,18 @@ type skb struct {
 	Rest                                                                                  [32]uint32
 }
 
-// mark of a judgement in cb, see judgement in events.h.
+// mark of a judgement in cb, see judged in events.h.
 const judgementMark = 0x4d6f0000
 
-func (d *Datapath) run(p *ebpf.Program, ifindex uint32, packet []byte) (Judgement, error) {
+// markSpoken is MARK_SPOKEN of mesh.h.
+const markSpoken = 1
+
+func (d *Datapath) run(p *ebpf.Program, in skb, packet []byte) (Judgement, error) {
 	var j Judgement
 	if len(packet) < 14 {
 		return j, errors.New("it is shorter than an Ethernet header")
 	}
-	in, out := skb{Ifindex: ifindex}, skb{}
+	out := skb{}
 	options := &ebpf.RunOptions{Data: packet, DataOut: make([]byte, len(packet)+256), Context: in, ContextOut: &out}
 	ret, err := p.Run(options)
 	if err != nil {
@@ -169,7 +184,7 @@ func (d *Datapath) run(p *ebpf.Program, ifindex uint32, packet []byte) (Judgemen
 		j.Rule, j.IngressRule = string(d.rules.names[out.Cb[1]]), string(d.rules.names[out.Cb[2]])
 		j.Shadow, j.ShadowAllow = string(d.rules.names[out.Cb[4]&0x7fffffff]), out.Cb[4]>>31 != 0
 	}
-	if j.Rule == "" || reason == reasonPolicy && j.IngressRule != "" {
+	if j.Rule == "" || isJudged(reason) && j.IngressRule != "" {
 		j.Rule = j.IngressRule
 	}
 	switch int32(ret) {

@@ -34,14 +34,15 @@ func needRoot(t testing.TB) {
 // testNode is a node in a namespace of its own.
 type testNode struct {
 	*Datapath
-	t      testing.TB
-	name   string
-	ns     string
-	addr   netip.Addr
-	runDir string
-	locals []Local
-	mu     sync.Mutex
-	seen   []record.Record
+	t       testing.TB
+	name    string
+	ns      string
+	addr    netip.Addr
+	runDir  string
+	locals  []Local
+	proxies []Proxy
+	mu      sync.Mutex
+	seen    []record.Record
 
 	captured []snapshot.Captured
 	quiet    func() // ends what record has begun
@@ -232,7 +233,7 @@ func (w *world) workload(node, project, name string, vni snapshot.VNI, id policy
 	ns := "moire-dp-" + project + "-" + name
 	path := addNetns(w.t, ns)
 	w.macs++
-	l := Local{Key: snapshot.AttachmentKey{Project: project, Workload: name, Network: "net"}, VNI: vni, MAC: snapshot.MAC{2, 0, 0, 0, 0, w.macs}}
+	l := Local{Key: snapshot.AttachmentKey{Project: project, Workload: name, Network: "net"}, VNI: vni, MAC: snapshot.MAC{2, 0, 0, 0, 0, w.macs}, Netns: path}
 	l.Host = HostName(node, l.Key)
 	for _, a := range addrs {
 		l.Addrs = append(l.Addrs, netip.MustParseAddr(a))
@@ -300,7 +301,7 @@ func (w *world) snapshot(node string) *snapshot.Snapshot {
 func (w *world) apply() {
 	w.t.Helper()
 	for name, n := range w.nodes {
-		s := State{Snapshot: w.snapshot(name), Locals: n.locals}
+		s := State{Snapshot: w.snapshot(name), Locals: n.locals, Proxies: n.proxies}
 		if err := n.Grow(s); err != nil {
 			w.t.Fatal(err)
 		}

@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// lastingDir has the tables that no layout replaces.
+const lastingDir = "lasting"
+
 // meaning is raised when rows of the same shape come to mean something else.
 const meaning = 1
 
@@ -83,7 +86,7 @@ func (d *Datapath) dropOldLayouts() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if e.IsDir() && e.Name() != d.layout && e.Name() != "links" {
+		if e.IsDir() && e.Name() != d.layout && e.Name() != "links" && e.Name() != lastingDir {
 			errs = append(errs, os.RemoveAll(filepath.Join(d.cfg.dir(), e.Name())))
 		}
 	}

@@ -1,12 +1,15 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 )
+
+var errNoNamespace = errors.New("is a plain file, not a network namespace")
 
 // namespace is an open network namespace.
 type namespace struct {
@@ -28,7 +31,7 @@ func openNamespace(path string) (*namespace, error) {
 		err = unix.Fstatfs(int(f.Fd()), &fs)
 	}
 	if err == nil && fs.Type != unix.NSFS_MAGIC {
-		err = fmt.Errorf("%s is a plain file, not a network namespace", path)
+		err = fmt.Errorf("%s %w", path, errNoNamespace)
 	}
 	if err != nil {
 		f.Close()

@@ -111,7 +111,7 @@ func TestOneServiceChanges(t *testing.T) {
 		before := n.Writes()
 		err := n.locked(func() error {
 			began := time.Now()
-			err := n.services.offer(&v)
+			err := n.services.offer(&v, false)
 			t.Logf("%d backends: written in %s", backends, time.Since(began))
 			return err
 		})

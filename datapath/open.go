@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 
 	"moire.dev/moire/datapath/bpf"
@@ -28,6 +29,7 @@ type Datapath struct {
 	uplink  *net.Interface
 	layout  string
 	objects bpf.MoireObjects
+	spec    *ebpf.CollectionSpec
 	writes  tally
 	mtu     atomic.Int64 // of the uplink
 	view    atomic.Pointer[view]
@@ -36,6 +38,8 @@ type Datapath struct {
 	watchers    atomic.Pointer[watchers]
 	uplinkIndex atomic.Uint32
 	probeDue    atomic.Uint64 // boot time; 0: no probe waits
+	// interceptions are written by Grow.
+	interceptions atomic.Pointer[[]Interception]
 
 	mu       sync.Mutex // owns everything below
 	tables   *tables
@@ -44,6 +48,8 @@ type Datapath struct {
 	services *serviceBook
 	queues   map[int]uint64 // rate of the queue of an interface, as it was made
 	links    map[string]*attachment
+	connects map[string]link.Link // by pin: they see connections
+	stands   map[uint64]*stand    // by cookie of the namespace
 	memo     map[snapshot.PolicyKey]remembered
 	state    State
 	want     *want
@@ -75,7 +81,7 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, explain(fmt.Errorf("raise the limit of locked memory: %w", err))
 	}
-	d := &Datapath{cfg: cfg, links: map[string]*attachment{}, queues: map[int]uint64{}, firewallUnknown: !cfg.Ephemeral}
+	d := &Datapath{cfg: cfg, links: map[string]*attachment{}, connects: map[string]link.Link{}, stands: map[uint64]*stand{}, queues: map[int]uint64{}, firewallUnknown: !cfg.Ephemeral}
 	if d.ns, err = currentNamespace(); err != nil {
 		return nil, err
 	}
@@ -141,7 +147,25 @@ func (d *Datapath) load() error {
 	spec.Maps["aliases"].MaxEntries = spec.Maps["sessions"].MaxEntries
 	spec.Maps["crowd"].MaxEntries = max(spec.Maps["sessions"].MaxEntries/sharers, 1)
 	spec.Maps["throng"].MaxEntries = spec.Maps["crowd"].MaxEntries
+	if d.spec = spec; !d.cfg.Ephemeral {
+		speakers, err := d.lasting(spec.Maps["speakers"])
+		if err != nil {
+			return err
+		}
+		defer speakers.Close()
+		options.MapReplacements = map[string]*ebpf.Map{"speakers": speakers}
+	}
 	return spec.LoadAndAssign(&d.objects, &options)
+}
+
+// lasting makes or takes over a table that stays when the others get another
+// shape: what is in it cannot be made anew.
+func (d *Datapath) lasting(spec *ebpf.MapSpec) (*ebpf.Map, error) {
+	dir := filepath.Join(d.cfg.dir(), lastingDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make a directory for pins: %w", err)
+	}
+	return ebpf.NewMapWithOptions(spec, ebpf.MapOptions{PinPath: dir})
 }
 
 // prepare makes the directories for pins and returns the one for maps.
@@ -191,6 +215,12 @@ func (d *Datapath) Close() error {
 	var errs []error
 	for _, a := range d.links {
 		errs = append(errs, a.link.Close())
+	}
+	for _, l := range d.connects {
+		errs = append(errs, l.Close())
+	}
+	for _, s := range d.stands {
+		errs = append(errs, s.close())
 	}
 	if d.judge != nil {
 		errs = append(errs, d.judge.Close())

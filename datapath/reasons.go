@@ -14,12 +14,21 @@ const (
 	reasonPolicy  = 1
 	reasonSpoofIP = 3
 	reasonLimit   = 19
+	// The mesh refuses what a rule allows.
+	reasonNeedsProxy = 27
+	reasonNotInMesh  = 29
 )
+
+// isJudged: a rule was asked about what was dropped for that reason.
+func isJudged(reason uint32) bool {
+	return reason == reasonPolicy || reason >= reasonNeedsProxy && reason <= reasonNotInMesh
+}
 
 var reasons = [...]string{
 	"", "policy", "spoofed-mac", "spoofed-ip", "spoofed-arp", "spoofed-nd", "no-neighbour", "no-route", "not-attached",
 	"no-network", "unknown-vtep", "foreign-source", "bad-packet", "unsupported", "too-big", "ct-unrelated", "ct-fragment",
 	"multicast", "failed", "limit", "no-service", "no-backend", "chain-down", "no-exit", "host-closed", "no-port", "ttl",
+	"needs-proxy", "no-proxy", "not-in-mesh",
 }
 
 func reasonName(n uint32) string {

@@ -13,6 +13,7 @@ import (
 const (
 	servicePorts    = 1
 	serviceFloating = 2
+	serviceMeshed   = 4
 
 	backendLeaving = 1
 
@@ -111,12 +112,14 @@ func newServices(m *bpf.MoireMaps, node string, writes *tally) (*serviceBook, er
 
 // grow makes the tables offer every Service: backends, then a new choice table,
 // then the row of the Service.
-func (b *serviceBook) grow(s *snapshot.Snapshot) error {
+// With proxies there may be callers who reach some by one of them.
+func (b *serviceBook) grow(s *snapshot.Snapshot, proxies bool) error {
 	for k, v := range s.Services {
-		if o := b.offers[k]; o != nil && o.is(&v) {
+		meshed := proxies && s.Meshed(&v)
+		if o := b.offers[k]; o != nil && o.is(&v) && (o.row.Flags&serviceMeshed != 0) == meshed {
 			continue
 		}
-		if err := b.offer(&v); err != nil {
+		if err := b.offer(&v, meshed); err != nil {
 			return fmt.Errorf("service %s/%s at %s: %w", v.Project, v.Name, k.Addr.IP, err)
 		}
 	}
@@ -133,7 +136,7 @@ func sameBackends(a, b []snapshot.Backend) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
-func (b *serviceBook) offer(v *snapshot.Service) error {
+func (b *serviceBook) offer(v *snapshot.Service, meshed bool) error {
 	o := &offer{of: *v, key: serviceKey(v.ServiceKey), backends: map[bpf.MoireBackendKey]bpf.MoireBackend{}, slots: map[bpf.MoireSlotsKey]bpf.MoireSlotsRow{}}
 	old, known := b.rows.rows[o.key]
 	o.row = bpf.MoireService{Self: o.key, Id: old.Id, Affinity: uint32((v.Affinity + time.Second - 1) / time.Second)}
@@ -143,6 +146,9 @@ func (b *serviceBook) offer(v *snapshot.Service) error {
 	}
 	if v.Floating {
 		o.row.Flags |= serviceFloating
+	}
+	if meshed {
+		o.row.Flags |= serviceMeshed
 	}
 	numbers, err := b.admit(o, v)
 	if err != nil {

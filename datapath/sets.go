@@ -144,6 +144,9 @@ func (b *setBook) rowsFor(id uint32, t *policy.Table) (setKeys, error) {
 func (b *setBook) verdict(v policy.Verdict) (out bpf.MoireVerdict, err error) {
 	out.Tier = uint8(v.Tier)
 	out.Allow, out.ShadowAllow = flag(v.Allow), flag(v.Shadow.Allow)
+	if v.Proxy {
+		out.Allow = flagProxied
+	}
 	if out.Rule, err = b.rules.number(v.Rule); err != nil {
 		return out, err
 	}

@@ -44,6 +44,11 @@ type tables struct {
 	watchVNIs *table[uint32, uint32]
 	watchEnds *table[bpf.MoireAddrKey, uint32]
 
+	proxies   *table[uint64, bpf.MoireProxy]
+	groups    *table[uint64, uint64]
+	stands    *table[uint64, bpf.MoireStand]
+	frontends *table[bpf.MoireFrontendKey, uint32]
+
 	outlook     *table[uint32, bpf.MoireOutlook]
 	exits       *table[uint32, bpf.MoireExit]
 	masquerades *table[bpf.MoireAddrKey, bpf.MoireMasquerade]
@@ -69,6 +74,11 @@ func newTables(m *bpf.MoireMaps, writes *tally) *tables {
 		watchVNIs: newTable[uint32, uint32](m.WatchVnis, "watch_vnis", writes),
 		watchEnds: newTable[bpf.MoireAddrKey, uint32](m.WatchEnds, "watch_ends", writes),
 
+		proxies:   newTable[uint64, bpf.MoireProxy](m.Proxies, "proxies", writes),
+		groups:    newTable[uint64, uint64](m.Groups, "groups", writes),
+		stands:    newTable[uint64, bpf.MoireStand](m.Stands, "stands", writes),
+		frontends: newTable[bpf.MoireFrontendKey, uint32](m.Frontends, "frontends", writes),
+
 		outlook:     newTable[uint32, bpf.MoireOutlook](m.Outlooks, "outlooks", writes),
 		exits:       newTable[uint32, bpf.MoireExit](m.Exits, "exits", writes),
 		masquerades: newTable[bpf.MoireAddrKey, bpf.MoireMasquerade](m.Masquerades, "masquerades", writes),
@@ -82,6 +92,7 @@ func (t *tables) read() error {
 	return inOrder(
 		t.control.read, t.ifaces.read, t.networks.read, t.endpoints.read, t.guises.read, t.chains.read, t.functions.read, t.routes.read, t.nodes.read, t.vteps.read, t.rates.read,
 		t.watches.read, t.watchVNIs.read, t.watchEnds.read,
+		t.proxies.read, t.groups.read, t.stands.read, t.frontends.read,
 		t.outlook.read, t.exits.read, t.masquerades.read, t.fronts.read, t.hosts.read, t.hostPorts.read,
 	)
 }

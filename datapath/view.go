@@ -185,7 +185,7 @@ func (v *view) verdict(r *record.Record, e *bpf.MoireEvent) {
 		r.Drop = reasonName(e.Reason)
 	}
 	i := policy.Egress
-	if s.Judged&3 == 2 || s.Judged&3 == 3 && e.Reason == reasonPolicy && s.Rule[1] != 0 {
+	if s.Judged&3 == 2 || s.Judged&3 == 3 && isJudged(e.Reason) && s.Rule[1] != 0 {
 		i = policy.Ingress
 	}
 	side := 0

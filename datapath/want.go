@@ -35,6 +35,7 @@ type want struct {
 	links     map[string]int // host name -> ifindex
 	watches   *wantedWatches
 	outside   *wantedOutside
+	mesh      *wantedMesh
 	missing   []string // interfaces of the State that are not there
 }
 
@@ -70,6 +71,9 @@ func (d *Datapath) compute(s State, verify bool) (*want, error) {
 				w.routes[prefixKey(uint32(vni), netip.PrefixFrom(gw, gw.BitLen()))] = routeGateway
 			}
 		}
+	}
+	if err := d.wantMesh(w, s); err != nil {
+		return nil, err
 	}
 	numbers, err := d.wantNodes(w, s.Snapshot)
 	if err != nil {
@@ -112,6 +116,7 @@ func (d *Datapath) wantEndpoints(w *want, s *snapshot.Snapshot, here map[snapsho
 			row.Ingress = sets[snapshot.PolicyKey{VNI: real.VNI, Identity: e.Identity, Direction: policy.Ingress}]
 			found[real] = true
 		}
+		row.How |= howMeshed(e.Mode)
 		if real != a {
 			row.Home = addrKey(real.VNI, real.IP)
 			w.guises[bpf.MoireGuiseKey{Home: row.Home, Vni: uint32(a.VNI)}] = addrOf(a.IP)
@@ -153,6 +158,9 @@ func (d *Datapath) wantLocals(w *want, s State) (map[snapshot.Addr]place, error)
 		row := bpf.MoireIface{
 			Vni: uint32(l.VNI), Mac: l.MAC, Mtu: uint32(d.MTU(n.MTU)), Throttle: uint32(queue),
 			Closed: flag(!known), Dhcp: flag(l.DHCP), Limits: w.limit(ifindex, l.VNI, limit, n.Limit),
+		}
+		if l.Proxy != "" {
+			row.Meshed, row.Proxy, row.Project = 1, proxyNumber(l.Proxy), projectNumber(l.Key.Project)
 		}
 		w.ifaces[uint32(ifindex)] = row
 		if back != 0 {

@@ -106,7 +106,7 @@ inline_ int unchanged(const struct session *old, const struct session *new)
 {
 	return old->set[0] == new->set[0] && old->set[1] == new->set[1] &&
 	       old->identity[0] == new->identity[0] && old->identity[1] == new->identity[1] &&
-	       old->judged == new->judged;
+	       !((old->judged ^ new->judged) & J_GROUND);
 }
 
 // renew takes over into the row what was resolved, and, when it was judged

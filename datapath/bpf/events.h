@@ -126,22 +126,24 @@ step int denied(struct packet *p, u32 reason, u32 rule, const struct session *s)
 	return allowed_to_tell(p, first.last) ? tell(EVENT_DENIED, reason, count, &p->key, s) : count_lost();
 }
 
-// judgement leaves what was decided where BPF_PROG_RUN can read it; s says by
-// which rules, if any.
-inline_ void judgement(struct __sk_buff *skb, u32 reason, const struct session *s)
+inline_ void judged(struct __sk_buff *skb, u32 reason, u32 egress, u32 ingress, u32 shadow)
 {
-	u32 egress = 0, ingress = 0, shadow = 0;
-
-	if (s) {
-		u32 i = s->shadow[0] ? 0 : 1;
-		egress = s->rule[0];
-		ingress = s->rule[1];
-		shadow = s->shadow[i] | (u32)s->shadow_allow[i] << 31;
-	}
 	skb->cb[0] = reason | 0x4d6f0000;
 	skb->cb[1] = egress;
 	skb->cb[2] = ingress;
 	skb->cb[4] = shadow;
+}
+
+// judgement leaves what was decided where BPF_PROG_RUN can read it; s says by
+// which rules, if any.
+inline_ void judgement(struct __sk_buff *skb, u32 reason, const struct session *s)
+{
+	u32 i = s && s->shadow[0] ? 0 : 1;
+
+	if (s)
+		judged(skb, reason, s->rule[0], s->rule[1], s->shadow[i] | (u32)s->shadow_allow[i] << 31);
+	else
+		judged(skb, reason, 0, 0, 0);
 }
 
 // drop for another reason than a rule.

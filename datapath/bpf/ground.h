@@ -3,6 +3,7 @@
 // and which policy sets they have, by the tables as they are now.
 #pragma once
 #include "chain.h"
+#include "mesh.h"
 #include "outside.h"
 #include "policy.h"
 
@@ -36,6 +37,7 @@ inline_ int one_end(struct packet *p, struct session *t, u32 end, const struct e
 
 	t->identity[end] = e->identity;
 	t->set[end] = 0;
+	meshed_end(t, end, e);
 	if (unlikely(e->chain)) { // judged where the end itself is
 		r = by_way_of(p, t, end, e->chain);
 	} else {
@@ -72,11 +74,15 @@ inline_ int settle(struct packet *p, struct session *t, const struct endpoint *s
 		resp = &g->addr[1];
 	}
 	const struct endpoint *e = endpoint_of(vni, resp);
-	if (!e)
+	if (!e) {
+		t->judged &= ~J_MESH;
 		return beyond(p, t);
+	}
 	r = one_end(p, t, 1, e, vni, resp);
-	if (t->guise[1].kind == G_FLOATING)
+	if (t->guise[1].kind == G_FLOATING) {
 		t->guise[1].flags = e->ifindex ? 0 : G_AWAY;
+		t->judged &= ~J_MESH; // who comes that way comes as from outside
+	}
 	if (!r && e->home.vni && e->ifindex && !e->chain && !g->kind)
 		r = link_guise(p, t, e, orig);
 	if (t->guise[1].kind == G_LINK) // a foot: the node does not serve that network

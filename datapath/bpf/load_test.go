@@ -9,7 +9,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// TestVerifier: the kernel accepts both programs.
+// TestVerifier: the kernel accepts the programs.
 func TestVerifier(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("MOIRE_REQUIRE_ROOT") == "1" {
@@ -30,7 +30,7 @@ func TestVerifier(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { objects.Close() })
-	for _, p := range []*ebpf.Program{objects.FromWorkload, objects.FromUnderlay} {
+	for _, p := range []*ebpf.Program{objects.FromWorkload, objects.FromUnderlay, objects.Connect4, objects.Connect6, objects.Steer} {
 		info, err := p.Info()
 		if err != nil {
 			t.Fatal(err)

@@ -1,7 +1,7 @@
 //go:build ignore
 
 // SPDX-License-Identifier: Apache-2.0
-// The two programs. Read the headers in packet order:
+// The two programs of packets. Read the headers in packet order:
 //   0 underlay.h   VXLAN for us? arrive.h: from outside? (uplink only)
 //   1 parse.h      what is it
 //   2 session.h    anti-spoofing; neighbour.h: ARP and ND; answer.h: gateway
@@ -9,11 +9,12 @@
 //   4 session.h    route: where is the destination
 //   4b serve.h     is the destination a Service: which backend (service.h)
 //   4c float.h, chain.h, outside.h  a FloatingIP, a function in front, beyond
-//   5 policy.h     verdict with rule id
+//   5 policy.h     verdict with rule id; mesh.h: only by a proxy
 //   6 forward.h    to the interface, or to the node; rate.h: within limits;
 //                  outside.h, leave.h: to what is no network
 // tables.h holds the maps, rows.h asks them, reasons.h and events.h have what is
-// told about it, and watch.h what captures and traces see.
+// told about it, and watch.h what captures and traces see. connect.h has the
+// programs that lead connections of workloads to their proxy.
 #include "kernel.h"
 #include "tables.h"
 #include "reasons.h"
@@ -28,6 +29,7 @@
 #include "session.h"
 #include "underlay.h"
 #include "arrive.h"
+#include "connect.h"
 
 inline_ struct packet *fresh_packet(void)
 {
@@ -56,6 +58,7 @@ int from_workload(struct __sk_buff *skb)
 		p->ifindex = in->as;
 	p->vni = in->vni;
 	p->mtu = in->mtu;
+	p->meshed = in->meshed;
 	r = parse(skb, p);
 	if (unlikely(in->throttle) && p->proto == PROTO_TCP && !r)
 		return bpf_redirect(in->throttle, 0);

@@ -161,6 +161,12 @@ type MoireFront struct {
 	Node uint32
 }
 
+type MoireFrontendKey struct {
+	_       structs.HostLayout
+	Service MoireServiceKey
+	Project uint64
+}
+
 type MoireFunctionKey struct {
 	_       structs.HostLayout
 	Vni     uint32
@@ -215,9 +221,20 @@ type MoireIface struct {
 	Closed   uint8
 	Dhcp     uint8
 	Limits   uint8
-	Pad      [3]uint8
+	Meshed   uint8
+	Pad      [2]uint8
 	Throttle uint32
 	As       uint32
+	_        [4]byte
+	Proxy    uint64
+	Project  uint64
+}
+
+type MoireListenerKey struct {
+	_         structs.HostLayout
+	Cookie    uint64
+	Direction uint32
+	Worker    uint32
 }
 
 type MoireMasquerade struct {
@@ -257,6 +274,12 @@ type MoirePorts struct {
 	_     structs.HostLayout
 	Sport uint16
 	Dport uint16
+}
+
+type MoireProxy struct {
+	_   structs.HostLayout
+	Up  uint32
+	Pad uint32
 }
 
 type MoireRate struct {
@@ -387,6 +410,26 @@ type MoireSlotsRow struct {
 	Backend [512]uint16
 }
 
+type MoireStand struct {
+	_       structs.HostLayout
+	Proxy   uint64
+	Workers uint32
+	Count   uint32
+	Port    uint32
+	Lent    uint32
+	At      [8]MoireStanding
+}
+
+type MoireStanding struct {
+	_       structs.HostLayout
+	Vni     uint32
+	Ifindex uint32
+	Inside  uint32
+	Pad     uint32
+	Project uint64
+	Self    [2]MoireAddr
+}
+
 type MoireVerdict struct {
 	_           structs.HostLayout
 	Rule        uint32
@@ -442,7 +485,11 @@ type MoireWork struct {
 		Side     uint8
 		Outside  uint8
 		Unknown  uint8
-		_        [6]byte
+		Meshed   uint8
+		Spoken   uint8
+		Fronted  uint8
+		Mute     uint8
+		_        [2]byte
 	}
 	Event  MoireEvent
 	Denied MoireDeniedKey
@@ -462,9 +509,15 @@ type MoireWork struct {
 		Sport uint16
 		Dport uint16
 	}
-	Seen   MoireSessionKey
-	Alias  MoireAlias
-	Hop    MoireHop
+	Seen    MoireSessionKey
+	Alias   MoireAlias
+	Hop     MoireHop
+	Refused struct {
+		_      structs.HostLayout
+		Reason uint32
+		Rule   [2]uint32
+		Shadow uint32
+	}
 	Tunnel struct {
 		_     structs.HostLayout
 		Src   MoireAddr
@@ -497,12 +550,15 @@ const (
 	MoireMapExits         = "exits"
 	MoireMapFavourites    = "favourites"
 	MoireMapFragments     = "fragments"
+	MoireMapFrontends     = "frontends"
 	MoireMapFronts        = "fronts"
 	MoireMapFunctions     = "functions"
+	MoireMapGroups        = "groups"
 	MoireMapGuises        = "guises"
 	MoireMapHostPorts     = "host_ports"
 	MoireMapHosts         = "hosts"
 	MoireMapIfaces        = "ifaces"
+	MoireMapListeners     = "listeners"
 	MoireMapLost          = "lost"
 	MoireMapMasquerades   = "masquerades"
 	MoireMapNetworks      = "networks"
@@ -510,6 +566,7 @@ const (
 	MoireMapOpened        = "opened"
 	MoireMapOutlooks      = "outlooks"
 	MoireMapPolicy        = "policy"
+	MoireMapProxies       = "proxies"
 	MoireMapRates         = "rates"
 	MoireMapRoutes        = "routes"
 	MoireMapRules         = "rules"
@@ -520,6 +577,8 @@ const (
 	MoireMapShares        = "shares"
 	MoireMapSightings     = "sightings"
 	MoireMapSlots         = "slots"
+	MoireMapSpeakers      = "speakers"
+	MoireMapStands        = "stands"
 	MoireMapThrong        = "throng"
 	MoireMapVisitors      = "visitors"
 	MoireMapVteps         = "vteps"
@@ -529,8 +588,13 @@ const (
 	MoireMapWatchScratch  = "watch_scratch"
 	MoireMapWatchVnis     = "watch_vnis"
 	MoireMapWatches       = "watches"
+	MoireProgConnect4     = "connect4"
+	MoireProgConnect6     = "connect6"
 	MoireProgFromUnderlay = "from_underlay"
 	MoireProgFromWorkload = "from_workload"
+	MoireProgSteer        = "steer"
+	MoireVarAsking        = "asking"
+	MoireVarHere          = "here"
 )
 
 // LoadMoire returns the embedded CollectionSpec for Moire.
@@ -575,8 +639,11 @@ type MoireSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MoireProgramSpecs struct {
+	Connect4     *ebpf.ProgramSpec `ebpf:"connect4"`
+	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
 	FromUnderlay *ebpf.ProgramSpec `ebpf:"from_underlay"`
 	FromWorkload *ebpf.ProgramSpec `ebpf:"from_workload"`
+	Steer        *ebpf.ProgramSpec `ebpf:"steer"`
 }
 
 // MoireMapSpecs contains maps before they are loaded into the kernel.
@@ -598,12 +665,15 @@ type MoireMapSpecs struct {
 	Exits        *ebpf.MapSpec `ebpf:"exits"`
 	Favourites   *ebpf.MapSpec `ebpf:"favourites"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
 	Fronts       *ebpf.MapSpec `ebpf:"fronts"`
 	Functions    *ebpf.MapSpec `ebpf:"functions"`
+	Groups       *ebpf.MapSpec `ebpf:"groups"`
 	Guises       *ebpf.MapSpec `ebpf:"guises"`
 	HostPorts    *ebpf.MapSpec `ebpf:"host_ports"`
 	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Ifaces       *ebpf.MapSpec `ebpf:"ifaces"`
+	Listeners    *ebpf.MapSpec `ebpf:"listeners"`
 	Lost         *ebpf.MapSpec `ebpf:"lost"`
 	Masquerades  *ebpf.MapSpec `ebpf:"masquerades"`
 	Networks     *ebpf.MapSpec `ebpf:"networks"`
@@ -611,6 +681,7 @@ type MoireMapSpecs struct {
 	Opened       *ebpf.MapSpec `ebpf:"opened"`
 	Outlooks     *ebpf.MapSpec `ebpf:"outlooks"`
 	Policy       *ebpf.MapSpec `ebpf:"policy"`
+	Proxies      *ebpf.MapSpec `ebpf:"proxies"`
 	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
 	Rules        *ebpf.MapSpec `ebpf:"rules"`
@@ -621,6 +692,8 @@ type MoireMapSpecs struct {
 	Shares       *ebpf.MapSpec `ebpf:"shares"`
 	Sightings    *ebpf.MapSpec `ebpf:"sightings"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Speakers     *ebpf.MapSpec `ebpf:"speakers"`
+	Stands       *ebpf.MapSpec `ebpf:"stands"`
 	Throng       *ebpf.MapSpec `ebpf:"throng"`
 	Visitors     *ebpf.MapSpec `ebpf:"visitors"`
 	Vteps        *ebpf.MapSpec `ebpf:"vteps"`
@@ -636,6 +709,8 @@ type MoireMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MoireVariableSpecs struct {
+	Asking *ebpf.VariableSpec `ebpf:"asking"`
+	Here   *ebpf.VariableSpec `ebpf:"here"`
 }
 
 // MoireObjects contains all objects after they have been loaded into the kernel.
@@ -673,12 +748,15 @@ type MoireMaps struct {
 	Exits        *ebpf.Map `ebpf:"exits"`
 	Favourites   *ebpf.Map `ebpf:"favourites"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Frontends    *ebpf.Map `ebpf:"frontends"`
 	Fronts       *ebpf.Map `ebpf:"fronts"`
 	Functions    *ebpf.Map `ebpf:"functions"`
+	Groups       *ebpf.Map `ebpf:"groups"`
 	Guises       *ebpf.Map `ebpf:"guises"`
 	HostPorts    *ebpf.Map `ebpf:"host_ports"`
 	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Ifaces       *ebpf.Map `ebpf:"ifaces"`
+	Listeners    *ebpf.Map `ebpf:"listeners"`
 	Lost         *ebpf.Map `ebpf:"lost"`
 	Masquerades  *ebpf.Map `ebpf:"masquerades"`
 	Networks     *ebpf.Map `ebpf:"networks"`
@@ -686,6 +764,7 @@ type MoireMaps struct {
 	Opened       *ebpf.Map `ebpf:"opened"`
 	Outlooks     *ebpf.Map `ebpf:"outlooks"`
 	Policy       *ebpf.Map `ebpf:"policy"`
+	Proxies      *ebpf.Map `ebpf:"proxies"`
 	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
 	Rules        *ebpf.Map `ebpf:"rules"`
@@ -696,6 +775,8 @@ type MoireMaps struct {
 	Shares       *ebpf.Map `ebpf:"shares"`
 	Sightings    *ebpf.Map `ebpf:"sightings"`
 	Slots        *ebpf.Map `ebpf:"slots"`
+	Speakers     *ebpf.Map `ebpf:"speakers"`
+	Stands       *ebpf.Map `ebpf:"stands"`
 	Throng       *ebpf.Map `ebpf:"throng"`
 	Visitors     *ebpf.Map `ebpf:"visitors"`
 	Vteps        *ebpf.Map `ebpf:"vteps"`
@@ -724,12 +805,15 @@ func (m *MoireMaps) Close() error {
 		m.Exits,
 		m.Favourites,
 		m.Fragments,
+		m.Frontends,
 		m.Fronts,
 		m.Functions,
+		m.Groups,
 		m.Guises,
 		m.HostPorts,
 		m.Hosts,
 		m.Ifaces,
+		m.Listeners,
 		m.Lost,
 		m.Masquerades,
 		m.Networks,
@@ -737,6 +821,7 @@ func (m *MoireMaps) Close() error {
 		m.Opened,
 		m.Outlooks,
 		m.Policy,
+		m.Proxies,
 		m.Rates,
 		m.Routes,
 		m.Rules,
@@ -747,6 +832,8 @@ func (m *MoireMaps) Close() error {
 		m.Shares,
 		m.Sightings,
 		m.Slots,
+		m.Speakers,
+		m.Stands,
 		m.Throng,
 		m.Visitors,
 		m.Vteps,
@@ -763,20 +850,28 @@ func (m *MoireMaps) Close() error {
 //
 // It can be passed to LoadMoireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MoireVariables struct {
+	Asking *ebpf.Variable `ebpf:"asking"`
+	Here   *ebpf.Variable `ebpf:"here"`
 }
 
 // MoirePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadMoireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MoirePrograms struct {
+	Connect4     *ebpf.Program `ebpf:"connect4"`
+	Connect6     *ebpf.Program `ebpf:"connect6"`
 	FromUnderlay *ebpf.Program `ebpf:"from_underlay"`
 	FromWorkload *ebpf.Program `ebpf:"from_workload"`
+	Steer        *ebpf.Program `ebpf:"steer"`
 }
 
 func (p *MoirePrograms) Close() error {
 	return _MoireClose(
+		p.Connect4,
+		p.Connect6,
 		p.FromUnderlay,
 		p.FromWorkload,
+		p.Steer,
 	)
 }
 

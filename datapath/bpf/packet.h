@@ -29,6 +29,10 @@ struct packet {
 	u8 side;  // of its session, once that is known
 	u8 outside; // it came from outside, see arrive.h
 	u8 unknown; // no session and no alias has its key, as was just seen
+	u8 meshed;  // it came from an interface for which a proxy speaks
+	u8 spoken;  // and a socket of a proxy made it, see mesh.h
+	u8 fronted; // it asks for a Service that is behind a proxy
+	u8 mute;    // a proxy should have made it, and did not
 };
 
 struct tuple { // a packet, as one end of its session sees it
@@ -86,6 +90,12 @@ struct tunnel {
 	u16 proto;
 };
 
+struct refusal { // what reject is about
+	u32 reason;
+	u32 rule[2];
+	u32 shadow;
+};
+
 // One packet at a time per CPU: what is too large for the stack.
 struct work {
 	struct packet packet; // first: see work_of
@@ -95,6 +105,7 @@ struct work {
 	struct session_key seen; // a key in the view of an end
 	struct alias alias;
 	struct hop hop;
+	struct refusal refused;
 	struct tunnel tunnel;
 	union {
 		union addr pair[4];

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Step 5, policy: the flattened table of snapshot/policy/flatten.go, and in
 // the same order: class of the peer's address, then the longest match for the
-// peer's identity, then for everybody. Nothing found is closed.
+// peer's identity, then for everybody. Nothing found is closed. What only a proxy
+// can decide is allowed here, see mesh.h.
 #pragma once
 #include "conntrack.h"
 
@@ -15,22 +16,16 @@ inline_ u32 class_of(u32 set, const union addr *peer)
 	return class ? *class : 0;
 }
 
-// decide asks set i (0 egress, 1 ingress) of s about the other end.
-step int decide(struct session *s, u32 i, const union addr *peer, u8 proto, u16 port)
+// verdict_of is what the set says about a peer.
+inline_ struct verdict *verdict_of(u32 set, u32 identity, const union addr *peer, u8 proto, u16 port)
 {
-	struct policy_key k = {.bits = 120};
+	struct policy_key k = {.bits = 120, .set = set, .identity = identity};
 	struct verdict *v;
 
-	i &= 1;
-	s->rule[i] = RULE_CLOSED;
-	s->shadow[i] = 0;
-	s->tier[i] = 3;
-	k.set = s->set[i];
-	if (!k.set)
+	if (!set)
 		return 0;
-	if (k.set & SET_CLASSES)
-		k.class = class_of(k.set, peer);
-	k.identity = s->identity[1 - i];
+	if (set & SET_CLASSES)
+		k.class = class_of(set, peer);
 	if (proto == PROTO_ICMPV6)
 		proto = PROTO_ICMP;
 	k.proto = proto;
@@ -41,8 +36,23 @@ step int decide(struct session *s, u32 i, const union addr *peer, u8 proto, u16 
 		k.identity = 0;
 		v = bpf_map_lookup_elem(&policy, &k);
 	}
+	return v;
+}
+
+// decide asks set i (0 egress, 1 ingress) of s about the other end.
+step int decide(struct session *s, u32 i, const union addr *peer, u8 proto, u16 port)
+{
+	struct verdict *v;
+
+	i &= 1;
+	s->rule[i] = RULE_CLOSED;
+	s->shadow[i] = 0;
+	s->tier[i] = 3;
+	v = verdict_of(s->set[i], s->identity[1 - i], peer, proto, port);
 	if (!v)
 		return 0;
+	if (unlikely(v->allow == PROXIED))
+		s->judged |= i ? J_PROXY_1 : J_PROXY_0;
 	s->rule[i] = v->rule;
 	s->shadow[i] = v->shadow;
 	s->tier[i] = v->tier;

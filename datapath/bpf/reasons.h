@@ -31,4 +31,7 @@ enum reason {
 	R_HOST_CLOSED,	  // a node's own address, on a port that is not open to workloads
 	R_NO_PORT,	  // no port is left for another session under that address
 	R_TTL,		  // it has been on its way for too long
+	R_NEEDS_PROXY,	  // only a proxy may say this, and it was not one
+	R_NO_PROXY,	  // a proxy is needed, and is not there
+	R_NOT_IN_MESH,	  // plain bytes to who takes none
 };

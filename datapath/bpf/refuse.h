@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Refusals: who asks for a Service that has nobody for it is told so at once, by
-// a TCP reset or by an ICMP port unreachable, in the name of whom it asked.
+// Refusals: who asks for a Service that has nobody for it, or for what only a
+// proxy may ask, is told so at once, by a TCP reset or by an ICMP port
+// unreachable, in the name of whom it asked.
 #pragma once
-#include "answer.h"
+#include "forward.h"
+#include "guise.h"
 
 #define PORT_UNREACHABLE4 0x0303 // type and code
 #define PORT_UNREACHABLE6 0x0104
@@ -47,6 +49,51 @@ inline_ int reset6(struct __sk_buff *skb, const struct packet *p, struct reset6 
 	return bpf_skb_store_bytes(skb, ETH_LEN, m, sizeof(*m), 0);
 }
 
+// home sends the frame, which answers the packet of p, to where that came from:
+// to the interface, or to the node, in the view of which it is.
+step int home(struct __sk_buff *skb, struct packet *p)
+{
+	struct work *w = work_of(p);
+	u32 i = p->node;
+	struct settings *c = the_control();
+	struct node *n;
+
+	if (!i)
+		return back(skb, p);
+	n = bpf_map_lookup_elem(&nodes, &i);
+	if (!n || !c)
+		return ACT_DROP;
+	__builtin_memset(&w->hop, 0, sizeof(w->hop));
+	__builtin_memcpy(w->hop.mac, p->eth_src, 6);
+	__builtin_memcpy(p->eth_src, router_mac, 6);
+	return c->v6 ? encap6(skb, p, &w->hop, n) : encap4(skb, p, &w->hop, n);
+}
+
+// cut makes the frame no longer than that. One that came in a tunnel over a veth pair
+// (see grow in forward.h) cannot be cut: what is behind the packet is padding then.
+inline_ int cut(struct __sk_buff *skb, u32 length)
+{
+	int r = bpf_skb_change_tail(skb, length, 0);
+
+	return r == -524 && !skb->gso_size ? 0 : r; // ENOTSUPP
+}
+
+// reset answers the TCP packet at work, which is as its sender sent it, with a reset.
+alone int reset(struct __sk_buff *skb)
+{
+	struct work *w = the_work();
+	int r;
+
+	if (!w)
+		return ACT_DROP;
+	struct packet *p = &w->packet;
+	if (p->tcp & TCP_RST || reset_of(skb, p, p->v6 ? &w->reset6.tcp : &w->reset4.tcp) ||
+	    cut(skb, ETH_LEN + (p->v6 ? sizeof(w->reset6) : sizeof(w->reset4))))
+		return ACT_DROP;
+	r = p->v6 ? reset6(skb, p, &w->reset6) : reset4(skb, p, &w->reset4);
+	return r ? ACT_DROP : home(skb, p);
+}
+
 // refuse drops the packet, which is as its sender sent it, and tells the sender
 // when it is here.
 alone int refuse(struct __sk_buff *skb, u32 reason)
@@ -62,13 +109,22 @@ alone int refuse(struct __sk_buff *skb, u32 reason)
 		return ACT_DROP;
 	if (p->proto != PROTO_TCP)
 		return complain(skb, p, reason, p->v6 ? PORT_UNREACHABLE6 : PORT_UNREACHABLE4, 0);
-	if (p->tcp & TCP_RST || reset_of(skb, p, p->v6 ? &w->reset6.tcp : &w->reset4.tcp) ||
-	    bpf_skb_change_tail(skb, ETH_LEN + (p->v6 ? sizeof(w->reset6) : sizeof(w->reset4)), 0))
-		return ACT_DROP;
-	r = p->v6 ? reset6(skb, p, &w->reset6) : reset4(skb, p, &w->reset4);
-	if (r)
-		return ACT_DROP;
-	r = back(skb, p);
+	r = reset(skb);
 	judgement(skb, reason, 0);
+	return r;
+}
+
+// reject tells the sender of the packet at work, which refused() has dropped,
+// wherever it is.
+inline_ int reject(struct __sk_buff *skb)
+{
+	struct work *w = the_work();
+	int r;
+
+	if (!w || w->packet.later)
+		return ACT_DROP;
+	r = reset(skb);
+	judged(skb, w->refused.reason, w->refused.rule[0], w->refused.rule[1], w->refused.shadow);
+	skb->cb[3] = 1;
 	return r;
 }

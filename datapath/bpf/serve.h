@@ -5,10 +5,12 @@
 #pragma once
 #include "float.h"
 #include "guise.h"
+#include "mesh.h"
 #include "refuse.h"
 #include "service.h"
 
 #define REFUSE -4 // the packet is as its sender sent it; refuse() is left to do
+#define REJECT -5 // the same, and it is told already; reject() is left to do
 
 // told_free: nothing else is told as p is now. A session that asked for the same
 // Service from the same port, or one that is over, makes room.
@@ -69,6 +71,8 @@ alone int serve(u64 now)
 		return float_to(p, t, &v, now);
 	if (p->node) // the caller's node chooses
 		return R_NO_ROUTE;
+	if (unlikely(p->meshed) && p->proto == PROTO_TCP)
+		p->fronted = asks_frontend(p);
 	chosen = choose(p, &v, &v.all, now);
 	b = chosen ? backend_of(v.id, chosen - 1) : 0;
 	if (!b)

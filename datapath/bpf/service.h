@@ -17,6 +17,7 @@ struct service_key {
 
 #define SERVICE_PORTS 1	   // the address has ports, other rows say which
 #define SERVICE_FLOATING 2 // the backends' nodes exchange the destination
+#define SERVICE_MESHED 4   // who is in the mesh reaches it by a proxy
 
 struct choice {
 	u32 table; // in slots

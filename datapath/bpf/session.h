@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The slow path, for packets whose session is new, stale or not a session:
-// anti-spoofing, route, policy, session, forward, in this order.
+// anti-spoofing, route, policy, mesh, session, forward, in this order.
 #pragma once
 #include "ground.h"
 #include "neighbour.h"
@@ -19,14 +19,28 @@ inline_ int is_multicast(const struct packet *p)
 	return (v4 >> 28) == 14 || v4 == 0xffffffff;
 }
 
-// refused drops by policy: s says which rule.
-step int refused(struct __sk_buff *skb, struct packet *p, const struct session *s)
+// refused drops p: s says why, and by which rule. Whom the mesh refuses is told so,
+// as its end sees it.
+step int refused(struct __sk_buff *skb, struct packet *p, struct session *s, u32 side)
 {
-	denied(p, R_POLICY, decisive(s), s);
+	struct work *w = work_of(p);
+	u32 reason = s->reason;
+
+	denied(p, reason, decisive(s), s);
 	if (unlikely(p->watched))
-		seen(skb, p, AT_DROP, R_POLICY, s);
-	judgement(skb, R_POLICY, s);
-	return ACT_DROP;
+		seen(skb, p, AT_DROP, reason, s);
+	judgement(skb, reason, s);
+	if (likely(reason == R_POLICY))
+		return ACT_DROP;
+	w->refused.reason = reason;
+	w->refused.rule[0] = s->rule[0];
+	w->refused.rule[1] = s->rule[1];
+	w->refused.shadow = skb->cb[4];
+	seen_by(&w->from, p, s, side, side);
+	p->src = w->from.src;
+	p->dst = w->from.dst;
+	p->vni = w->from.vni;
+	return REJECT;
 }
 
 // about finds the session that an ICMP error is about, and the end that the error
@@ -120,7 +134,8 @@ step int write_session(struct packet *p, struct session *s, u64 now)
 inline_ int open_session(struct __sk_buff *skb, struct packet *p, struct session *s, u64 now)
 {
 	s->created = now;
-	s->flags = is_odd(s) ? S_ODD : 0;
+	if (is_odd(s))
+		s->flags |= S_ODD;
 	s->packets[0] = s->packets[1] = s->bytes[0] = s->bytes[1] = 0;
 	s->timeout = timeout_of(p->proto, s->flags);
 	account(skb, p, s, 0, now);
@@ -142,10 +157,10 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 	side &= 1;
 	if (s->epoch != epoch || s->reason) {
 		int same_ground = unchanged(s, t);
-		if (!same_ground)
-			judge(t, &p->key);
+		if (!same_ground && judge(t, &p->key))
+			t->reason = may_stay(p, s, t);
 		if (!same_ground && t->reason && !s->reason)
-			tell(EVENT_ENDED, R_POLICY, 0, &p->key, s);
+			tell(EVENT_ENDED, t->reason, 0, &p->key, s);
 		if (!same_ground && !t->reason && s->reason) { // allowed again: another session
 			s->created = now;
 			s->packets[0] = s->packets[1] = s->bytes[0] = s->bytes[1] = 0;
@@ -155,8 +170,10 @@ step int known(struct __sk_buff *skb, struct packet *p, struct session *s, struc
 	}
 	if (s->reason) {
 		s->expires = now + s->timeout * SECOND;
-		return refused(skb, p, s);
+		return refused(skb, p, s, side);
 	}
+	if (unlikely(is_mute(skb, p, s, side)))
+		return drop(skb, p, R_NEEDS_PROXY);
 	judgement(skb, 0, s);
 	account(skb, p, s, side, now);
 	return SEND_ON;
@@ -230,6 +247,8 @@ alone int slow(struct __sk_buff *skb)
 	r = may_send(p, &src);
 	if (r)
 		return drop(skb, p, r);
+	if (unlikely(p->meshed) && p->proto == PROTO_TCP)
+		p->spoken = is_spoken(skb, p);
 	if (p->kind == K_ERROR)
 		return related(skb, p, epoch);
 	s = find(p, &side, now);
@@ -278,8 +297,10 @@ alone int slow(struct __sk_buff *skb)
 	}
 	if (s)
 		return known(skb, p, s, t, side);
-	if (!judge(t, &p->key))
-		return refused(skb, p, t);
+	if (judge(t, &p->key))
+		t->reason = enter(skb, p, t);
+	if (t->reason)
+		return refused(skb, p, t, side);
 	if (t->guise[1].flags & G_NEW) {
 		r = masquerade_port(skb);
 		if (r)
@@ -342,6 +363,10 @@ step struct session *odd(struct __sk_buff *skb, struct packet *p, struct session
 	if (!s)
 		return 0;
 	p->side = side & 1;
+	if (unlikely(is_mute(skb, p, s, side))) {
+		p->mute = 1;
+		return 0;
+	}
 	account(skb, p, s, side, now);
 	return s;
 }
@@ -351,14 +376,16 @@ inline_ int through(struct __sk_buff *skb, struct packet *p)
 	u64 now = bpf_ktime_get_coarse_ns();
 	struct session *s = fast(p, now);
 
-	if (unlikely(!s || s->flags & S_ODD)) {
+	if (unlikely(!s || s->flags & (S_ODD | S_PROXY_0 | S_PROXY_1))) {
 		s = odd(skb, p, s, s ? side_of(p, s) : 0);
 		if (!s) {
-			int r = slow(skb);
+			int r = p->mute ? drop(skb, p, R_NEEDS_PROXY) : slow(skb);
 			if (r == NOWHERE)
 				return no_endpoint(skb, p);
 			if (r == REFUSE)
 				return refuse(skb, R_NO_BACKEND);
+			if (r == REJECT)
+				return reject(skb);
 			if (r != SEND_ON)
 				return r;
 			s = scratch_session();

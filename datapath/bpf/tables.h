@@ -27,9 +27,12 @@ struct iface { // by ifindex of the host side
 	u8 closed; // the network is not in the snapshot
 	u8 dhcp;   // the agent answers DHCP and router solicitations
 	u8 limits; // see rate.h
-	u8 pad[3];
+	u8 meshed; // a proxy speaks for it, see mesh.h
+	u8 pad[2];
 	u32 throttle; // TCP leaves by this one and comes back at another
 	u32 as;	      // this is where it comes back: of which interface
+	u64 proxy;    // number of the proxy
+	u64 project;  // number of the project
 };
 
 struct addr_key {
@@ -63,6 +66,8 @@ struct guise_key { // who is seen, and from which network
 #define HOW_OUTSIDE 16 // of a hop: no network, the outside
 #define HOW_FOOT 64 // of the node's own: an address that is no other node's, so its sessions may go there
 #define HOW_TRANSPARENT 32 // a function that keeps the MAC addresses of the ends
+#define HOW_MESH 128 // of an endpoint: its workload is in the mesh
+#define HOW_STRICT 256 // and takes no plain bytes
 
 #define ROUTE_SUBNET 1
 #define ROUTE_GATEWAY 2
@@ -96,10 +101,12 @@ struct policy_key {
 	u8 pad;
 };
 
+#define PROXIED 2 // in allow
+
 struct verdict {
 	u32 rule;
 	u32 shadow; // rule, 0: no different
-	u8 allow;
+	u8 allow; // PROXIED: to a proxy only, which decides about each request
 	u8 tier;
 	u8 shadow_allow;
 	u8 pad;
@@ -145,11 +152,18 @@ struct guise {
 #define S_CLOSED 8
 #define S_ENDED 16 // the ended event was sent
 #define S_ODD 32   // not for the fast path alone: translated, or by way of a function
+#define S_PROXY_0 64 // a proxy speaks for that end, which is here, see mesh.h
+#define S_PROXY_1 128
 
 #define J_EGRESS 1 // judged here
 #define J_INGRESS 2
 #define J_SERVED_0 4 // an end is the node's own: set holds the number of the rule
 #define J_SERVED_1 8
+#define J_PROXY_0 16 // a verdict wants a proxy there
+#define J_PROXY_1 32
+#define J_MESH 64 // both ends are in the mesh
+#define J_STRICT 128 // the responder takes no plain bytes
+#define J_GROUND (J_EGRESS | J_INGRESS | J_SERVED_0 | J_SERVED_1 | J_MESH | J_STRICT) // what the verdict stands on
 
 // Index 0 is the originator and egress, index 1 the responder and ingress. What
 // every packet needs comes first, in as few cache lines as may be.
