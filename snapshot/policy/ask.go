@@ -159,19 +159,34 @@ func compare[T string | []byte](t *text, s T, match func(*regexp.Regexp, T) bool
 	return Unknown
 }
 
-// header: the values have to agree.
+// header: the values have to agree, and what they are as one (RFC 9110 5.2, RFC
+// 9113 8.2.3), too: some servers take the first line, some the last, some all.
 func (n *named) header(fields []Field) Answer {
-	out, seen := No, false
+	out, first := No, -1
+	var all []byte // of more than one line
 	for i := range fields {
 		if string(fields[i].Name) != n.name {
 			continue
 		}
 		a := compare(&n.text, fields[i].Value, (*regexp.Regexp).Match)
-		if seen && a != out {
-			out = Unknown
-			break
+		if first < 0 {
+			out, first = a, i
+			continue
 		}
-		out, seen = a, true
+		if a != out {
+			return Unknown
+		}
+		if all == nil {
+			all = append(all, fields[first].Value...)
+		}
+		separator := ","
+		if n.name == "cookie" {
+			separator = "; "
+		}
+		all = append(append(all, separator...), fields[i].Value...)
+	}
+	if all != nil && compare(&n.text, all, (*regexp.Regexp).Match) != out {
+		return Unknown
 	}
 	return n.turn(out)
 }

@@ -22,8 +22,8 @@ type TextMatch struct {
 
 // NamedMatch compares what has a name: a header, or a claim of a token. Of
 // several values of a claim one is enough. Several values of a header have to
-// agree: where one of them compares and another does not, servers read different
-// things, and the answer is Unknown.
+// agree, also with all of them as one value: where one compares and another does
+// not, servers read different things, and the answer is Unknown.
 type NamedMatch struct {
 	Name string
 	TextMatch

@@ -98,17 +98,23 @@ func oracleMatch(m *RequestMatch, q *Request) (must, may bool) {
 	sure(len(m.Paths) == 0 || slices.ContainsFunc(m.Paths, func(t TextMatch) bool { return oracleText(t, path) }))
 	sure(len(m.Hosts) == 0 || slices.ContainsFunc(m.Hosts, func(t TextMatch) bool { return oracleText(t, host) }))
 	for _, h := range m.Headers {
-		n, all := 0, 0
+		var values []string
 		for _, f := range q.Fields {
 			if string(f.Name) == h.Name {
-				all++
-				if oracleText(h.TextMatch, string(f.Value)) {
-					n++
-				}
+				values = append(values, string(f.Value))
+			}
+		}
+		if len(values) > 1 {
+			values = append(values, strings.Join(values, ","))
+		}
+		n := 0
+		for _, v := range values {
+			if oracleText(h.TextMatch, v) {
+				n++
 			}
 		}
 		switch {
-		case n > 0 && n < all: // some say this, some that
+		case n > 0 && n < len(values): // some say this, some that
 			also(false, true)
 		case h.Not:
 			sure(n == 0)
@@ -226,7 +232,9 @@ func about(action Action, m ...RequestMatch) *Set {
 func TestWhatIsNotKnown(t *testing.T) {
 	role := []NamedMatch{{Name: "x-role", TextMatch: TextMatch{Value: "admin"}}}
 	twice := Request{Fields: []Field{{[]byte("x-role"), []byte("guest")}, {[]byte("x-role"), []byte("admin")}}}
+	same := Request{Fields: []Field{{[]byte("x-role"), []byte("admin")}, {[]byte("x-role"), []byte("admin")}}}
 	not := []NamedMatch{{Name: "x-role", TextMatch: TextMatch{Value: "admin"}, Not: true}}
+	list := []NamedMatch{{Name: "x-role", TextMatch: TextMatch{Value: "guest,admin"}}}
 	token, get := &Token{Issuer: "https://id.example", Keys: "k"}, Request{Method: []byte("GET"), Path: slash}
 	unsure := get
 	unsure.Witness = &someWitness{token: map[string]Answer{token.Issuer: Unknown}}
@@ -236,6 +244,8 @@ func TestWhatIsNotKnown(t *testing.T) {
 	}{
 		"header twice":          {RequestMatch{Headers: role}, twice},
 		"header twice, not":     {RequestMatch{Headers: not}, twice},
+		"header twice the same": {RequestMatch{Headers: role}, same},
+		"header as a list":      {RequestMatch{Headers: list}, twice},
 		"token":                 {RequestMatch{Token: token}, unsure},
 		"token, nobody to ask":  {RequestMatch{Token: token}, get},
 		"no answer":             {RequestMatch{External: &External{Timeout: uint32(Unknown)}}, unsure},
