@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"cmp"
-	"math"
 	"net/netip"
 	"slices"
 
@@ -56,8 +55,10 @@ func (w *world) services() *services {
 			continue
 		}
 		for _, p := range ordered {
-			if p.vni == key.Addr.VNI && views[p] && !w.fronted(key, p) {
-				s.front(p, key, s.plainly(&service))
+			if p.vni == key.Addr.VNI && views[p] {
+				if _, fronted := w.s.FrontendOf(key, p.name); !fronted {
+					s.front(p, key, s.plainly(&service))
+				}
 			}
 		}
 	}
@@ -77,12 +78,6 @@ func (w *world) serves(key snapshot.FrontendKey, p project) bool {
 	}
 	_, own := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key.ServiceKey, Project: p.name}]
 	return !own
-}
-
-func (w *world) fronted(key snapshot.ServiceKey, p project) bool {
-	_, own := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key, Project: p.name}]
-	_, all := w.s.Frontends[snapshot.FrontendKey{ServiceKey: key}]
-	return own || all
 }
 
 // plainly is the Frontend of a Service that nothing is attached to.
@@ -128,19 +123,10 @@ func (s *services) front(p project, key snapshot.ServiceKey, f snapshot.Frontend
 			s.at[name] = append(s.at[name], l.Name)
 		}
 	}
-	if f.Cluster == "" {
-		return
+	if r, ok := f.DefaultRoute(); ok {
+		s.defaults[r.Name] = r
+		s.at[r.Name] = append(s.at[r.Name], l.Name)
 	}
-	kind := l7.HTTPRoute
-	switch f.Protocol {
-	case l7.TCP:
-		kind = l7.TCPRoute
-	case l7.TLS:
-		kind = l7.TLSRoute
-	}
-	name := "default/" + string(kind) + "/" + f.Cluster
-	s.defaults[name] = l7.Route{Kind: kind, Created: math.MaxInt64, Rules: []l7.Rule{{Backends: []l7.Backend{{Cluster: f.Cluster}}}}}
-	s.at[name] = append(s.at[name], l.Name)
 }
 
 // attach makes the Routes that are at some Listener, and notes their clusters.
@@ -191,31 +177,19 @@ func (s *services) gather() {
 	}
 }
 
-// endpoints of a cluster: the backends of its Service, and those of the other
-// family that have no address of the first.
+// endpoints of a cluster.
 func (w *world) endpoints(c *snapshot.Cluster) []l7.Endpoint {
-	out, first := []l7.Endpoint{}, map[string]bool{}
-	for n, key := range []snapshot.ServiceKey{c.Service, c.Second} {
-		for _, b := range w.s.Services[key].Backends {
-			if b.Addr.VNI != key.Addr.VNI {
-				continue // not reached under its own address
-			}
-			at := netip.AddrPortFrom(b.Addr.IP, cmp.Or(b.Port, key.Port))
-			e, known := w.s.Endpoints[b.Addr]
-			who := e.Project + "/" + e.Workload
-			if n > 0 && known && first[who] {
-				continue
-			}
-			first[who] = true
-			x := l7.Endpoint{Address: at.String(), Labels: w.labelsOf(e.Identity)}
-			if b.Weight != 1 {
-				x.Weight = &b.Weight
-			}
-			if known && e.Mode != snapshot.Off {
-				x.SPIFFE = w.s.Identities[e.Identity].SPIFFE
-			}
-			out = append(out, x)
+	out := []l7.Endpoint{}
+	for _, b := range w.s.BackendsOf(c) {
+		e, known := w.s.Endpoints[b.Addr]
+		x := l7.Endpoint{Address: netip.AddrPortFrom(b.Addr.IP, b.Port).String(), Labels: w.labelsOf(e.Identity)}
+		if b.Weight != 1 {
+			x.Weight = &b.Weight
 		}
+		if known && e.Mode != snapshot.Off {
+			x.SPIFFE = w.s.Identities[e.Identity].SPIFFE
+		}
+		out = append(out, x)
 	}
 	return out
 }
