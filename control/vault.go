@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"moire.dev/moire/identity"
@@ -39,6 +40,21 @@ func (v vault) Read(name string) ([]byte, int64, error) {
 		return nil, 0, fmt.Errorf("%s: %w", v.Place(name), fs.ErrNotExist)
 	}
 	return b, revision, nil
+}
+
+// List names files.
+func (v vault) List(prefix string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), vaultTimeout)
+	defer cancel()
+	rows, err := v.rows.List(ctx, identityPrefix+prefix)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, 0, len(rows))
+	for key := range rows {
+		out = append(out, strings.TrimPrefix(key, identityPrefix))
+	}
+	return out, nil
 }
 
 // Write replaces files.

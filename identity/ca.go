@@ -108,7 +108,7 @@ func (ca *CA) create() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	root, err := ca.sign(authority("Moiré root", 1), ca.cfg.RootLife, key.Public(), nil, key)
+	root, err := ca.sign(authorityOf("Moiré root", 1), ca.cfg.RootLife, key.Public(), nil, key)
 	if err != nil {
 		return false, err
 	}

@@ -29,7 +29,7 @@ const (
 	maxTries = 100
 )
 
-func authority(name string, below int) *x509.Certificate {
+func authorityOf(name string, below int) *x509.Certificate {
 	return &x509.Certificate{
 		Subject:               pkix.Name{Organization: []string{"Moiré"}, CommonName: name},
 		IsCA:                  true,
@@ -40,14 +40,18 @@ func authority(name string, below int) *x509.Certificate {
 	}
 }
 
-// sign fills serial and dates in and signs; a nil parent means self-signed.
-// No certificate lives longer than its parent.
+// sign is certify by the clock of the CA.
 func (ca *CA) sign(t *x509.Certificate, life time.Duration, pub crypto.PublicKey, parent *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+	return certify(ca.cfg.Now(), t, life, pub, parent, key)
+}
+
+// certify fills serial and dates in and signs; a nil parent means self-signed.
+// No certificate lives longer than its parent.
+func certify(now time.Time, t *x509.Certificate, life time.Duration, pub crypto.PublicKey, parent *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
 	}
-	now := ca.cfg.Now()
 	t.SerialNumber = serial.Add(serial, big.NewInt(1)) // 0 is not allowed
 	t.NotBefore, t.NotAfter = now.Add(-min(maxSkew, life/10)), now.Add(life)
 	if parent == nil {
@@ -75,7 +79,7 @@ func (ca *CA) makeIssuing(rootKey *ecdsa.PrivateKey, old []*x509.Certificate) (n
 	if err != nil {
 		return newIssuing{}, err
 	}
-	cert, err := ca.sign(authority("Moiré issuing", 0), ca.cfg.IssuingLife, key.Public(), ca.roots[0], rootKey)
+	cert, err := ca.sign(authorityOf("Moiré issuing", 0), ca.cfg.IssuingLife, key.Public(), ca.roots[0], rootKey)
 	if err != nil {
 		return newIssuing{}, err
 	}

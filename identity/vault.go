@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Vault keeps the few files of a CA, for one process or for several at the same
@@ -18,8 +19,11 @@ type Vault interface {
 	// Read returns a file and its revision, never 0; fs.ErrNotExist when there
 	// is none.
 	Read(name string) (content []byte, revision int64, err error)
+	// List names the files that begin with prefix.
+	List(prefix string) ([]string, error)
 	// Write replaces the files if all that expect names have that revision (0:
-	// must not exist). false: somebody else was first, and nothing was written.
+	// must not exist); nil removes one. false: somebody else was first, and
+	// nothing was written.
 	Write(expect map[string]int64, files map[string][]byte) (ok bool, err error)
 	// Place of a file, for messages.
 	Place(name string) string
@@ -39,6 +43,21 @@ func (f files) Read(name string) ([]byte, int64, error) {
 	}
 	sum := sha256.Sum256(b)
 	return b, int64(binary.BigEndian.Uint64(sum[:8])>>1) | 1, nil
+}
+
+// List reads the directory.
+func (f files) List(prefix string) ([]string, error) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
 }
 
 // Write replaces files under a lock, rootFile last: a directory without it
@@ -66,6 +85,12 @@ func (f files) Write(expect map[string]int64, content map[string][]byte) (bool, 
 		names = append(slices.Delete(names, i, i+1), rootFile)
 	}
 	for _, name := range names {
+		if content[name] == nil {
+			if err := f.remove(name); err != nil {
+				return false, err
+			}
+			continue
+		}
 		mode := os.FileMode(0o600)
 		if name == rootFile {
 			mode = 0o644
@@ -77,14 +102,25 @@ func (f files) Write(expect map[string]int64, content map[string][]byte) (bool, 
 	return true, nil
 }
 
-// Move copies the CA of a directory into an empty Vault; nothing happens when
+func (f files) remove(name string) error {
+	if err := os.Remove(f.Place(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(f.dir)
+}
+
+// Move copies the CAs of a directory into an empty Vault; nothing happens when
 // the Vault has a CA, or the directory none. What is in the directory stays.
 func Move(dir string, to Vault) error {
 	if _, _, err := to.Read(rootFile); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	content := map[string][]byte{}
-	for _, name := range []string{rootFile, rootKeyFile, issuingFile, tokenFile} {
+	domains, err := files{dir}.List(domainPrefix)
+	if err != nil {
+		return fmt.Errorf("move the CA of %s into the database: %w", dir, err)
+	}
+	for _, name := range append([]string{rootFile, rootKeyFile, issuingFile, tokenFile}, domains...) {
 		b, _, err := files{dir}.Read(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && name == rootFile:

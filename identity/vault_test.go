@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,6 +33,17 @@ func (m *memory) Read(name string) ([]byte, int64, error) {
 	return m.files[name], m.marks[name], nil
 }
 
+func (m *memory) List(prefix string) (out []string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.files {
+		if strings.HasPrefix(name, prefix) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
 func (m *memory) Write(expect map[string]int64, files map[string][]byte) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -42,6 +54,11 @@ func (m *memory) Write(expect map[string]int64, files map[string][]byte) (bool, 
 	}
 	m.last++
 	for name, b := range files {
+		if b == nil {
+			delete(m.files, name)
+			delete(m.marks, name)
+			continue
+		}
 		m.files[name], m.marks[name] = b, m.last
 	}
 	return true, nil
