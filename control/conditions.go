@@ -102,6 +102,8 @@ type saying struct {
 	condition
 	// backends is "healthy/all" of a Service, node who answers for a FloatingIP.
 	backends, node string
+	// identity is how the CA of a Domain is; nil: as it was said.
+	identity *v1alpha1.DomainIdentity
 	// minor: only numbers changed, which may wait a little.
 	minor bool
 }
@@ -114,7 +116,7 @@ type judgements struct {
 
 // conditions says which objects shall say something new. now are those whose
 // status the compiler does not see, as they are on the server.
-func conditions(in *compile.Input, now newest, needs compile.Needs, problems map[string]v1alpha1.Problem, statuses compile.Statuses) judgements {
+func conditions(in *compile.Input, now newest, needs compile.Needs, problems map[string]v1alpha1.Problem, statuses compile.Statuses, identity func(domain string) *v1alpha1.DomainIdentity) judgements {
 	out := judgements{networks: map[compile.Key]condition{}, others: map[subject]saying{}}
 	for k, n := range in.Networks {
 		if n.DeletionTimestamp != nil {
@@ -148,7 +150,9 @@ func conditions(in *compile.Input, now newest, needs compile.Needs, problems map
 		return saying{condition: condition{ok: true, reason: ready, message: message}}
 	}
 	for _, d := range in.Domains {
-		say(d, "domains", "Domain", d.Status.Conditions, true, fine("trust domain "+compile.TrustDomain(d)))
+		s := fine("trust domain " + compile.TrustDomain(d))
+		s.identity = identity(d.Name)
+		say(d, "domains", "Domain", d.Status.Conditions, sameIdentity(d.Status.Identity, s.identity), s)
 	}
 	for _, o := range now.policies {
 		say(o, "policies", "Policy", o.Status.Conditions, true, fine("in force"))
@@ -225,7 +229,13 @@ func target(resource string, s *saying, have addresses) (object runtime.Object, 
 	switch resource {
 	case "domains":
 		o := &v1alpha1.Domain{}
-		return o, func() bool { return judged(&o.Status.Conditions, o.Generation) }
+		return o, func() bool {
+			changed := judged(&o.Status.Conditions, o.Generation)
+			if s != nil && !sameIdentity(o.Status.Identity, s.identity) {
+				o.Status.Identity, changed = s.identity, true
+			}
+			return changed
+		}
 	case "policies":
 		o := &v1alpha1.Policy{}
 		return o, func() bool { return judged(&o.Status.Conditions, o.Generation) }

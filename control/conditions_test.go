@@ -14,6 +14,9 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
+// noCA: no Domain has a CA.
+func noCA(string) *v1alpha1.DomainIdentity { return nil }
+
 func TestConditions(t *testing.T) {
 	in := &compile.Input{
 		Domains: map[string]*v1alpha1.Domain{"acme": domain("acme")},
@@ -39,7 +42,7 @@ func TestConditions(t *testing.T) {
 		policies[compile.Key{Project: "p", Name: name}] = &v1alpha1.Policy{ObjectMeta: metav1.ObjectMeta{Namespace: "p", Name: name}}
 	}
 	now := newest{policies: policies}
-	said := conditions(in, now, compile.Needs{}, problems, compile.Statuses{})
+	said := conditions(in, now, compile.Needs{}, problems, compile.Statuses{}, noCA)
 	networks, acme := said.networks, subject{"domains", compile.Key{Name: "acme"}}
 	for name, want := range map[string]condition{"fine": {true, "Ready", "in force"}, "lame": {true, "MOI3001", "selects nobody; correct it"}} {
 		k := compile.Key{Project: "p", Name: name}
@@ -64,7 +67,7 @@ func TestConditions(t *testing.T) {
 		setCondition(&n.Status.Conditions, networks[k], 1)
 	}
 	setCondition(&in.Domains["acme"].Status.Conditions, said.others[acme].condition, 1)
-	if said = conditions(in, now, compile.Needs{}, problems, compile.Statuses{}); len(said.networks)+len(said.others) != 0 {
+	if said = conditions(in, now, compile.Needs{}, problems, compile.Statuses{}, noCA); len(said.networks)+len(said.others) != 0 {
 		t.Errorf("what is written already is written again: %+v", said)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -40,6 +41,10 @@ type Config struct {
 	// certificate as PEM files. Default: an etcd inside this process.
 	EtcdServers               []string
 	EtcdCA, EtcdCert, EtcdKey string
+	// DomainCAs is a directory with the CAs of Domains that have one of their own:
+	// <Domain>/ca.crt, ca.key and, if ca.crt does not end in it, roots.crt.
+	// Default: the control plane makes a CA for each Domain.
+	DomainCAs string
 	// Kubeconfig is where the administrator's kubeconfig is written. Default:
 	// RunDir/kubeconfig.
 	Kubeconfig string
@@ -110,6 +115,11 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.AwayAfter < 0 {
 		return c, fmt.Errorf("control: --away-after %s must be positive", c.AwayAfter)
+	}
+	if c.DomainCAs != "" {
+		if _, err := os.ReadDir(c.DomainCAs); err != nil {
+			return c, fmt.Errorf("control: --domain-cas: %w", err)
+		}
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

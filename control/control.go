@@ -18,6 +18,7 @@ import (
 	"moire.dev/moire/flow"
 	"moire.dev/moire/flow/ipfix"
 	"moire.dev/moire/identity"
+	"moire.dev/moire/ipam"
 	"moire.dev/moire/scrape"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/store"
@@ -184,7 +185,7 @@ func (c *Control) prepare(ctx context.Context) error {
 		return err
 	}
 	if len(c.cfg.EtcdServers) == 0 { // else it is in the database, which is not open yet
-		if c.ca, err = c.cfg.openCA(nil); err != nil {
+		if err = c.openCAs(nil); err != nil {
 			return err
 		}
 	}
@@ -198,6 +199,18 @@ func (c *Control) prepare(ctx context.Context) error {
 	}
 	c.loop.fetcher = newFetcher(c.keeper, newGuard(inside, c.loop.resolver.addresses, nil), c.log, time.Now)
 	c.loop.awayAfter = c.cfg.AwayAfter
+	return nil
+}
+
+// openCAs opens the CA of the nodes and those of the Domains.
+func (c *Control) openCAs(rows ipam.Rows) (err error) {
+	if c.ca, err = c.cfg.openCA(rows); err != nil {
+		return err
+	}
+	c.loop.authorities.domains, err = identity.NewDomains(identity.DomainsConfig{Vault: c.cfg.vault(rows), External: c.cfg.DomainCAs})
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
 	return nil
 }
 
@@ -217,8 +230,7 @@ func (c *Control) work(ctx context.Context) error {
 	case <-c.store.Ready():
 	}
 	if c.ca == nil {
-		var err error
-		if c.ca, err = c.cfg.openCA(c.store.Rows()); err != nil {
+		if err := c.openCAs(c.store.Rows()); err != nil {
 			return err
 		}
 	}
@@ -239,6 +251,7 @@ func (c *Control) work(ctx context.Context) error {
 	c.loop.allocator = newAllocator(c.keeper, apiNetworks{api}, api, c.log)
 	g, ctx := errgroup.WithContext(ctx)
 	server, err := discovery.NewServer(discovery.ServerConfig{Listen: c.cfg.DiscoveryListen, CA: c.ca, Sink: sink{c, ctx}, Log: c.log,
+		Issuer:    newCertifier(c.loop.authorities.domains, c.loop.current.Load),
 		Keepalive: 2 * time.Second, KeepaliveTimeout: 2 * time.Second})
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
@@ -271,6 +284,9 @@ func (c *Control) whole(ctx context.Context) error {
 	for {
 		err := c.keeper.load(ctx)
 		if err == nil {
+			err = c.loop.authorities.load()
+		}
+		if err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -295,6 +311,7 @@ func (c *Control) running(ctx context.Context, g *errgroup.Group, server *discov
 		return nil
 	}
 	g.Go(func() error { c.loop.run(ctx); return nil })
+	g.Go(func() error { c.loop.authorities.run(ctx); return nil })
 	g.Go(func() error { return c.keeper.run(ctx) })
 	g.Go(func() error {
 		return lead(ctx, c.store.RESTConfig(), c.world.self, &c.leading, c.log, c.allocate)
@@ -335,5 +352,6 @@ func (c *Control) allocate(ctx context.Context) {
 	wg.Go(func() { r.run(ctx) })
 	wg.Go(func() { c.loop.resolver.run(ctx) })
 	wg.Go(func() { c.loop.fetcher.run(ctx) })
+	wg.Go(func() { c.loop.authorities.tend(ctx, c.loop.current.Load) })
 	wg.Wait()
 }

@@ -158,6 +158,8 @@ type agent struct {
 	snap     *snapshot.Snapshot
 	received int
 	wants    []snapshot.AttachmentKey
+	slow     bool // what it trusts is not in force yet
+	trusts   []snapshot.TrustMark
 }
 
 var agentNumber = 10
@@ -240,6 +242,10 @@ func (a *agent) report() {
 		}
 		r.Attachments = append(r.Attachments, at)
 	}
+	if a.snap != nil && !a.slow {
+		a.trusts = snapshot.MarksOf(a.snap.Trusts)
+	}
+	r.Trusts = a.trusts
 	if a.snap != nil {
 		for _, b := range a.snap.Blocks {
 			r.Blocks = append(r.Blocks, b)

@@ -35,17 +35,18 @@ type facts struct {
 
 // loop owns the facts: it alone reads intent and world, compiles and publishes.
 type loop struct {
-	intent    *intent
-	world     *world
-	keeper    *keeper
-	allocator *allocator
-	resolver  *resolver
-	fetcher   *fetcher
-	publish   func(node string, s *snapshot.Snapshot)
-	awayAfter time.Duration
-	log       *slog.Logger
-	now       func() time.Time
-	bell      chan struct{}
+	intent      *intent
+	world       *world
+	keeper      *keeper
+	allocator   *allocator
+	resolver    *resolver
+	fetcher     *fetcher
+	authorities *authorities
+	publish     func(node string, s *snapshot.Snapshot)
+	awayAfter   time.Duration
+	log         *slog.Logger
+	now         func() time.Time
+	bell        chan struct{}
 
 	current atomic.Pointer[facts]
 	// told is closed and replaced when current is.
@@ -69,12 +70,20 @@ type seenCounts struct {
 	alloc        *allocations
 	names        *names
 	keys         *keySets
+	bundles      *bundles
 	any          bool
+}
+
+// others is all but the signs, which are for statuses alone.
+func (s seenCounts) others() seenCounts {
+	s.signs = 0
+	return s
 }
 
 func newLoop(log *slog.Logger, now func() time.Time, publish func(string, *snapshot.Snapshot)) *loop {
 	l := &loop{log: log, now: now, publish: publish, awayAfter: DefaultAwayAfter, bell: make(chan struct{}, 1),
 		compiler: compile.NewCompiler(), published: map[string]bool{}, complained: map[v1alpha1.Problem]bool{}}
+	l.authorities = newAuthorities(log, now, l.wake)
 	told := make(chan struct{})
 	l.told.Store(&told)
 	return l
@@ -176,12 +185,14 @@ func (l *loop) pass() {
 	next.in.Resolved = resolved.addresses()
 	fetched := l.keeper.keySets()
 	next.in.KeySets = fetched.sets()
-	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, names: resolved, keys: fetched, any: true}
+	shown := l.authorities.current.Load()
+	next.in.Bundles = shown.forCompiler()
+	seen := seenCounts{facts: factCount, signs: signCount, alloc: alloc, names: resolved, keys: fetched, bundles: shown, any: true}
 	if !intentChanged && !awayChanged && seen == l.last {
 		l.settle(old)
 		return
 	}
-	recompile := intentChanged || awayChanged || seen.facts != l.last.facts || seen.alloc != l.last.alloc || seen.names != l.last.names || seen.keys != l.last.keys || !l.last.any
+	recompile := intentChanged || awayChanged || seen.others() != l.last.others() || !l.last.any
 	l.last = seen
 	if recompile {
 		l.compile(old, next)
@@ -241,7 +252,7 @@ func (l *loop) judge(f *facts, needs compile.Needs) {
 		return
 	}
 	l.judged = l.now()
-	l.allocator.offer(&order{in: f.in, needs: needs, judgements: conditions(f.in, l.intent.newest, needs, f.problems, l.compiler.StatusesOf(f.in))})
+	l.allocator.offer(&order{in: f.in, needs: needs, judgements: conditions(f.in, l.intent.newest, needs, f.problems, l.compiler.StatusesOf(f.in), l.authorities.status)})
 }
 
 // publishAll hands over the snapshots, and takes back those of nodes that are

@@ -102,6 +102,7 @@ func TestTwoControls(t *testing.T) {
 	if two.Leading() {
 		first, second, away = two, one, a
 	}
+	svids := rotationBegins(t, first, a, b)
 	first.stop()
 	eventually(t, "the other takes over", func() error {
 		if !second.Leading() {
@@ -109,6 +110,7 @@ func TestTwoControls(t *testing.T) {
 		}
 		return nil
 	})
+	rotationEnds(t, second, away, svids)
 	second.create(network("shop", "back", "10.0.0.0/24"))
 	away.attach("shop", "late", "back")
 	eventually(t, "the new leader allocates", func() error {

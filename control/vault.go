@@ -71,20 +71,24 @@ func (v vault) Write(expect map[string]int64, files map[string][]byte) (bool, er
 	return v.rows.Commit(ctx, revisions, rows)
 }
 
-// identityConfig says where the CA is: in the directory, or with an external
-// etcd in the rows.
-func (c Config) identityConfig(rows ipam.Rows) identity.Config {
+// vault is where the CAs are: in the directory, or with an external etcd in the
+// rows.
+func (c Config) vault(rows ipam.Rows) identity.Vault {
 	if len(c.EtcdServers) > 0 {
-		return identity.Config{Vault: vault{rows}, SANs: c.names()}
+		return vault{rows}
 	}
-	return identity.Config{Dir: identityDir(c.Dir), SANs: c.names()}
+	return identity.Files(identityDir(c.Dir))
+}
+
+func (c Config) identityConfig(rows ipam.Rows) identity.Config {
+	return identity.Config{Vault: c.vault(rows), SANs: c.names()}
 }
 
 // openCA opens the CA and makes one the first time. With an external etcd the
 // first process brings the CA of its directory, if it has one.
 func (c Config) openCA(rows ipam.Rows) (*identity.CA, error) {
 	cfg := c.identityConfig(rows)
-	if cfg.Vault != nil {
+	if len(c.EtcdServers) > 0 {
 		if err := identity.Move(identityDir(c.Dir), cfg.Vault); err != nil {
 			return nil, fmt.Errorf("control: %w", err)
 		}

@@ -53,14 +53,15 @@ const (
 	maxBackoff  = 5 * time.Second
 )
 
-// Client is the node's end. All methods may be called at any time and never
-// wait for the network.
+// Client is the node's end. All methods may be called at any time and, but for
+// Issue, never wait for the network.
 type Client struct {
 	cfg       ClientConfig
 	log       *slog.Logger
 	running   atomic.Bool
 	connected atomic.Bool
-	trouble   atomic.Pointer[string] // nil: none
+	trouble   atomic.Pointer[string]               // nil: none
+	server    atomic.Pointer[wire.DiscoveryClient] // nil: no connection
 	outbox    *outbox
 	shipper   *shipper
 	last      *snapshot.Snapshot // of the one session that runs

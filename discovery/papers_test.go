@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"testing"
@@ -46,4 +47,13 @@ func FuzzLoad(f *testing.F) {
 			t.Error("papers with the key of another certificate")
 		}
 	})
+}
+
+func parse(t testing.TB, der []byte) *x509.Certificate {
+	t.Helper()
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

@@ -35,6 +35,7 @@ type member struct {
 	last    atomic.Pointer[NodeState]
 	watch   slot
 	ship    slot
+	issue   allowance
 }
 
 // wanted is a published snapshot; its Digest is computed once, by whoever needs

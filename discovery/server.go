@@ -66,6 +66,8 @@ type ServerConfig struct {
 	Listen string
 	CA     Authority
 	Sink   Sink
+	// Issuer certifies identities; nil: nobody does.
+	Issuer Issuer
 	Log    *slog.Logger // nil: slog.Default()
 	// Whole sends every snapshot whole, never what changed: for measuring what
 	// that costs.

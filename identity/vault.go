@@ -29,6 +29,9 @@ type Vault interface {
 	Place(name string) string
 }
 
+// Files is a Vault in a directory, for one machine.
+func Files(dir string) Vault { return files{dir} }
+
 // files is a Vault in a directory.
 type files struct{ dir string }
 

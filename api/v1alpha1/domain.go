@@ -25,6 +25,18 @@ type Domain struct {
 // of the Domain's CA is replaced, by overlap.
 const RotateRoot = "moire.dev/rotate-root"
 
+// RotateOrder is an annotation of a Domain that a rotation obeys: hold does not
+// let the next root sign, hurry waits for no node, drop forgets the former root
+// at once.
+const RotateOrder = "moire.dev/rotate-order"
+
+// Values of RotateOrder.
+const (
+	RotateHold  = "hold"
+	RotateHurry = "hurry"
+	RotateDrop  = "drop"
+)
+
 // Lives of an X.509-SVID in seconds.
 const (
 	MinSVIDLife     = 60

@@ -97,6 +97,7 @@ Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.`,
 	f.StringSliceVar(&cfg.FetchInside, "fetch-inside", nil, "prefixes of private addresses that may be asked for the keys of JWT issuers, which Policies name (default: none)")
 	f.StringSliceVar(&cfg.NameServers, "name-servers", nil, "host:port of who resolves the external names of Services (default: those of /etc/resolv.conf)")
 	f.DurationVar(&cfg.AwayAfter, "away-after", control.DefaultAwayAfter, "how long a node may be silent before new sessions avoid what is on it")
+	f.StringVar(&cfg.DomainCAs, "domain-cas", "", "directory with CAs for Domains, <Domain>/ca.crt, ca.key and roots.crt (default: each Domain gets a CA of its own making)")
 	f.StringVar(&cfg.IPFIX, "ipfix", "", "collector of records by IPFIX: udp://host:port or tcp://host:port (default: none)")
 	f.StringVar(&cfg.Metrics, "metrics", "", "host:port to serve Prometheus metrics at, such as 127.0.0.1:9465 (default: nowhere)")
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
