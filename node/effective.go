@@ -31,7 +31,7 @@ func effective(s *snapshot.Snapshot, own []*attachment) *snapshot.Snapshot {
 			continue // as it should be, or it moved away and the snapshot knows better
 		}
 		if id, ok := identityOf(s, a); ok {
-			put[addr] = snapshot.Endpoint{Addr: addr, Project: a.Key.Project, Workload: a.Key.Workload, MAC: a.MAC, Identity: id, Node: s.Node, Mode: modeOf(s, a.Key.Project)}
+			put[addr] = snapshot.Endpoint{Addr: addr, Project: a.Key.Project, Workload: a.Key.Workload, MAC: a.MAC, Identity: id, Node: s.Node, Mode: modeOf(s, a)}
 		}
 	}
 	if len(put) == 0 && len(gone) == 0 {
@@ -51,9 +51,12 @@ func effective(s *snapshot.Snapshot, own []*attachment) *snapshot.Snapshot {
 
 // modeOf is how strict a Workload of a project must be taken to be before the
 // snapshot says so: like the strictest of the project.
-func modeOf(s *snapshot.Snapshot, project string) (m snapshot.Mode) {
+func modeOf(s *snapshot.Snapshot, a *attachment) (m snapshot.Mode) {
+	if a.Tap {
+		return snapshot.Off // it has no proxy
+	}
 	for _, e := range s.Endpoints {
-		if e.Project == project {
+		if e.Project == a.Key.Project {
 			m = max(m, e.Mode)
 		}
 	}

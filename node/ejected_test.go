@@ -1,0 +1,81 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"moire.dev/moire/proxy/door"
+	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
+)
+
+// TestEjections: a backend that a proxy puts aside gets no new session of any
+// port or protocol of its Service, in its Network alone; it comes back after it
+// was well for a while, and stays when too few would be left.
+func TestEjections(t *testing.T) {
+	s := &snapshot.Snapshot{Services: map[snapshot.ServiceKey]snapshot.Service{}}
+	for _, vni := range []snapshot.VNI{100, 200} {
+		for _, k := range []snapshot.ServiceKey{{Protocol: policy.TCP, Port: 80}, {Protocol: policy.UDP, Port: 53}} {
+			k.Addr = snapshot.Addr{VNI: vni, IP: netip.MustParseAddr("10.9.0.1")}
+			v := snapshot.Service{ServiceKey: k, Project: "shop", Name: "api"}
+			for i := range byte(3) {
+				v.Backends = append(v.Backends, snapshot.Backend{Addr: snapshot.Addr{VNI: vni, IP: netip.AddrFrom4([4]byte{10, 0, 0, i + 1})}, Weight: 1})
+			}
+			s.Services[k] = v
+		}
+	}
+	clock := time.Unix(1_800_000_000, 0)
+	var now []door.Ejection
+	e := newEjections(func() []door.Ejection { return now })
+	e.now = func() time.Time { return clock }
+	backends := func(vni snapshot.VNI, proto uint8) (out, leaving []string) {
+		for k, v := range e.without(s).Services {
+			if k.Addr.VNI == vni && k.Protocol == proto {
+				for _, b := range v.Backends {
+					out = append(out, b.Addr.IP.String())
+				}
+				for _, b := range v.Leaving {
+					leaving = append(leaving, b.Addr.IP.String())
+				}
+			}
+		}
+		return out, leaving
+	}
+	if e.without(s) != s {
+		t.Error("without ejections it is another snapshot")
+	}
+	first := door.Ejection{Cluster: "100/shop/api/80", Address: "10.0.0.1:8080", Reason: "consecutive 5xx"}
+	now = []door.Ejection{first, {Cluster: "100/shop/api/81", Address: "10.0.0.2:80"}, {Cluster: "nonsense", Address: "x"}}
+	if !e.due() {
+		t.Error("nobody is told that there is something to do")
+	}
+	for _, proto := range []uint8{policy.TCP, policy.UDP} {
+		if in, out := backends(100, proto); !slices.Equal(in, []string{"10.0.0.2", "10.0.0.3"}) || !slices.Equal(out, []string{"10.0.0.1"}) {
+			t.Errorf("protocol %d: %v, leaving %v", proto, in, out)
+		}
+		if in, out := backends(200, proto); len(in) != 3 || len(out) != 0 {
+			t.Errorf("another Network with the same addresses: %v, leaving %v", in, out)
+		}
+	}
+	if e.without(s) != e.without(s) || e.due() {
+		t.Error("the same again is another snapshot")
+	}
+	now = nil
+	clock = clock.Add(backAfter - 1)
+	if in, _ := backends(100, policy.TCP); len(in) != 2 || e.due() {
+		t.Errorf("it is back at once: %v", in)
+	}
+	clock = clock.Add(1)
+	if !e.due() {
+		t.Error("nobody is told that it is well again")
+	}
+	if in, _ := backends(100, policy.TCP); len(in) != 3 || e.without(s) != s {
+		t.Errorf("it is not back: %v", in)
+	}
+	now = []door.Ejection{first, {Cluster: "100/shop/api/80", Address: "10.0.0.2:8080"}}
+	if in, _ := backends(100, policy.UDP); len(in) != 3 {
+		t.Errorf("too few are left: %v", in)
+	}
+}
