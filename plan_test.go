@@ -110,7 +110,7 @@ var rooms = map[string][]string{
 	"cmd/moire-proxy": {"proxy", "proxy/admin", "proxy/config", "proxy/door"},
 	"cmd/moire":       {"cli"},
 	"cmd/moired":      {"control"},
-	"cmd/moire-node":  {"datapath", "node", "node/local"},
+	"cmd/moire-node":  {"datapath", "node", "node/local", "node/proxies"},
 }
 
 // heavy dependencies live in few rooms, so that agent and proxy stay small.

@@ -88,17 +88,28 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	watcher := &processes{}
 	told := newMachines(a.log, k.MTU)
 	l := newLoop(a.cfg, a.log)
+	archive := flow.NewArchive(keptRecords, keptBytes)
+	take := func(rs []record.Record) {
+		archive.Add(a.cfg.Name, rs, 0)
+		for i := range rs {
+			collector.Add(rs[i])
+		}
+	}
+	proxying, err := newProxying(a.cfg, k.dp, l.rouse, l.stir, func(rs []record.Record) { take(l.known(rs)) }, a.log)
+	if err != nil {
+		return err
+	}
+	k.proxying, l.lacks = proxying, proxying.lacks
 	names := newNames(a.cfg, k.presence, l.stir, k.dp.Alive, a.log)
 	k.learned, l.resolve = names.learned, names.learned.resolve
 	checked := newChecks(k.presence, l.rouse, a.log)
 	l.health = checked.prober.Health
-	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k.presence, k, told, names, checked}, up, attachments
+	l.pool, l.wiring, l.appliers, l.up, l.disk = memory, k, appliers{k.presence, readying{proxying}, k, serving{proxying}, told, names, checked}, up, attachments
 	l.snapshots, l.watcher, l.lost = newSnapshotFile(a.cfg.Dir, a.cfg.Name), watcher, lost
 	up.handler, up.ready = l, l.started
 	up.last = func() *snapshot.Snapshot { return l.view.Load().wanted }
 
-	archive := flow.NewArchive(keptRecords, keptBytes)
-	s := &server{loop: l, archive: archive, waiting: collector.Waiting, joining: up.trouble, log: a.log}
+	s := &server{loop: l, archive: archive, waiting: collector.Waiting, joining: up.trouble, proxies: proxyDoors{proxying}, log: a.log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer watcher.wait()
@@ -107,11 +118,9 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	g.Go(func() error { return up.run(ctx) })
 	g.Go(func() error { return collector.Run(ctx) })
 	g.Go(func() error {
-		return k.run(ctx, func(r record.Record) {
-			archive.Add(a.cfg.Name, []record.Record{r}, 0)
-			collector.Add(r)
-		}, up.captured)
+		return k.run(ctx, func(r record.Record) { take([]record.Record{r}) }, up.captured)
 	})
+	g.Go(func() error { return proxying.run(ctx) })
 	g.Go(func() error { return told.run(ctx) })
 	g.Go(func() error { return names.run(ctx) })
 	g.Go(func() error { return checked.run(ctx) })
@@ -121,7 +130,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 		g.Go(func() error { return scrape.Serve(ctx, a.cfg.Metrics, m, a.log) })
 	}
 	a.log.Info("running", "address", a.cfg.Address, "socket", a.cfg.socket(), "version", a.cfg.Version)
-	err := g.Wait()
+	err = g.Wait()
 	a.log.Info("stopped; the kernel side goes on", "error", err)
 	return err
 }

@@ -32,6 +32,8 @@ type Local struct {
 	MAC   snapshot.MAC
 	// Host is the name of the node's end, or of the tap.
 	Host string
+	// Netns is the path of the namespace with the other end; "" for a tap.
+	Netns string
 	// Tap: there is no end in a namespace. DHCP: the Workload asks for its
 	// addresses.
 	Tap, DHCP bool

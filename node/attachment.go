@@ -82,7 +82,7 @@ func (a *attachment) report() snapshot.Attachment {
 }
 
 func (a *attachment) local() Local {
-	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host, Tap: a.Tap, DHCP: a.DHCP, Default: a.Default}
+	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host, Netns: a.Netns, Tap: a.Tap, DHCP: a.DHCP, Default: a.Default}
 }
 
 // plug is the interface as it must be in the Network.

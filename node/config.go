@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,8 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
+
+	"moire.dev/moire/datapath"
+	"moire.dev/moire/node/proxies"
 )
 
 // Defaults.
@@ -54,6 +60,10 @@ type Config struct {
 	// Metrics is host:port where Prometheus metrics are served, for everybody
 	// who reaches it. Default: nowhere.
 	Metrics string
+	// Proxy says how many proxies the node has. Default: one for all.
+	Proxy proxies.Mode
+	// ProxyProgram is the path of moire-proxy. Default: beside this program.
+	ProxyProgram string
 	// Version of the agent, for people.
 	Version string
 	// Log. Default: slog.Default().
@@ -71,6 +81,19 @@ func (c Config) WithDefaults() (Config, error) {
 	}
 	if c.Wait <= 0 {
 		c.Wait = DefaultWait
+	}
+	if c.Proxy == "" {
+		c.Proxy = proxies.Node
+	}
+	if !slices.Contains(proxies.Modes, c.Proxy) {
+		return c, fmt.Errorf("there is no way %q to have proxies; write one of %q", c.Proxy, proxies.Modes)
+	}
+	if c.ProxyProgram == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return c, fmt.Errorf("where this program is: %w; say where moire-proxy is", err)
+		}
+		c.ProxyProgram = filepath.Join(filepath.Dir(self), "moire-proxy")
 	}
 	if c.Version == "" {
 		c.Version = "dev"
@@ -120,6 +143,20 @@ func (c *Config) joinPath() string { return filepath.Join(c.RunDir, "join.json")
 
 // toldPath is what Workloads were told by name.
 func (c *Config) toldPath() string { return filepath.Join(c.RunDir, c.Name+".told") }
+
+// proxyDir is where the sockets of the node's proxies are.
+func (c *Config) proxyDir() string { return filepath.Join(c.RunDir, c.Name+".proxies") }
+
+// proxyCgroup is the cgroup of the node's proxies, each of which has its own below.
+// Several nodes of one name may share a machine, but no run directory.
+func (c *Config) proxyCgroup() (string, error) {
+	root, err := datapath.CgroupRoot()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(c.RunDir))
+	return filepath.Join(root, "moire", c.Name+"."+hex.EncodeToString(sum[:4])), nil
+}
 
 // netnsFile is where `moire run` shows the namespace of a Workload.
 func (c *Config) netnsFile(project, workload string) string {

@@ -21,6 +21,7 @@ type kernel struct {
 	// What the node is and knows beside the snapshot; set before the first Grow.
 	presence *presence
 	learned  *learned
+	proxying *proxying
 	// grown is what Grow brought last, for Shrink: what is learned between the
 	// two must not take away what is in use.
 	grown datapath.State
@@ -57,11 +58,16 @@ func (k *kernel) Dump(w io.Writer) error { return k.dp.Dump(w) }
 
 // inKernel is the State as the kernel can have it.
 func (k *kernel) inKernel(s State) (out datapath.State) {
-	out.Snapshot = s.InForce
+	out.Snapshot = k.proxying.ejected.without(s.InForce)
 	out.Presence = k.presence.present()
+	for _, g := range k.proxying.proxies.Groups() {
+		out.Proxies = append(out.Proxies, datapath.Proxy{Name: g.Name, Cgroup: g.Cgroup, Workers: g.Workers})
+	}
 	out.ControlPorts = k.controlPorts()
-	for _, l := range s.Locals {
-		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP})
+	for i := range s.Locals {
+		l := &s.Locals[i]
+		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP,
+			Netns: l.Netns, Proxy: k.proxying.proxyOf(l)})
 	}
 	return out
 }

@@ -28,6 +28,7 @@ type server struct {
 	archive *flow.Archive
 	waiting func() int // records that are not shipped yet
 	joining func() string
+	proxies proxyDoors
 	log     *slog.Logger
 }
 
@@ -96,6 +97,9 @@ func (s *server) run(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET "+local.AttachmentsPath, s.attachments)
 	mux.HandleFunc("GET "+local.DumpPath, s.dump)
 	mux.HandleFunc("GET "+local.FlowsPath, s.flows)
+	mux.HandleFunc("GET "+local.ProxiesPath, s.proxies.list)
+	mux.HandleFunc("GET "+local.ProxyPath, s.proxies.ask)
+	mux.HandleFunc("POST "+local.ReplacePath, s.proxies.replace)
 	h := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -231,7 +235,7 @@ func answerWith(w http.ResponseWriter, out any, err error) {
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
 		writeJSON(w, out)
-	case errors.Is(err, errUnknown):
+	case errors.Is(err, errUnknown), errors.Is(err, errNoProxy):
 		problem(w, http.StatusNotFound, err)
 	case isInvalid(err):
 		problem(w, http.StatusBadRequest, err)

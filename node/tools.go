@@ -11,6 +11,7 @@ import (
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/ipam"
 	"moire.dev/moire/node/local"
+	"moire.dev/moire/node/proxies"
 )
 
 // Check says what the kernel lacks for an agent, and what to do about it.
@@ -49,7 +50,11 @@ func Cleanup(c Config, purge bool) error {
 			return err
 		}
 	}
-	err = datapath.Cleanup(c.RunDir, c.Name)
+	cgroup, err := c.proxyCgroup()
+	if err == nil {
+		err = proxies.Clean(c.proxyDir(), cgroup)
+	}
+	err = errors.Join(err, datapath.Cleanup(c.RunDir, c.Name))
 	os.Remove(c.toldPath())
 	if rm := os.Remove(c.socket()); rm != nil && !errors.Is(rm, os.ErrNotExist) {
 		err = errors.Join(err, rm)

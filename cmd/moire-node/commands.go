@@ -14,6 +14,7 @@ import (
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/node"
 	"moire.dev/moire/node/local"
+	"moire.dev/moire/node/proxies"
 )
 
 // place is what finds a node: its name and directories.
@@ -67,6 +68,8 @@ func runCommand() *cobra.Command {
 	c.Flags().IntVar(&cfg.ConntrackMax, "conntrack-max", 0, "connections to remember at most (default: chosen by the kernel side)")
 	c.Flags().DurationVar(&cfg.Wait, "wait", node.DefaultWait, "how long an attachment waits for the control plane")
 	c.Flags().StringVar(&cfg.Metrics, "metrics", "", "host:port to serve Prometheus metrics at, such as 127.0.0.1:9464 (default: nowhere)")
+	c.Flags().StringVar((*string)(&cfg.Proxy), "proxy", string(proxies.Node), "how many proxies: node (one for all), project or workload (one for each), off (what needs one is refused)")
+	c.Flags().StringVar(&cfg.ProxyProgram, "proxy-program", "", "path of moire-proxy (default: beside this program)")
 	c.Flags().StringVar(&log, "log-level", "info", "debug, info, warn or error")
 	return c
 }

@@ -80,6 +80,32 @@ func (c *Client) Consent(ctx context.Context, in Consent) error {
 	return c.call(ctx, http.MethodPost, ConsentPath, in, nil)
 }
 
+// Proxies lists the proxies of the node, sorted by name.
+func (c *Client) Proxies(ctx context.Context) ([]Proxy, error) {
+	var out []Proxy
+	err := c.call(ctx, http.MethodGet, ProxiesPath, nil, &out)
+	return out, err
+}
+
+// Proxy asks a proxy of the node for one of ProxyDoors; the format is text or
+// json, where it has both.
+func (c *Client) Proxy(ctx context.Context, name, door, format string, w io.Writer) error {
+	q := url.Values{"name": {name}, "door": {door}, "format": {format}}
+	resp, err := c.do(ctx, http.MethodGet, ProxyPath+"?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(w, resp.Body)
+	return err
+}
+
+// ReplaceProxies has every proxy of the node replaced by another process, and
+// returns when these serve.
+func (c *Client) ReplaceProxies(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, ReplacePath, nil, nil)
+}
+
 // Dump writes everything that the agent knows and has in the kernel, as text.
 func (c *Client) Dump(ctx context.Context, w io.Writer) error {
 	resp, err := c.do(ctx, http.MethodGet, DumpPath, nil)

@@ -14,6 +14,9 @@ const (
 	DumpPath        = "/v1/dump"        // GET -> text
 	FlowsPath       = "/v1/flows"       // GET -> records, one JSON object a line
 	ConsentPath     = "/v1/consent"     // POST Consent -> {}
+	ProxiesPath     = "/v1/proxies"     // GET -> []Proxy
+	ProxyPath       = "/v1/proxy"       // GET ?name=NAME&door=clusters -> what its administrator's door says
+	ReplacePath     = "/v1/replace"     // POST -> {}, when other processes serve
 )
 
 // DefaultIfName is the first interface of a Workload when it says nothing.
@@ -148,6 +151,32 @@ type Status struct {
 	RecordsWaiting int    `json:"recordsWaiting"`
 	RecordsLost    uint64 `json:"recordsLost"`
 }
+
+// Proxy is one proxy of the node.
+type Proxy struct {
+	Name string `json:"name"`
+	PID  int    `json:"pid,omitempty"`
+	// Up: it takes connections.
+	Up    bool      `json:"up"`
+	Since time.Time `json:"since,omitzero"`
+	// Interfaces that it speaks for.
+	Interfaces int `json:"interfaces"`
+	// Error says why it does not serve what it must be.
+	Error string `json:"error,omitempty"`
+	// LeftOut are parts of its configuration that nobody could serve, and why.
+	LeftOut []string `json:"leftOut,omitempty"`
+	// Starts counts processes since the agent was started; Last says how the one
+	// before this ended.
+	Starts int    `json:"starts,omitempty"`
+	Last   string `json:"last,omitempty"`
+	Log    string `json:"log"`
+	// Why says of each of its interfaces, project/workload/network, what it needs
+	// a proxy for.
+	Why map[string]string `json:"why,omitempty"`
+}
+
+// ProxyDoors are what a proxy can be asked for.
+var ProxyDoors = []string{"config", "listeners", "clusters", "certs", "stats", "metrics", "build"}
 
 // Risks that somebody on the node can consent to.
 const (

@@ -205,6 +205,29 @@ func TestPlainService(t *testing.T) {
 	}
 }
 
+// TestAsks: a caller whose rules ask about requests to a backend reaches its
+// Service by the proxy, as HTTP, although nobody is in the mesh.
+func TestAsks(t *testing.T) {
+	s := twins()
+	s.Frontends, s.Routes, s.Clusters = nil, nil, nil
+	for a, e := range s.Endpoints {
+		e.Mode = snapshot.Off
+		s.Endpoints[a] = e
+	}
+	for k, v := range s.Services {
+		v.App = ""
+		s.Services[k] = v
+	}
+	rule := policy.Rule{ID: "policy/red-shop/p/egress/0", Tier: policy.Project, Action: policy.Allow, Peers: []policy.Peer{{Identities: []policy.Identity{2}}},
+		Requests: []policy.RequestMatch{{Methods: []string{"GET"}}}}
+	s.Policies[snapshot.PolicyKey{VNI: red, Identity: 1, Direction: policy.Egress}] = policy.Set{Rules: []policy.Rule{rule}, Isolated: "isolated/red-shop/p/egress"}
+	c := build(input(s, web(blue), web(red)))
+	if len(c.Listeners) != 2 || c.Listeners[0].View != "100/red-shop" || c.Listeners[0].Protocol != l7.AutoHTTP || len(c.Clusters) != 1 || c.Clusters[0].Protocol != l7.HTTP1 ||
+		c.Clusters[0].Endpoints[0].SPIFFE != "" {
+		t.Errorf("%+v %+v", c.Listeners, c.Clusters)
+	}
+}
+
 // TestReceiver: ports that Services lead to, and who comes over a Link.
 func TestReceiver(t *testing.T) {
 	s := twins()

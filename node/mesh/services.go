@@ -50,15 +50,21 @@ func (w *world) services() *services {
 			}
 		}
 	}
+	asking := w.asking()
 	for key, service := range w.s.Services {
-		if !w.s.Meshed(&service) {
+		if service.Protocol != policy.TCP || service.Port == 0 || service.Floating {
 			continue
 		}
+		meshed := w.s.Meshed(&service)
 		for _, p := range ordered {
-			if p.vni == key.Addr.VNI && views[p] {
-				if _, fronted := w.s.FrontendOf(key, p.name); !fronted {
-					s.front(p, key, s.plainly(&service))
-				}
+			if p.vni != key.Addr.VNI {
+				continue
+			}
+			if _, fronted := w.s.FrontendOf(key, p.name); fronted {
+				continue
+			}
+			if asks := w.asks(asking[p], &service); asks || meshed && views[p] {
+				s.front(p, key, s.plainly(&service, asks))
 			}
 		}
 	}
@@ -80,17 +86,46 @@ func (w *world) serves(key snapshot.FrontendKey, p project) bool {
 	return !own
 }
 
-// plainly is the Frontend of a Service that nothing is attached to.
-func (s *services) plainly(service *snapshot.Service) snapshot.Frontend {
-	name := snapshot.ClusterName(service)
+// asking lists the egress Sets of each view that have rules about requests.
+func (w *world) asking() map[project][]policy.Set {
+	out := map[project][]policy.Set{}
+	for _, k := range w.known {
+		set := w.s.Policies[snapshot.PolicyKey{VNI: k.VNI, Identity: k.endpoint.Identity, Direction: policy.Egress}]
+		if slices.ContainsFunc(set.Rules, func(r policy.Rule) bool { return len(r.Requests) > 0 }) {
+			p := project{k.VNI, k.Key.Project}
+			out[p] = append(out[p], set)
+		}
+	}
+	return out
+}
+
+// asks says whether one of the Sets has to see requests to some backend.
+func (w *world) asks(sets []policy.Set, service *snapshot.Service) bool {
+	for i := range sets {
+		for _, b := range service.Backends {
+			p := policy.Packet{Peer: w.s.Endpoints[b.Addr].Identity, PeerAddr: b.Addr.IP, Protocol: policy.TCP, Port: cmp.Or(b.Port, service.Port)}
+			if sets[i].Decide(p).Proxy {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// plainly is the Frontend of a Service that nothing is attached to. Where rules
+// ask about requests, and nobody said what is spoken, it is taken to be HTTP.
+func (s *services) plainly(service *snapshot.Service, asks bool) snapshot.Frontend {
+	name, protocol := snapshot.ClusterName(service), cmp.Or(service.App, l7.TCP)
+	if asks && service.App == "" {
+		protocol = l7.AutoHTTP
+	}
 	if _, known := s.w.s.Clusters[name]; !known {
 		c := s.plain[name]
-		c.Name, c.Protocol = name, service.App
-		switch service.App {
-		case "":
-			c.Protocol = l7.TCP
-		case l7.AutoHTTP:
-			c.Protocol = l7.HTTP1
+		c.Name = name
+		if c.Protocol == "" || c.Protocol == l7.TCP { // for who asks about requests it is HTTP
+			if c.Protocol = protocol; protocol == l7.AutoHTTP {
+				c.Protocol = l7.HTTP1
+			}
 		}
 		if service.Affinity > 0 {
 			c.Balancer.Kind = l7.Maglev // by the caller's address
@@ -107,7 +142,7 @@ func (s *services) plainly(service *snapshot.Service) snapshot.Frontend {
 		}
 		s.plain[name] = c
 	}
-	return snapshot.Frontend{Protocol: cmp.Or(service.App, l7.TCP), Cluster: name}
+	return snapshot.Frontend{Protocol: protocol, Cluster: name}
 }
 
 // front makes a Listener of a Frontend for one view.
