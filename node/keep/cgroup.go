@@ -1,7 +1,6 @@
 package keep
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,23 +10,6 @@ import (
 	"strings"
 	"time"
 )
-
-// Root is where the cgroups of version 2 are.
-func Root() (string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		// id parent major:minor root mountpoint options… - fstype source options
-		before, after, _ := strings.Cut(s.Text(), " - ")
-		if fields := strings.Fields(before); len(fields) >= 5 && strings.HasPrefix(after, "cgroup2 ") {
-			return fields[4], nil
-		}
-	}
-	return "", errors.New("no cgroup2 is mounted, and proxies need a cgroup of their own; mount it: mount -t cgroup2 none /sys/fs/cgroup")
-}
 
 // processesOf lists who is in a cgroup; one that is not there has nobody.
 func processesOf(dir string) ([]int, error) {

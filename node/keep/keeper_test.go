@@ -62,10 +62,7 @@ func newStage(t *testing.T) *stage {
 		}
 		t.Skip("needs root")
 	}
-	root, err := Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := cgroups(t)
 	s := &stage{t: t, dir: t.TempDir()}
 	s.o = Options{Name: "program", Path: filepath.Join(s.dir, "program"), Args: []string{"program", s.dir}, Cgroup: filepath.Join(root, "moire-test", t.Name()),
 		Log: filepath.Join(s.dir, "log"), Serving: s.serving, Patience: 500 * time.Millisecond, Drain: time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
@@ -114,6 +111,17 @@ func (s *stage) serving() int {
 		return 0
 	}
 	return pid
+}
+
+// cgroups is where those of version 2 are.
+func cgroups(t *testing.T) string {
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(dir + "/cgroup.procs"); err == nil {
+			return dir
+		}
+	}
+	t.Fatal("no cgroups of version 2 are mounted")
+	return ""
 }
 
 // run has a new Keeper, as after a restart of the agent.

@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moire.dev/moire/flow/record"
-	"moire.dev/moire/node/keep"
 	"moire.dev/moire/node/mesh"
 	"moire.dev/moire/proxy/door"
 	"moire.dev/moire/snapshot"
@@ -101,10 +100,7 @@ func newStage(t *testing.T, m Mode) *stage {
 		t.Skip("needs root")
 	}
 	s := &stage{t: t, dir: t.TempDir(), ups: map[string]bool{}}
-	root, err := keep.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := cgroups(t)
 	cgroup := filepath.Join(root, "moire-test", t.Name())
 	t.Cleanup(func() {
 		if s.stop(); Clean(filepath.Join(s.dir, "run"), cgroup) != nil {
@@ -113,6 +109,17 @@ func newStage(t *testing.T, m Mode) *stage {
 	})
 	s.run(m, cgroup)
 	return s
+}
+
+// cgroups is where those of version 2 are.
+func cgroups(t *testing.T) string {
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(dir + "/cgroup.procs"); err == nil {
+			return dir
+		}
+	}
+	t.Fatal("no cgroups of version 2 are mounted")
+	return ""
 }
 
 func (s *stage) run(m Mode, cgroup string) {
