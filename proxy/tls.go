@@ -44,8 +44,7 @@ func (s *secrets) try(cfg *l7.Config) error {
 		s.known = tls.NewVerified(4096)
 		s.servers, s.clients = map[string]*serverTLS{}, map[string]*clientTLS{}
 	}
-	var other tls.Store
-	return other.Load(cfg.Certificates)
+	return s.store.Try(cfg.Certificates)
 }
 
 // serverTLS of a listener; the same one while nothing about it changes, so that

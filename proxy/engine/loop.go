@@ -46,6 +46,9 @@ type Loop struct {
 		rang bool
 	}
 	stopped bool
+
+	origin int   // descriptor of the namespace of this process; 0: nobody left it yet
+	failed error // the thread is lost elsewhere
 }
 
 // slot says whose a file descriptor is. The generation tells an event of a
@@ -110,6 +113,9 @@ func (l *Loop) Close() {
 	if l.ring != nil {
 		l.ring.close()
 	}
+	if l.origin > 0 {
+		unix.Close(l.origin)
+	}
 }
 
 // Run turns the loop until ctx ends or Stop is called.
@@ -118,7 +124,11 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer stop()
 	// The ring belongs to a thread, and what it completes is done by it.
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	defer func() {
+		if l.failed == nil { // else the thread is nobody's any more, and ends
+			runtime.UnlockOSThread()
+		}
+	}()
 	defer prompt()()
 	if l.ring != nil {
 		if err := l.beginRing(); err != nil {
@@ -130,6 +140,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	for !l.stopped {
 		if err := l.turn(); err != nil {
 			return err
+		}
+		if l.failed != nil {
+			return fmt.Errorf("event loop: %w", l.failed)
 		}
 	}
 	return nil

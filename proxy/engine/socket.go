@@ -60,29 +60,6 @@ func LocalAddr(fd int) netip.AddrPort {
 	return addrPort(sa)
 }
 
-// Dial begins to connect to addr. The Conn is Connecting until its owner is
-// told; an error that the kernel knows at once is returned.
-func (l *Loop) Dial(addr netip.AddrPort, owner Owner) (*Conn, error) {
-	family := unix.AF_INET
-	if addr.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	err = unix.Connect(fd, sockaddr(addr))
-	if err != nil && err != unix.EINPROGRESS {
-		unix.Close(fd)
-		return nil, err
-	}
-	return l.newConn(fd, &Conn{owner: owner, Peer: addr, Connecting: err != nil})
-}
-
 // Listener accepts connections of one listening socket.
 type Listener struct {
 	loop *Loop

@@ -29,6 +29,7 @@ type set struct {
 }
 
 type entry struct {
+	from  l7.Certificate
 	cert  stdtls.Certificate
 	names []string // DNS names in lower case
 	files [2]fileMark
@@ -46,11 +47,30 @@ type fileMark struct {
 // name had one; the error names each, what is wrong and what to do. Certificates
 // that are not in list are gone.
 func (s *Store) Load(list []l7.Certificate) error {
+	next, err := s.read(list)
+	s.current.Store(next)
+	return err
+}
+
+// Try says what Load would say, and changes nothing.
+func (s *Store) Try(list []l7.Certificate) error {
+	_, err := s.read(list)
+	return err
+}
+
+// read makes a set of list. What is as it was, and in no file, is not read again.
+func (s *Store) read(list []l7.Certificate) (*set, error) {
 	old := s.current.Load()
 	next := &set{byName: make(map[string]*entry, len(list)), list: list}
 	var problems []error
 	for i := range list {
 		c := &list[i]
+		if old != nil {
+			if e := old.byName[c.Name]; e != nil && e.from == *c && c.ChainFile == "" && c.KeyFile == "" {
+				next.byName[c.Name] = e
+				continue
+			}
+		}
 		e, err := load(c)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("certificate %q: %w", c.Name, err))
@@ -61,8 +81,7 @@ func (s *Store) Load(list []l7.Certificate) error {
 		}
 		next.byName[c.Name] = e
 	}
-	s.current.Store(next)
-	return errors.Join(problems...)
+	return next, errors.Join(problems...)
 }
 
 // Reload is Load of the same list, for when Changed says so.
@@ -129,7 +148,7 @@ func (s *Store) Leaves() iter.Seq2[string, *x509.Certificate] {
 }
 
 func load(c *l7.Certificate) (*entry, error) {
-	e := &entry{}
+	e := &entry{from: *c}
 	chain, err := material("chain", c.Chain, c.ChainFile, &e.files[0])
 	if err != nil {
 		return nil, err

@@ -1,0 +1,174 @@
+package tls
+
+import (
+	stdtls "crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"moire.dev/moire/snapshot/l7"
+)
+
+// What two proxies of the mesh agree on by ALPN. A ClientHello that offers Raw
+// is one of the mesh, and no application's.
+const (
+	// Raw: inside is what the applications say to each other.
+	Raw = "moire"
+	// Streams: requests in HTTP/2, whatever the applications speak.
+	Streams = "moire-h2"
+)
+
+// Domains are the trust domains that are known, with their roots, and who of
+// them believes whom. It is immutable.
+type Domains struct{ byName map[string]domain }
+
+type domain struct {
+	trust     *Trust
+	federates []string
+}
+
+// NewDomains reads the roots. A trust domain without any is believed by nobody.
+func NewDomains(all []l7.Trust) (*Domains, error) {
+	d := &Domains{byName: make(map[string]domain, len(all))}
+	for i := range all {
+		t := &all[i]
+		if t.Roots == "" { // to NewTrust that would be everybody's roots
+			continue
+		}
+		trust, err := NewTrust(t.Roots)
+		if err != nil {
+			return nil, fmt.Errorf("trust domain %s: %w", t.TrustDomain, err)
+		}
+		d.byName[t.TrustDomain] = domain{trust, t.Federates}
+	}
+	return d, nil
+}
+
+// between is what somebody of own verifies one of other by: they are of one trust
+// domain, or of two of which each believes the other. Nil: they are not.
+func (d *Domains) between(own, other string) *Trust {
+	mine, theirs := d.byName[own], d.byName[other]
+	if mine.trust == nil || theirs.trust == nil || own != other &&
+		(!slices.Contains(mine.federates, other) || !slices.Contains(theirs.federates, own)) {
+		return nil
+	}
+	return theirs.trust
+}
+
+// TrustDomain of a SPIFFE ID; empty: it is none.
+func TrustDomain(id string) string {
+	rest, ok := strings.CutPrefix(id, "spiffe://")
+	name, path, _ := strings.Cut(rest, "/")
+	if !ok || path == "" {
+		return ""
+	}
+	return name
+}
+
+// Mutual is how one Workload speaks TLS 1.3 in the mesh, where both sides show
+// who they are. It may be used by all workers. Make another one when the
+// certificate or the trust changed: it resumes no session of this one.
+type Mutual struct {
+	id, domain string
+	domains    *Domains
+	known      *Verified
+	servers    [2]*stdtls.Config // without and with Streams
+	client     *stdtls.Config
+
+	mu      sync.Mutex
+	clients map[called]*stdtls.Config
+}
+
+// called is whom a client configuration is for.
+type called struct {
+	id      string
+	streams bool
+}
+
+// NewMutual is for the Workload with that SPIFFE ID, whose certificate cert is.
+func NewMutual(id string, cert *stdtls.Certificate, domains *Domains, known *Verified) (*Mutual, error) {
+	m := &Mutual{id: id, domain: TrustDomain(id), domains: domains, known: known, clients: map[called]*stdtls.Config{}}
+	if got := Identity(cert.Leaf); got != id || id == "" {
+		return nil, fmt.Errorf("the certificate of %q is that of %q", id, got)
+	}
+	if domains.between(m.domain, m.domain) == nil {
+		return nil, fmt.Errorf("there are no roots of trust domain %q", m.domain)
+	}
+	for i, protocols := range [2][]string{{Raw}, {Streams, Raw}} {
+		m.servers[i] = &stdtls.Config{
+			MinVersion: stdtls.VersionTLS13, CurvePreferences: serverCurves, DynamicRecordSizingDisabled: true,
+			Certificates: []stdtls.Certificate{*cert}, NextProtos: protocols,
+			// crypto/tls checks that the caller has the key, we check all else.
+			ClientAuth: stdtls.RequireAnyClientCert, VerifyConnection: m.checkCaller,
+		}
+	}
+	m.client = &stdtls.Config{
+		MinVersion: stdtls.VersionTLS13, CurvePreferences: clientCurves, DynamicRecordSizingDisabled: true,
+		InsecureSkipVerify: true, // VerifyConnection does it
+		GetClientCertificate: func(*stdtls.CertificateRequestInfo) (*stdtls.Certificate, error) {
+			return cert, nil
+		},
+	}
+	return m, nil
+}
+
+// Server is for a connection that comes in. Streams says whether requests may
+// come in HTTP/2 there. The caller is somebody who is believed, and has exactly
+// one identity: who it has to be is for the one who knows from where it calls.
+func (m *Mutual) Server(streams bool) *stdtls.Config {
+	if streams {
+		return m.servers[1]
+	}
+	return m.servers[0]
+}
+
+var errNobody = errors.New("the peer does not say who it is")
+
+func (m *Mutual) checkCaller(state stdtls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 {
+		return errNobody
+	}
+	id := Identity(state.PeerCertificates[0])
+	if id == "" {
+		return errNobody
+	}
+	return m.check(state, id, x509.ExtKeyUsageClientAuth)
+}
+
+func (m *Mutual) check(state stdtls.ConnectionState, id string, usage x509.ExtKeyUsage) error {
+	trust := m.domains.between(m.domain, TrustDomain(id))
+	if trust == nil {
+		return fmt.Errorf("%q is of no trust domain that %q believes, and that believes it", id, m.domain)
+	}
+	p := peer{trust: trust, usage: usage, allowed: []string{id}, known: m.known}
+	return p.check(state)
+}
+
+// Client is for a connection to the Workload with that SPIFFE ID, and to nobody
+// else. Streams says whether requests in HTTP/2 are offered.
+func (m *Mutual) Client(id string, streams bool) (*stdtls.Config, error) {
+	if TrustDomain(id) == "" {
+		return nil, fmt.Errorf("%q is no SPIFFE ID", id)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := called{id, streams}
+	if c := m.clients[key]; c != nil {
+		return c, nil
+	}
+	c := m.client.Clone()
+	c.NextProtos = []string{Raw}
+	if streams {
+		c.NextProtos = []string{Streams, Raw}
+	}
+	c.ClientSessionCache = stdtls.NewLRUClientSessionCache(16)
+	c.VerifyConnection = func(state stdtls.ConnectionState) error { return m.check(state, id, x509.ExtKeyUsageServerAuth) }
+	if len(m.clients) >= maxNames {
+		clear(m.clients)
+	}
+	m.clients[key] = c
+	return c, nil
+}
