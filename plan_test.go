@@ -78,10 +78,11 @@ var rooms = map[string][]string{
 	"proxy/admin":       {},
 	"proxy/telemetry":   {},
 	"proxy/engine":      {},
+	"proxy/mesh":        {},
 	// both ends of the socket between agent and proxy
 	"proxy/door": {},
-	"proxy": {"proxy/admin", "proxy/balance", "proxy/check", "proxy/door", "proxy/engine", "proxy/http1", "proxy/http2", "proxy/proxyproto",
-		"proxy/resilience", "proxy/route", "proxy/telemetry", "proxy/tls"},
+	"proxy": {"proxy/admin", "proxy/authz", "proxy/balance", "proxy/check", "proxy/door", "proxy/engine", "proxy/http1", "proxy/http2", "proxy/mesh",
+		"proxy/proxyproto", "proxy/resilience", "proxy/route", "proxy/telemetry", "proxy/tls"},
 	// outside judges of the proxy, and attackers
 	"proxy/judge":         {"proxy/judge/attack", "proxy/judge/smuggle", "proxy/judge/stage"},
 	"proxy/judge/attack":  {},
@@ -138,6 +139,7 @@ var pure = map[string][]string{
 	"proxy/http1":       {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"proxy/http2":       {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"proxy/http2/hpack": {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
+	"proxy/mesh":        {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"proxy/route":       {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"proxy/proxyproto":  {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},
 	"snapshot/policy":   {"time", "os", "net", "net/http", "log/slog", "sync", "math/rand", "context"},

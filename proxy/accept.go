@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"moire.dev/moire/proxy/engine"
+	"moire.dev/moire/proxy/route"
 	"moire.dev/moire/proxy/telemetry"
 	"moire.dev/moire/snapshot/l7"
 )
@@ -14,7 +15,7 @@ type caller struct {
 	w        *worker
 	ln       *listener
 	plan     *plan          // that ln is of, with its
-	pools    []*pool        // by cluster
+	speaker  *speaker       // who makes connections for it
 	leaves   bool           // its listener is no more, or another one now
 	peer     netip.AddrPort // from the PROXY header, when there is one
 	local    netip.AddrPort
@@ -23,6 +24,7 @@ type caller struct {
 	identity []byte // URI SAN
 	open     *int   // connections of the listening address, to be counted down
 	opened   bool
+	flow     *flow // of the mesh; nil: it came by a socket of the proxy itself
 }
 
 // preface begins every HTTP/2 connection (RFC 9113, 3.4).
@@ -39,12 +41,15 @@ type greeting struct {
 	begun  bool // some of the preface came
 	alpn   string
 	timer  engine.Timer
+
+	protocol l7.Protocol // that is spoken, as far as it is known
+	manner   manner
 }
 
 // accept takes a connection that the kernel has.
 func (w *worker) accept(a *accepting, fd int, peer netip.AddrPort) {
 	ln := a.ln
-	g := &greeting{caller: caller{w: w, ln: ln, plan: w.plan, pools: w.pools, peer: peer, local: ln.addr, open: &a.open}}
+	g := &greeting{caller: caller{w: w, ln: ln, plan: w.plan, speaker: w.own, peer: peer, local: ln.addr, open: &a.open}}
 	if ln.addr.Addr().IsUnspecified() {
 		g.local = engine.LocalAddr(fd)
 	}
@@ -52,7 +57,7 @@ func (w *worker) accept(a *accepting, fd int, peer netip.AddrPort) {
 	if err != nil {
 		return
 	}
-	g.c = c
+	g.c, g.protocol = c, ln.conf.Protocol
 	a.open++
 	g.opened = true
 	if most := ln.limits.connections; most > 0 && a.open > most {
@@ -74,7 +79,13 @@ func (w *worker) accept(a *accepting, fd int, peer netip.AddrPort) {
 func (g *greeting) Ready(*engine.Conn) { g.advance() }
 
 // Expire implements engine.Expirer: the caller says nothing, or too slowly.
-func (g *greeting) Expire(*engine.Timer) { g.end() }
+func (g *greeting) Expire(*engine.Timer) {
+	if g.manner == either {
+		g.takePlain()
+		return
+	}
+	g.end()
+}
 
 // drain implements conn.
 func (g *greeting) drain(last bool) {
@@ -92,12 +103,16 @@ func (g *greeting) advance() {
 	if c.Closed() {
 		return
 	}
+	if g.flow != nil && g.flow.side == telemetry.In {
+		g.arrive()
+		return
+	}
 	if g.header {
 		if done := g.readHeader(); !done {
 			return
 		}
 	}
-	if g.ln.conf.Protocol == l7.TLS {
+	if g.protocol == l7.TLS {
 		g.peekTLS()
 		return
 	}
@@ -112,13 +127,17 @@ func (g *greeting) advance() {
 // HTTP/2, which no HTTP/1 request begins with.
 func (g *greeting) speak(alpn string) {
 	c := g.c
-	if g.ln.conf.Protocol == l7.TCP {
+	if g.protocol == l7.TCP {
 		g.leave()
-		serveRule(g.caller, c, g.plan.routes.MatchTCP(g.ln.index), telemetry.TCP, nil)
+		var r *route.Rule
+		if !g.flow.unrouted() {
+			r = g.plan.routes.MatchTCP(g.ln.index)
+		}
+		serveRule(g.caller, c, r, telemetry.TCP, nil)
 		return
 	}
-	two := alpn == "h2" || alpn == "" && g.ln.conf.Protocol == l7.HTTP2
-	if alpn == "" && (g.ln.conf.Protocol == l7.AutoHTTP || g.ln.conf.Protocol == "") {
+	two := alpn == "h2" || alpn == "" && g.protocol == l7.HTTP2
+	if alpn == "" && (g.protocol == l7.AutoHTTP || g.protocol == "") {
 		b := c.In.Bytes()
 		n := min(len(b), len(preface))
 		switch {
@@ -190,15 +209,30 @@ func (f *caller) follow() bool {
 	if f.plan == n {
 		return true
 	}
-	for _, l := range n.listeners {
-		if l.conf.Name == f.ln.conf.Name && l.addr == f.ln.addr && l.tls == f.ln.tls &&
-			l.conf.Protocol == f.ln.conf.Protocol && l.conf.ProxyProtocol == f.ln.conf.ProxyProtocol {
-			f.ln, f.plan, f.pools = l, n, f.w.pools
-			return true
-		}
+	if f.flow != nil {
+		return f.followMesh(n)
+	}
+	if l := n.sameListener(f.ln); l != nil {
+		f.ln, f.plan, f.speaker = l, n, f.w.own
+		return true
 	}
 	f.leaves = true
 	return false
+}
+
+// sameListener is what a listener of an older plan is in this one; nil: it is not
+// there any more, or is spoken to in another way.
+func (n *plan) sameListener(was *listener) *listener {
+	i, ok := n.doors[was.conf.Name]
+	if !ok {
+		return nil
+	}
+	l := n.listeners[i]
+	if l.addr == was.addr && l.conf.View == was.conf.View && l.tls == was.tls &&
+		l.conf.Protocol == was.conf.Protocol && l.conf.ProxyProtocol == was.conf.ProxyProtocol {
+		return l
+	}
+	return nil
 }
 
 // stuck: the caller has read nothing for so long that it will not.
@@ -209,6 +243,9 @@ func (f *caller) stuck(c *engine.Conn, now int64) bool {
 	f.w.tel.AddListener(f.plan.table, f.ln.id, telemetry.SlowCallers, 1)
 	return true
 }
+
+// cut implements conn.
+func (g *greeting) cut() { g.end() }
 
 // close counts the connection down.
 func (f *caller) close() {

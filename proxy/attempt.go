@@ -15,7 +15,9 @@ import (
 type attempt struct {
 	x     *exchange
 	p     *pool
-	i     int // index of the endpoint
+	i     int   // index of the endpoint
+	via   *pool // whose connections are used, to
+	e     *endpoint
 	u     *upConn
 	up    stream
 	began int64
@@ -43,6 +45,8 @@ type failure struct {
 	answered bool
 	// reused: it was on a connection that had answered others before.
 	reused bool
+	// denied: policy says no; x.refusal says more.
+	denied bool
 }
 
 // maxInterim answers come before the answer.
@@ -75,11 +79,17 @@ func (x *exchange) start(fresh bool) (*attempt, *failure) {
 	if !ok {
 		return nil, &failure{flags: telemetry.NoHealthyUpstream, status: 503, reason: "no healthy upstream", unseen: true}
 	}
+	a.i, a.via, a.e = i, p, p.at[i]
+	if p.roams {
+		a.e = p.end(x.toKey)
+	}
+	if why := x.permit(a); why != nil {
+		return nil, why
+	}
 	if !p.limits.AcquireRequest() {
 		w.tel.AddCluster(p.table, p.id, telemetry.OverflowRequests, 1)
 		return nil, &failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many requests to this cluster", unseen: true}
 	}
-	a.i = i
 	x.visited.Add(i)
 	a.by = x.rule.deadlines.Try(w.loop.Now, 0)
 	p.pick.Begin(i)
@@ -89,7 +99,7 @@ func (x *exchange) start(fresh bool) (*attempt, *failure) {
 	}
 	x.tried++
 	x.live++
-	if a.u = p.conn(a, i, fresh); a.u == nil {
+	if a.u = a.via.conn(a, fresh); a.u == nil {
 		a.why = failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many connections to this cluster", unseen: true}
 		return a, nil
 	}
@@ -135,13 +145,16 @@ func (a *attempt) fail(f failure) step {
 func (a *attempt) send() step {
 	x, u := a.x, a.u
 	if u == nil { // ALPN chose HTTP/1 on the connection that it waited for
-		if a.u = a.p.dial(a, a.p.at[a.i]); a.u == nil {
+		if a.u = a.via.dial(a, a.e); a.u == nil {
 			return a.fail(failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many connections to this cluster", unseen: true})
 		}
 		u = a.u
 	}
 	switch u.state {
 	case upDead:
+		if u.err == errNoCertificate {
+			x.rec.Mesh.Drop = telemetry.NoCertificate
+		}
 		return a.fail(failure{err: u.err, flags: telemetry.UpstreamFailed, result: balance.ConnectFailed, status: 503,
 			reason: "upstream connection failure", unseen: true})
 	case upDialing:

@@ -20,16 +20,17 @@ type cluster struct {
 // settings of a cluster in one configuration.
 type settings struct {
 	*cluster
-	id    int32
-	conf  *l7.Cluster
-	plan  *balance.Plan
-	addrs []netip.AddrPort // by endpoint index
-	tls   *clientTLS       // nil: plain
+	id   int32
+	conf *l7.Cluster
+	plan *balance.Plan
+	ends []endKey   // by endpoint index
+	tls  *clientTLS // nil: plain
 
 	connect, idle int64
 	two           bool // HTTP/2 (with TLS: when ALPN says so, or always)
 	auto          bool // ALPN says
 	tcp           bool
+	roams         bool // its endpoint is another with each connection
 	hashed        bool // the balancer asks for a hash
 }
 
@@ -47,7 +48,7 @@ func (cl *cluster) settings(id int, c *l7.Cluster, subsets []map[string]string, 
 		if err != nil {
 			return nil, fmt.Errorf("cluster %s: endpoint %q: not an IP address and port", c.Name, p.Address(i))
 		}
-		s.addrs = append(s.addrs, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+		s.ends = append(s.ends, endKey{addr: netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), spiffe: c.Endpoints[i].SPIFFE})
 	}
 	cl.limits.Configure(c.Circuit, c.Budget)
 	return s, nil

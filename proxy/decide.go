@@ -11,7 +11,10 @@ import (
 // match finds the rule of the request, on exactly what the endpoint will get.
 func (x *exchange) match() bool {
 	w := x.w
-	if !x.ln.trusted {
+	switch {
+	case x.from.flow != nil:
+		x.sanitizeMesh()
+	case !x.ln.trusted:
 		x.sanitize()
 	}
 	x.grpc = route.IsGRPC(&x.req)
@@ -152,7 +155,7 @@ func (x *exchange) choose() bool {
 	if !x.filter(&x.backend.Filters, &x.origins[1]) {
 		return false
 	}
-	x.pool = x.pools[x.backend.Cluster]
+	x.pool = x.speaker.pool(x.backend.Cluster)
 	x.rec.Cluster = x.pool.id
 	x.subset = rule.subsets[i]
 	if x.pool.hashed {
@@ -163,7 +166,7 @@ func (x *exchange) choose() bool {
 		x.body.keep(rule.retry.Body)
 	case rule.hedge.Delay > 0:
 		x.body.keep(64 << 10)
-	case x.pool.two || x.pool.auto:
+	case x.pool.two || x.pool.auto || x.pool.meshed():
 		x.body.keep(4 << 10) // for an endpoint that goes away: see mayResend
 	}
 	x.mirror(rule.Filters.Mirrors)
@@ -180,6 +183,7 @@ func (x *exchange) changeAnswer() {
 		}
 		f.Response(&x.resp)
 	}
+	x.changeMeshAnswer()
 }
 
 // sanitize removes what only we and those we trust may say, and tells the

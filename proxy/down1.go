@@ -163,6 +163,12 @@ func (d *down1) sweep(now int64) {
 	}
 }
 
+// cut implements conn.
+func (d *down1) cut() {
+	d.c.Err = unix.ESHUTDOWN
+	d.Ready(d.c)
+}
+
 // close ends the connection after what was written.
 func (d *down1) close() {
 	d.w.loop.Disarm(&d.timer)

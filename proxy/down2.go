@@ -72,13 +72,18 @@ func (d *down2) watch() {
 // sweep is called once a second.
 func (d *down2) sweep(now int64) {
 	if d.stuck(d.k.c, now) { // whatever its windows say
-		d.k.gone()
-		d.k.c.Abort()
+		d.cut()
 		return
 	}
 	if d.k.idleFor(now) > 1e9 {
 		d.k.rest()
 	}
+}
+
+// cut implements conn.
+func (d *down2) cut() {
+	d.k.gone()
+	d.k.c.Abort()
 }
 
 func (d *down2) arm(nanos int64) {

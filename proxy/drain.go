@@ -46,6 +46,9 @@ func (w *worker) drain() {
 	for _, a := range w.listeners {
 		a.stop()
 	}
+	for _, h := range w.homes { // their sockets are the agent's: another process accepts on them
+		h.stop()
+	}
 	for c := range w.conns {
 		c.drain(false)
 	}
@@ -63,6 +66,10 @@ func (w *worker) lastWords() {
 func (w *worker) shut() {
 	for _, a := range w.listeners {
 		a.stop()
+	}
+	for _, h := range w.homes {
+		h.stop()
+		syscall.Close(h.namespace)
 	}
 	w.loop.Close()
 }

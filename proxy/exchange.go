@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"moire.dev/moire/proxy/authz"
 	"moire.dev/moire/proxy/balance"
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/message"
@@ -27,21 +28,24 @@ type keeping struct {
 	body                      kept   // request body that may be sent again
 	mirrors                   []*mirror
 	rec                       telemetry.Request
+	cases                     [2]authz.Case // egress, ingress
+	host                      []byte        // that is decided about
 }
 
 // passage is what is of one request only.
 type passage struct {
-	t     *engine.Task
-	from  *caller
-	plan  *plan // the configuration that it began with, with its
-	pools []*pool
-	ln    *listener
+	t       *engine.Task
+	from    *caller
+	plan    *plan // the configuration that it began with, with its
+	speaker *speaker
+	ln      *listener
 
 	down1   *down1   // whose request it is, over HTTP/1
 	down2   *stream2 // or over HTTP/2
 	down    stream
 	passing *passing // a connection that is passed through
 	copyOf  *mirror  // a copy of another request
+	inquiry *inquiry // a question about another request
 
 	found    route.Found
 	rule     *rule
@@ -72,6 +76,14 @@ type passage struct {
 	accept   []byte   // and this is its Sec-WebSocket-Accept
 	timeout  [16]byte // memory of grpc-timeout
 
+	// In the mesh.
+	toKey    endKey         // where to, when no route says it
+	crossed  *target        // both sides are ours: the last one that it crossed to
+	crossing telemetry.Mesh // of the record of that side
+	judged   [2]judgement   // decisions that stand
+	refusal  refusal        // why it is denied
+	asker    *speaker       // who asks services about it
+
 	moved     int64 // when something moved last
 	by        int64 // when the request's time is up; 0: never
 	rateSince int64 // of the measure of the minimum rate
@@ -91,7 +103,7 @@ func (w *worker) newExchange(from *caller) *exchange {
 		x.resp.Fields = make([]message.Field, 0, 16)
 		x.rec.Reset()
 	}
-	x.from, x.plan, x.pools, x.ln = from, from.plan, from.pools, from.ln
+	x.from, x.plan, x.speaker, x.ln = from, from.plan, from.speaker, from.ln
 	return x
 }
 
@@ -110,6 +122,11 @@ func (w *worker) freeExchange(x *exchange) {
 	x.arena.Reset()
 	x.arena.Trim(keepHeads)
 	x.rec.Reset()
+	for i := range x.cases {
+		if x.cases[i].Head != nil {
+			x.cases[i].Reset()
+		}
+	}
 	x.body.free()
 	x.heads, x.answers, x.ids, x.mirrors = x.heads[:0], x.answers[:0], x.ids[:0], x.mirrors[:0]
 	x.passage = passage{}
@@ -137,6 +154,9 @@ func (x *exchange) begin() {
 	r.Table, r.Listener, r.Start = x.plan.table, x.ln.id, w.loop.Now
 	r.Source, r.Local, r.Secure, r.Caller = x.from.peer, x.from.local, x.from.secure, x.from.identity
 	r.Method, r.Host, r.Path = x.req.Method, x.req.Authority, x.req.Path
+	if f := x.from.flow; f != nil {
+		f.tell(&r.Mesh)
+	}
 	switch {
 	case x.passing != nil:
 	case x.down2 != nil:
@@ -155,6 +175,10 @@ func (x *exchange) wake() { x.t.Wake() }
 // Run implements engine.Runner.
 func (x *exchange) Run(*engine.Task) {
 	switch {
+	case x.inquiry != nil:
+		x.inquiry.end(x.inquire())
+		x.w.freeExchange(x)
+		return
 	case x.copyOf != nil:
 		x.runMirror()
 		x.w.freeExchange(x)
@@ -173,6 +197,10 @@ func (x *exchange) Abort() {
 	for i := range x.tries[:x.live] {
 		x.tries[i].drop()
 	}
+	if x.inquiry != nil {
+		x.inquiry.end(errService)
+		return
+	}
 	if x.copyOf != nil {
 		x.copyOf.x = nil
 		return
@@ -183,6 +211,12 @@ func (x *exchange) Abort() {
 
 // serve is what happens to a request, in order.
 func (x *exchange) serve() {
+	if x.from.flow.unrouted() {
+		if x.receive() { // by a socket of a Workload: may it, and how does it go on
+			x.forward()
+		}
+		return
+	}
 	if !x.match() { // which rule
 		return
 	}
@@ -208,6 +242,9 @@ func (x *exchange) end() {
 		r.Flags |= telemetry.CallerClosed
 	}
 	w.tel.RequestDone(r)
+	if x.crossed != nil {
+		x.tellCrossing()
+	}
 	for i, m := range x.mirrors {
 		m.end(x.down.ended)
 		x.mirrors[i] = nil

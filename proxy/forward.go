@@ -142,6 +142,10 @@ func (x *exchange) fail(why *failure) {
 		x.rec.Status = 0
 		return
 	}
+	if why.denied {
+		x.deny()
+		return
+	}
 	x.resp.Reset() // it may hold what an endpoint said before it failed
 	x.reply(why.status, why.reason)
 }

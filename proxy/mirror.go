@@ -35,7 +35,7 @@ func (x *exchange) mirror(all []route.Mirror) {
 		y := x.w.newExchange(x.from)
 		c := &mirror{x: y, done: x.down.ended}
 		y.copyOf, y.down.copy = c, c
-		y.plan, y.pool, y.rule, y.grpc = x.plan, x.pools[m.Cluster], nothing, x.grpc
+		y.plan, y.pool, y.rule, y.grpc = x.plan, x.speaker.pool(m.Cluster), nothing, x.grpc
 		y.heads = copyHead(&y.req, &x.req, y.heads[:0])
 		y.down.expect(&y.req, &y.reqTrailers, nil)
 		y.down.framing, y.down.ended = y.req.Framing, y.req.Framing == message.None

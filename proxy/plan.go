@@ -22,6 +22,9 @@ type plan struct {
 	table     *telemetry.Table
 	listeners []*listener            // as in conf
 	clusters  []*settings            // as in conf
+	named     map[string]int         // clusters by name
+	doors     map[string]int         // listeners by name
+	mesh      *meshed                // nil: none
 	shared    map[netip.AddrPort]int // how many listeners an address has
 }
 
@@ -74,7 +77,7 @@ func newLimits(l *l7.Limits) limits {
 
 // prepare makes of a plan what can be made without a change to anything that is
 // served: nearly all that can be wrong is found here.
-func (p *Proxy) prepare(cfg *l7.Config) (*plan, error) {
+func (p *Proxy) prepare(cfg *l7.Config, old *plan) (*plan, error) {
 	for _, problem := range cfg.Validate() {
 		if !problem.Soft {
 			return nil, problem
@@ -87,7 +90,10 @@ func (p *Proxy) prepare(cfg *l7.Config) (*plan, error) {
 	if r := routes.Rejected(); len(r) > 0 {
 		p.log.Warn("routes that cannot be reached were left out", "first", fmt.Sprint(r[0]), "count", len(r))
 	}
-	n := &plan{conf: cfg, routes: routes, shared: map[netip.AddrPort]int{}}
+	n := &plan{conf: cfg, routes: routes, shared: map[netip.AddrPort]int{}, named: make(map[string]int, len(cfg.Clusters)), doors: make(map[string]int, len(cfg.Listeners))}
+	if n.mesh, err = p.prepareMesh(cfg, old); err != nil {
+		return nil, err
+	}
 	if err := p.secrets.try(cfg); err != nil {
 		return nil, err
 	}
@@ -97,7 +103,10 @@ func (p *Proxy) prepare(cfg *l7.Config) (*plan, error) {
 			return nil, err
 		}
 		n.listeners = append(n.listeners, l)
-		n.shared[l.addr]++
+		n.doors[l.conf.Name] = i
+		if l.conf.View == "" {
+			n.shared[l.addr]++
+		}
 	}
 	for i := range cfg.Clusters {
 		c := &cfg.Clusters[i]
@@ -106,6 +115,7 @@ func (p *Proxy) prepare(cfg *l7.Config) (*plan, error) {
 			return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
 		n.clusters = append(n.clusters, &settings{tls: tls})
+		n.named[c.Name] = i
 	}
 	return n, nil
 }
@@ -127,6 +137,9 @@ func (p *Proxy) complete(n, old *plan) error {
 		n.clusters[i] = s
 	}
 	n.table = p.tel.Open(cfg)
+	if err := p.completeMesh(n, old); err != nil {
+		return err
+	}
 	for id := range n.routes.Rules() {
 		r, err := n.rule(n.routes.Rule(id), old)
 		if err != nil {
@@ -216,6 +229,9 @@ func (p *Proxy) listener(cfg *l7.Config, i int) (*listener, error) {
 		return nil, fmt.Errorf("listener %s: address %q is not an IP address and port", c.Name, c.Address)
 	}
 	l := &listener{index: i, id: int32(i), conf: c, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), trusted: c.Trusted, limits: newLimits(&c.Limits)}
+	if c.View != "" { // applications are behind it that do not know of it
+		l.limits = newLimits(patient(c.Limits))
+	}
 	if c.TLS != nil {
 		if l.tls, err = p.serverTLS(c); err != nil {
 			return nil, fmt.Errorf("listener %s: %w", c.Name, err)

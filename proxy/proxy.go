@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"moire.dev/moire/proxy/authz"
 	"moire.dev/moire/proxy/balance"
+	"moire.dev/moire/proxy/door"
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/resilience"
 	"moire.dev/moire/proxy/telemetry"
@@ -25,17 +27,21 @@ type Proxy struct {
 	start   time.Time
 	workers []*worker
 
+	notary *authz.Notary
+
 	mu       sync.Mutex // of what follows, for Apply
 	plan     atomic.Pointer[plan]
 	clusters map[string]*cluster
 	sockets  map[netip.AddrPort][]int // handed over by a predecessor
 	checks   map[string]*checking
-	secrets  secrets
-	ctx      context.Context // of Run; nil before
-	running  sync.WaitGroup
-	draining atomic.Bool
-	trimmed  atomic.Int64 // bytes that workers gave up since they were collected
-	ring     engine.RingUse
+	// namespaces are those of the mesh whose sockets the workers have.
+	namespaces map[string]*door.Sockets
+	secrets    secrets
+	ctx        context.Context // of Run; nil before
+	running    sync.WaitGroup
+	draining   atomic.Bool
+	trimmed    atomic.Int64 // bytes that workers gave up since they were collected
+	ring       engine.RingUse
 }
 
 // Options of a Proxy; the zero value is good.
@@ -63,7 +69,7 @@ func New(o Options) (*Proxy, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	p := &Proxy{log: o.Log, start: time.Now(), clusters: map[string]*cluster{}, sockets: o.Sockets, ring: ringUse[o.Ring], checks: map[string]*checking{}}
+	p := &Proxy{log: o.Log, start: time.Now(), clusters: map[string]*cluster{}, sockets: o.Sockets, ring: ringUse[o.Ring], checks: map[string]*checking{}, notary: authz.NewNotary()}
 	p.tel = telemetry.New(telemetry.Options{Workers: o.Workers, Now: p.now, Version: o.Version, Log: o.Log})
 	for i := range o.Workers {
 		w, err := newWorker(p, i)
@@ -106,6 +112,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	go func() { errs <- p.tel.Run(ctx) }()
 	p.running.Go(func() { p.tick(ctx) })
+	p.running.Go(func() { p.notary.Run(ctx, 1) })
 	var all []error
 	for range len(p.workers) + 1 {
 		err := <-errs
@@ -123,28 +130,38 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 // Apply switches to a configuration. When it cannot be built, or an address
 // cannot be listened on, the error says why, and all stays as it was.
-func (p *Proxy) Apply(cfg *l7.Config) error {
+func (p *Proxy) Apply(cfg *l7.Config) error { return p.apply(cfg, nil) }
+
+// apply is Apply with the sockets of a mesh.
+func (p *Proxy) apply(cfg *l7.Config, sockets map[string]*door.Sockets) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.draining.Load() {
+	if p.draining.Load() && cfg.Mesh == nil {
 		return errors.New("the proxy drains, and takes no other configuration")
 	}
 	old := p.plan.Load()
-	n, err := p.prepare(cfg)
+	n, err := p.prepare(cfg, old)
+	if err != nil {
+		return err
+	}
+	moves, err := p.compare(sockets)
 	if err != nil {
 		return err
 	}
 	opened, err := p.open(n, old)
 	if err != nil {
+		moves.close()
 		return err
 	}
 	if err := p.complete(n, old); err != nil {
+		moves.close()
 		closeAll(opened)
 		return err
 	}
+	p.commit(sockets, moves)
 	p.plan.Store(n)
 	for _, w := range p.workers {
-		p.in(w, func() { w.use(n); w.relisten(n, opened[w.index]) })
+		p.in(w, func() { w.use(n); w.relisten(n, opened[w.index]); w.settle(moves) })
 	}
 	p.follow(n)
 	p.forget(n)
@@ -165,7 +182,9 @@ func (p *Proxy) open(n, old *plan) ([]map[netip.AddrPort][]int, error) {
 	have := map[netip.AddrPort]bool{}
 	if old != nil {
 		for _, l := range old.listeners {
-			have[l.addr] = true
+			if l.conf.View == "" {
+				have[l.addr] = true
+			}
 		}
 	}
 	out := make([]map[netip.AddrPort][]int, len(p.workers))
@@ -173,7 +192,7 @@ func (p *Proxy) open(n, old *plan) ([]map[netip.AddrPort][]int, error) {
 		out[i] = map[netip.AddrPort][]int{}
 	}
 	for _, l := range n.listeners {
-		if have[l.addr] {
+		if have[l.addr] || l.conf.View != "" || p.draining.Load() {
 			continue
 		}
 		have[l.addr] = true
@@ -199,7 +218,7 @@ func (p *Proxy) open(n, old *plan) ([]map[netip.AddrPort][]int, error) {
 func (w *worker) relisten(n *plan, opened map[netip.AddrPort][]int) {
 	want := map[netip.AddrPort]bool{}
 	for _, l := range n.listeners {
-		if want[l.addr] {
+		if want[l.addr] || l.conf.View != "" || w.draining {
 			continue // the first of those that share an address speaks for all
 		}
 		want[l.addr] = true
@@ -237,6 +256,11 @@ func (p *Proxy) forget(n *plan) {
 	keep := map[string]bool{}
 	for _, s := range n.clusters {
 		keep[s.name] = true
+	}
+	if n.mesh != nil {
+		for _, w := range n.mesh.workloads {
+			keep[w.app.name], keep[w.away.name] = true, true
+		}
 	}
 	for name := range p.clusters {
 		if !keep[name] {

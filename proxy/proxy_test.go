@@ -47,6 +47,12 @@ func start(t testing.TB, cfg *l7.Config) *Proxy {
 	if err := p.Apply(cfg); err != nil {
 		t.Fatal(err)
 	}
+	runProxy(t, p)
+	return p
+}
+
+// runProxy runs p until the test ends.
+func runProxy(t testing.TB, p *Proxy) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -56,7 +62,6 @@ func start(t testing.TB, cfg *l7.Config) *Proxy {
 			t.Error(err)
 		}
 	})
-	return p
 }
 
 type testLog struct{ t testing.TB }

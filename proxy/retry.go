@@ -32,7 +32,7 @@ func (x *exchange) mayRetry(why *failure) bool {
 	if x.resent {
 		tried-- // which was free
 	}
-	if r == nil || tried > r.Attempts || why.status == 499 || why.flags&(telemetry.NoHealthyUpstream|telemetry.UpstreamOverflow) != 0 {
+	if r == nil || tried > r.Attempts || why.status == 499 || why.denied || why.flags&(telemetry.NoHealthyUpstream|telemetry.UpstreamOverflow) != 0 {
 		return false
 	}
 	if !why.answered && !r.Retriable(x.req.Method, x.tryOf(why)) {
@@ -94,7 +94,7 @@ func (x *exchange) again(why *failure) bool {
 // survives; or the endpoint says that it did not begin with it, as it goes away.
 func (x *exchange) mayResend(why *failure) bool {
 	refused := why.unseen && why.flags&telemetry.UpstreamReset != 0
-	if x.resent || why.answered || !x.bodyKept() || !refused && !(why.reused && idempotent(x.req.Method)) {
+	if x.resent || why.denied || why.answered || !x.bodyKept() || !refused && !(why.reused && idempotent(x.req.Method)) {
 		return false
 	}
 	x.resent = true

@@ -106,12 +106,15 @@ func (w *worker) seen() seen {
 	for addr, a := range w.listeners {
 		s.connections[addr] = a.open
 	}
-	for name, p := range w.byName {
-		m := map[string]int{}
-		for i := range p.plan.Len() {
-			m[p.plan.Address(i)] = p.pick.Pending(i)
+	for i, pick := range w.pickers {
+		if pick == nil {
+			continue
 		}
-		s.active[name] = m
+		m := map[string]int{}
+		for j := range pick.Plan().Len() {
+			m[pick.Plan().Address(j)] = pick.Pending(j)
+		}
+		s.active[w.plan.clusters[i].name] = m
 	}
 	return s
 }

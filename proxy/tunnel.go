@@ -53,8 +53,23 @@ func (t *passing) drain(last bool) {
 	}
 }
 
+// follow implements conn: what is not allowed any more ends, as in the kernel.
+func (t *passing) follow() bool {
+	if t.flow == nil || t.plan == t.w.plan {
+		return t.caller.follow()
+	}
+	if !t.caller.follow() && t.flow.barred != telemetry.NoDrop || !t.x.stillAllowed() {
+		t.x.rec.Flags |= telemetry.Denied
+		t.drain(true)
+	}
+	return true
+}
+
 // sweep implements conn: what is passed through has the times of its exchange.
 func (t *passing) sweep(int64) {}
+
+// cut implements conn.
+func (t *passing) cut() { t.drain(true) }
 
 // end closes both sides, at once when something broke.
 func (t *passing) end(x *exchange) {
@@ -91,24 +106,9 @@ func (x *exchange) endPassing(err error) {
 // pass is serve for a connection that is passed through.
 func (x *exchange) pass() {
 	w := x.w
-	x.w.tel.RequestStarted(x.rec.Table, x.rec.Route)
-	if x.rule == nil {
-		x.rec.Flags |= telemetry.NoRoute
+	if !x.direct() {
 		x.broken = true
 		return
-	}
-	i := x.rule.Pick(w.random())
-	if i == route.None || x.rule.Backends[i].Cluster == route.Invalid {
-		x.rec.Flags |= telemetry.NoCluster
-		x.broken = true
-		return
-	}
-	x.backend = &x.rule.Backends[i]
-	x.pool = x.pools[x.backend.Cluster]
-	x.rec.Cluster = x.pool.id
-	x.subset = x.rule.subsets[i]
-	if x.pool.hashed {
-		x.hash = x.rule.HashOf(&x.req, x.from.peer.Addr(), &w.routing)
 	}
 	for {
 		_, why := x.start(false)
@@ -122,6 +122,9 @@ func (x *exchange) pass() {
 			continue // another endpoint: nothing was sent yet
 		}
 		x.rec.Flags |= why.flags
+		if why.denied && x.refusal.drop != telemetry.NoDrop {
+			x.rec.Mesh.Drop = x.refusal.drop
+		}
 		x.broken = true
 		return
 	}
@@ -129,6 +132,37 @@ func (x *exchange) pass() {
 	x.tunnel, x.answered = true, true
 	x.won = &x.tries[0]
 	x.endPassing(x.bodies(x.won))
+}
+
+// direct finds where a connection goes that is passed through.
+func (x *exchange) direct() bool {
+	w, f := x.w, x.from.flow
+	if f.unrouted() {
+		x.aim()
+		w.tel.RequestStarted(x.rec.Table, x.rec.Route)
+		if m := &x.rec.Mesh; f.side == telemetry.In { // it was let in when it came
+			m.Rule, m.Tier, m.Shadow = f.leg.Rule, f.leg.Tier, f.leg.Shadow
+		}
+		return true
+	}
+	w.tel.RequestStarted(x.rec.Table, x.rec.Route)
+	if x.rule == nil {
+		x.rec.Flags |= telemetry.NoRoute
+		return false
+	}
+	i := x.rule.Pick(w.random())
+	if i == route.None || x.rule.Backends[i].Cluster == route.Invalid {
+		x.rec.Flags |= telemetry.NoCluster
+		return false
+	}
+	x.backend = &x.rule.Backends[i]
+	x.pool = x.speaker.pool(x.backend.Cluster)
+	x.rec.Cluster = x.pool.id
+	x.subset = x.rule.subsets[i]
+	if x.pool.hashed {
+		x.hash = x.rule.HashOf(&x.req, x.from.peer.Addr(), &w.routing)
+	}
+	return true
 }
 
 // connectOnly waits until the connection to the endpoint is there.

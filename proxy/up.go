@@ -11,21 +11,36 @@ import (
 // pool is a worker's side of a cluster: whom to choose, and the connections.
 type pool struct {
 	*settings
-	w     *worker
-	table *telemetry.Table
-	pick  *balance.Picker
-	ends  map[netip.AddrPort]*endpoint
-	at    []*endpoint // by endpoint index
+	speaker *speaker
+	w       *worker
+	table   *telemetry.Table
+	pick    *balance.Picker
+	ends    map[endKey]*endpoint
+	at      []*endpoint // by endpoint index
+}
+
+// endKey tells connections apart that must not serve each other's requests.
+type endKey struct {
+	addr netip.AddrPort
+	// from is where they come from, when that is not for the kernel to say.
+	from netip.Addr
+	// spiffe is who has to answer, in the TLS of the mesh; empty: nobody is asked.
+	spiffe string
+	// h2: HTTP/2 is spoken without being agreed on, where the pool does not say it.
+	h2 bool
 }
 
 // endpoint has a worker's connections to one address.
 type endpoint struct {
-	addr netip.AddrPort
+	endKey
 	idle []*upConn // HTTP/1, the last used is the last
 	two  []*upConn // HTTP/2, all that take streams or will
 	gone bool      // the configuration has it no more
 	// streams that an HTTP/2 connection took at a time, when last we asked.
 	streams int
+	target  *target // who is there
+	conns   int     // connections that are or are being made
+	agreed2 bool    // the last one agreed on HTTP/2
 }
 
 // upConn is one connection to an endpoint.
@@ -60,17 +75,20 @@ const (
 
 // conn is a connection for an attempt: an idle one, a stream of one that is
 // there, or a new one that is still being made. Nil: a circuit limit.
-func (p *pool) conn(a *attempt, i int, fresh bool) *upConn {
-	e := p.at[i]
+func (p *pool) conn(a *attempt, fresh bool) *upConn {
+	e := a.e
 	if p.conf.ProxyProtocol != 0 { // it says who the caller is: nobody shares it
 		return p.dial(a, e)
 	}
-	if p.two || p.auto {
+	if a.x.passing != nil && p.roams {
+		return p.dial(a, e)
+	}
+	if p.speaksTwo(e) || p.agrees(e) {
 		if u := e.shareable(a); u != nil {
 			return u
 		}
 	}
-	if p.tls != nil && p.tls.perHost {
+	if p.tls != nil && p.tls.perHost && e.spiffe == "" {
 		return p.connFor(a, e)
 	}
 	for n := len(e.idle); n > 0 && !fresh; n = len(e.idle) {
@@ -111,9 +129,15 @@ func (p *pool) dial(a *attempt, e *endpoint) *upConn {
 		return nil
 	}
 	u := &upConn{w: p.w, p: p, e: e, user: a, since: p.w.loop.Now}
-	c, err := p.w.loop.Dial(e.addr, u)
+	e.conns++
+	from, err := p.origin(e)
+	var c *engine.Conn
+	if err == nil {
+		c, err = p.w.loop.DialFrom(from, e.addr, u)
+	}
 	if err != nil {
 		p.limits.ReleaseConnection()
+		e.conns--
 		u.state, u.err = upDead, err
 		return u
 	}
@@ -121,7 +145,7 @@ func (p *pool) dial(a *attempt, e *endpoint) *upConn {
 	if p.connect > 0 {
 		p.w.loop.Arm(&u.by, p.w.loop.Now+p.connect, u)
 	}
-	if p.two && p.conf.ProxyProtocol == 0 && (p.tls == nil || !p.tls.perHost) {
+	if a.x.passing == nil && (p.speaksTwo(e) || e.agreed2) && p.conf.ProxyProtocol == 0 && (p.tls == nil || !p.tls.perHost) {
 		e.two = append(e.two, u) // others may wait for it, too
 	}
 	if !c.Connecting {
@@ -167,6 +191,10 @@ func (u *upConn) Expire(*engine.Timer) {
 func (u *upConn) connected() {
 	u.opened = true
 	u.w.tel.UpstreamOpened(u.p.table, u.p.id)
+	if u.e.spiffe != "" {
+		u.handshakeMesh()
+		return
+	}
 	if u.p.conf.ProxyProtocol != 0 {
 		u.announce()
 	}
@@ -174,16 +202,17 @@ func (u *upConn) connected() {
 		u.handshake()
 		return
 	}
-	u.ready(u.p.two)
+	u.ready(u.two2())
 }
 
 // ready hands the connection to who waits for it.
 func (u *upConn) ready(two bool) {
 	u.w.loop.Disarm(&u.by)
 	u.state = upReady
+	u.e.agreed2 = two
 	if two {
 		u.begin2()
-	} else if len(u.waiting) > 0 {
+	} else if u.untwo(); len(u.waiting) > 0 {
 		// ALPN chose HTTP/1: each of them needs a connection of its own.
 		for _, a := range u.waiting {
 			a.u = nil
@@ -243,6 +272,7 @@ func (u *upConn) close() {
 	u.state = upDead
 	u.w.loop.Disarm(&u.by)
 	u.untwo()
+	u.e.conns--
 	u.p.limits.ReleaseConnection()
 	u.w.tel.UpstreamClosed(u.p.table, u.p.id)
 	u.wakeWaiting()
@@ -270,7 +300,14 @@ func (u *upConn) untwo() {
 
 // sweep closes connections that were idle for too long.
 func (p *pool) sweep(now int64) {
-	for _, e := range p.ends {
+	if p == nil {
+		return
+	}
+	for key, e := range p.ends {
+		if p.roams && e.conns == 0 {
+			delete(p.ends, key)
+			continue
+		}
 		for len(e.idle) > 0 && now-e.idle[0].since > p.idle {
 			u := e.idle[0]
 			e.idle = append(e.idle[:0], e.idle[1:]...)

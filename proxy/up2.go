@@ -13,7 +13,7 @@ import (
 func (u *upConn) begin2() {
 	w := u.w
 	u.two = &conn2{w: w, c: u.c, up: u, since: w.loop.Now}
-	u.two.h.Init(&http2.Config{Client: true, TLS: u.p.tls != nil, MaxStreams: 1000, MaxFields: 200, ConnWindow: 4 << 20, InitialWindow: 256 << 10}, &w.streams, w.loop.Now)
+	u.two.h.Init(&http2.Config{Client: true, TLS: u.p.tls != nil && u.e.spiffe == "", MaxStreams: 1000, MaxFields: 200, ConnWindow: 4 << 20, InitialWindow: 256 << 10}, &w.streams, w.loop.Now)
 	u.two.touch()
 	if u.p.conf.ProxyProtocol == 0 && !slices.Contains(u.e.two, u) {
 		u.e.two = append(u.e.two, u)
@@ -41,7 +41,7 @@ func (k *conn2) mayOpen(h *message.Head) bool {
 // shareable is a connection that takes, or will take, another stream.
 func (e *endpoint) shareable(a *attempt) *upConn {
 	for _, u := range e.two {
-		if u.p.tls != nil && u.p.tls.perHost && u.host != string(a.x.req.Authority) {
+		if u.p.tls != nil && u.p.tls.perHost && u.e.spiffe == "" && u.host != string(a.x.req.Authority) {
 			continue
 		}
 		free := e.streams - 1                // one is for the user
@@ -68,6 +68,7 @@ func (u *upConn) closeSoon() {
 	u.state = upDead
 	u.w.loop.Disarm(&u.by)
 	u.untwo()
+	u.e.conns--
 	u.p.limits.ReleaseConnection()
 	u.closed()
 	u.user, u.waiting = nil, nil
@@ -114,7 +115,7 @@ func (a *attempt) elsewhere() step {
 	if a.u.user == a {
 		a.u.user = nil
 	}
-	if a.u = a.p.conn(a, a.i, false); a.u == nil {
+	if a.u = a.via.conn(a, false); a.u == nil {
 		return a.fail(failure{flags: telemetry.UpstreamOverflow, status: 503, reason: "too many connections to this cluster", unseen: true})
 	}
 	return a.send()
@@ -174,7 +175,12 @@ func (a *attempt) readHead2() step {
 func (t *stream2) leave() {
 	over, k := t.k.over, t.k
 	t.free()
-	if !over && k.up.state == upReady {
-		k.up.wakeWaiting()
+	if over || k.up.state != upReady {
+		return
 	}
+	if k.up.e.gone { // nobody else will look after it
+		k.retire()
+		return
+	}
+	k.up.wakeWaiting()
 }

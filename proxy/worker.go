@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"moire.dev/moire/proxy/authz"
 	"moire.dev/moire/proxy/balance"
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/http1"
@@ -22,8 +23,11 @@ type worker struct {
 	tel   *telemetry.Worker
 
 	plan      *plan
-	pools     []*pool          // by cluster of the plan
-	byName    map[string]*pool // by name of the cluster
+	own       *speaker         // for the proxy itself
+	speakers  []*speaker       // for Workloads, as in the plan; nil: not needed yet
+	homes     map[string]*home // by key of the namespace
+	memory    authz.Memory
+	pickers   []*balance.Picker // by cluster of the plan; nil: not needed yet
 	listeners map[netip.AddrPort]*accepting
 	conns     map[conn]struct{}
 
@@ -53,6 +57,10 @@ type conn interface {
 	follow() bool
 	// sweep is called once a second: end what does not move, shrink what rests.
 	sweep(now int64)
+	// cut ends the connection at once, whatever goes on.
+	cut()
+	// flowing is what the mesh knows of it; nil: it is not of the mesh.
+	flowing() *flow
 }
 
 // accepting is a listening socket.
@@ -67,8 +75,8 @@ func newWorker(p *Proxy, index int) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{p: p, index: index, loop: loop, tel: p.tel.Worker(index), byName: map[string]*pool{},
-		listeners: map[netip.AddrPort]*accepting{}, conns: map[conn]struct{}{},
+	w := &worker{p: p, index: index, loop: loop, tel: p.tel.Worker(index),
+		homes: map[string]*home{}, listeners: map[netip.AddrPort]*accepting{}, conns: map[conn]struct{}{},
 		rand: rand.NewPCG(rand.Uint64(), rand.Uint64()), answerLimits: http1.Limits{Head: 64 << 10, Fields: 200}}
 	loop.OnPanic = func(v any, stack []byte) {
 		p.log.Error("a request ended in a panic", "panic", v, "stack", string(stack))
@@ -91,8 +99,9 @@ func (w *worker) wall() time.Time { return time.Now() }
 
 // Expire implements engine.Expirer: once a second what was idle for too long is closed.
 func (w *worker) Expire(*engine.Timer) {
-	for _, p := range w.byName {
-		p.sweep(w.loop.Now)
+	w.own.sweep(w.loop.Now)
+	for _, s := range w.speakers {
+		s.sweep(w.loop.Now)
 	}
 	for c := range w.conns {
 		c.sweep(w.loop.Now)
@@ -119,46 +128,28 @@ func (w *worker) trim() (bytes int) {
 // use switches to a plan: new requests go by it.
 func (w *worker) use(n *plan) {
 	w.plan = n
-	pools := make([]*pool, len(n.clusters))
-	byName := make(map[string]*pool, len(n.clusters))
-	for i, s := range n.clusters {
-		pools[i] = w.pool(s, n)
-		byName[s.name] = pools[i]
+	w.pickers = make([]*balance.Picker, len(n.clusters))
+	w.own = w.own.succeed(&speaker{w: w, plan: n})
+	old := w.speakers
+	w.speakers = nil
+	if n.mesh != nil {
+		w.speakers = make([]*speaker, len(n.mesh.workloads))
 	}
-	for name, p := range w.byName {
-		if byName[name] == nil {
-			p.retire(nil)
+	for _, s := range old {
+		if s == nil {
+			continue
+		}
+		if now := n.same(s.work); now != nil {
+			w.speakers[now.Index] = s.succeed(&speaker{w: w, plan: n, work: now})
+		} else {
+			s.end()
 		}
 	}
-	w.pools, w.byName = pools, byName
 	for c := range w.conns {
 		if !c.follow() {
 			c.drain(false)
 		}
 	}
-}
-
-// pool is the worker's side of a cluster; connections to addresses that stay
-// are kept when they are spoken to as before.
-func (w *worker) pool(s *settings, n *plan) *pool {
-	p := &pool{settings: s, w: w, table: n.table, pick: s.plan.Picker(w.index), ends: map[netip.AddrPort]*endpoint{}}
-	old := w.byName[s.name]
-	same := old != nil && old.spokenLike(s)
-	for _, addr := range s.addrs {
-		e := p.ends[addr]
-		if e == nil && same {
-			e = old.ends[addr]
-		}
-		if e == nil {
-			e = &endpoint{addr: addr, streams: 100}
-		}
-		p.ends[addr] = e
-		p.at = append(p.at, e)
-	}
-	if old != nil {
-		old.retire(p.ends)
-	}
-	return p
 }
 
 // judged is what the balancer found out about an endpoint.
@@ -179,25 +170,4 @@ func (w *worker) refused(from *caller, status int) {
 	r.Start, r.End = w.loop.Now, w.loop.Now
 	w.tel.RequestStarted(r.Table, r.Route)
 	w.tel.RequestDone(r)
-}
-
-// retire ends the idle connections to addresses that are not in keep; those in
-// use end after their exchange.
-func (p *pool) retire(keep map[netip.AddrPort]*endpoint) {
-	for addr, e := range p.ends {
-		if keep[addr] == e {
-			continue
-		}
-		e.gone = true
-		for len(e.idle) > 0 {
-			u := e.idle[len(e.idle)-1]
-			e.idle = e.idle[:len(e.idle)-1]
-			u.close()
-		}
-		for _, u := range append([]*upConn(nil), e.two...) {
-			if u.two != nil {
-				u.two.retire()
-			}
-		}
-	}
 }

@@ -49,7 +49,10 @@ is wrong changes nothing. SIGTERM and SIGINT drain: no new connections, what
 goes on may end, then the process does.
 
 With --handover a new process takes the listening sockets of the one that runs,
-and that one drains: an upgrade without a connection that is refused.`,
+and that one drains: an upgrade without a connection that is refused.
+
+With --agent it serves what the agent of its node says, in place of a file: the
+agent owns the listening sockets, and has an older process drain itself.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -63,7 +66,9 @@ and that one drains: an upgrade without a connection that is refused.`,
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	f := c.Flags()
-	f.StringVarP(&s.config, "config", "c", "", "configuration file, YAML or JSON (required)")
+	f.StringVarP(&s.config, "config", "c", "", "configuration file, YAML or JSON (required, unless there is an agent)")
+	f.StringVar(&s.agent, "agent", "", "unix socket of the agent that says what is served")
+	f.IntVar(&s.workers, "workers", 0, "workers that serve; 0: what the configuration says, or one for each core")
 	f.StringVar(&s.admin, "admin", "", "unix socket of the administrator's door; empty: none")
 	f.StringVar(&s.handover, "handover", "", "unix socket at which a successor takes the listening sockets; empty: none")
 	f.StringVar(&s.level, "log-level", "info", "debug, info, warn or error")

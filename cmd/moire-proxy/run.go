@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -14,21 +15,30 @@ import (
 	"moire.dev/moire/proxy"
 	"moire.dev/moire/proxy/admin"
 	"moire.dev/moire/proxy/config"
+	"moire.dev/moire/proxy/door"
 	"moire.dev/moire/snapshot/l7"
 )
 
 // setup is what the command line says.
 type setup struct {
-	config, admin, handover, level, ring string
-	watch, profile                       bool
+	config, agent, admin, handover, level, ring string
+	workers                                     int
+	watch, profile                              bool
 }
 
 // defaultDrain is how long a drain may take when the configuration does not say.
 const defaultDrain = 30 * time.Second
 
 func (s *setup) run(ctx context.Context) error {
-	if s.config == "" {
-		return fmt.Errorf("--config is required; %w", errUsage)
+	switch {
+	case s.config == "" && s.agent == "":
+		return fmt.Errorf("--config or --agent is required; %w", errUsage)
+	case s.config != "" && s.agent != "":
+		return fmt.Errorf("--config and --agent exclude each other; %w", errUsage)
+	case s.agent != "" && s.handover != "":
+		return fmt.Errorf("--handover is not for a proxy with an agent, who hands over himself; %w", errUsage)
+	case s.workers < 0 || s.workers > 1024:
+		return fmt.Errorf("--workers %d is not between 0 and 1024; %w", s.workers, errUsage)
 	}
 	var level slog.LevelVar
 	if err := level.UnmarshalText([]byte(s.level)); err != nil {
@@ -38,18 +48,20 @@ func (s *setup) run(ctx context.Context) error {
 		return fmt.Errorf("--io-uring %q is not auto, on or off; %w", s.ring, errUsage)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
-	cfg, err := config.Load(s.config)
-	if err != nil {
-		return fmt.Errorf("%w\n%w", err, errUsage)
+	var cfg *l7.Config
+	var err error
+	if s.config != "" {
+		if cfg, err = config.Load(s.config); err != nil {
+			return fmt.Errorf("%w\n%w", err, errUsage)
+		}
+		s.workers = cmp.Or(s.workers, cfg.Workers)
 	}
-	if cfg.Workers == 0 {
-		cfg.Workers = runtime.GOMAXPROCS(0)
-	}
+	s.workers = cmp.Or(s.workers, runtime.GOMAXPROCS(0))
 	// One more than workers: while a worker waits for events the runtime would
 	// else take its processor away and look every 20 µs whether it can again,
 	// which at a few thousand requests a second costs as much as they do.
-	runtime.GOMAXPROCS(cfg.Workers + 1)
-	o := proxy.Options{Log: log, Workers: cfg.Workers, Version: version, Ring: s.ring}
+	runtime.GOMAXPROCS(s.workers + 1)
+	o := proxy.Options{Log: log, Workers: s.workers, Version: version, Ring: s.ring}
 	serves := func() error { return nil }
 	if s.handover != "" {
 		if o.Sockets, serves, err = proxy.TakeOver(s.handover); err != nil {
@@ -60,8 +72,10 @@ func (s *setup) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.Apply(cfg); err != nil {
-		return err
+	if cfg != nil {
+		if err := p.Apply(cfg); err != nil {
+			return err
+		}
 	}
 	return s.serve(ctx, p, log, &level, serves)
 }
@@ -70,7 +84,7 @@ func (s *setup) run(ctx context.Context) error {
 func (s *setup) serve(ctx context.Context, p *proxy.Proxy, log *slog.Logger, level *slog.LevelVar, serves func() error) error {
 	running, stop := context.WithCancel(context.Background())
 	defer stop()
-	errs := make(chan error, 3)
+	errs := make(chan error, 4)
 	go func() { errs <- p.Run(running) }()
 	end := make(chan string, 1)
 	tell := func(why string) {
@@ -103,8 +117,17 @@ func (s *setup) serve(ctx context.Context, p *proxy.Proxy, log *slog.Logger, lev
 			}
 		}()
 	}
-	go s.reload(running, p, log)
-	log.Info("serving", "config", s.config, "pid", os.Getpid())
+	if s.agent != "" {
+		d := door.NewProxy(door.ProxyOptions{Path: s.agent, Workers: s.workers, Version: version, Log: log, Served: &guest{p, tell}})
+		go func() {
+			if err := d.Run(running); err != nil {
+				errs <- err
+			}
+		}()
+	} else {
+		go s.reload(running, p, log)
+	}
+	log.Info("serving", "config", cmp.Or(s.config, s.agent), "pid", os.Getpid())
 	var why string
 	select {
 	case err := <-errs:
@@ -113,7 +136,10 @@ func (s *setup) serve(ctx context.Context, p *proxy.Proxy, log *slog.Logger, lev
 	case <-ctx.Done():
 		why = "signal"
 	}
-	most := p.Config().Drain.Or(defaultDrain)
+	most := defaultDrain
+	if cfg := p.Config(); cfg != nil {
+		most = cfg.Drain.Or(defaultDrain)
+	}
 	log.Info("draining", "why", why, "most", most)
 	drain, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
@@ -163,3 +189,12 @@ func stamp(path string) string {
 	}
 	return fmt.Sprint(info.ModTime().UnixNano(), info.Size())
 }
+
+// guest is the proxy as its agent has it.
+type guest struct {
+	*proxy.Proxy
+	tell func(why string)
+}
+
+// Drain implements door.Served.
+func (g *guest) Drain() { g.tell("another process serves") }

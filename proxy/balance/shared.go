@@ -180,6 +180,16 @@ type Status struct {
 	Latency            float64
 }
 
+// Quiet says that every endpoint is well and none is ejected, as far as is known.
+func (s *Shared) Quiet() bool {
+	if s.ejected.Load() > 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan == nil || s.plan.unchecked
+}
+
 // Status of all endpoints, in the order of the configuration.
 func (s *Shared) Status() []Status {
 	s.mu.Lock()

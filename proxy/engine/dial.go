@@ -13,13 +13,21 @@ import (
 type Origin struct {
 	// Namespace is the descriptor of a network namespace; 0: that of this process.
 	Namespace int
-	// Address that the connection comes from, any port; not valid: the kernel
-	// chooses.
+	// Address that the connection comes from; not valid: the kernel chooses.
 	Address netip.Addr
-	// Mark, when not 0, is put on the socket, and Address may be one that is not of
-	// the namespace: whoever routes there brings its packets back.
+	// Mark, when not 0, is put on the socket, and Address is another's: what has the
+	// mark is routed to the namespace itself, by lo, both what we send and what comes
+	// back. The port is none that a kernel gives by itself, so that it is none of the
+	// other's own.
 	Mark uint32
 }
+
+// Ports of connections from another's address.
+const (
+	firstPort, lastPort = 1024, 32767
+	// portTries are made to find one that is free.
+	portTries = 64
+)
 
 // Dial begins to connect to addr. The Conn is Connecting until its owner is
 // told; an error that the kernel knows at once is returned.
@@ -29,46 +37,87 @@ func (l *Loop) Dial(addr netip.AddrPort, owner Owner) (*Conn, error) {
 
 // DialFrom is Dial from elsewhere.
 func (l *Loop) DialFrom(from Origin, addr netip.AddrPort, owner Owner) (*Conn, error) {
-	fd, err := l.socket(from.Namespace, addr.Addr())
-	if err != nil {
-		return nil, err
-	}
-	if err = from.apply(fd); err == nil {
-		err = unix.Connect(fd, sockaddr(addr))
-	}
-	if err != nil && err != unix.EINPROGRESS {
+	for tries := 0; ; tries++ {
+		fd, err := l.socket(from.Namespace, addr.Addr())
+		if err != nil {
+			return nil, err
+		}
+		if err = l.apply(&from, fd); err == nil {
+			err = unix.Connect(fd, sockaddr(addr))
+		}
+		if err == nil || err == unix.EINPROGRESS {
+			return l.newConn(fd, &Conn{owner: owner, Peer: addr, Connecting: err != nil})
+		}
 		unix.Close(fd)
-		return nil, err
+		if from.Mark == 0 || err != unix.EADDRNOTAVAIL || tries == 8 {
+			return nil, err
+		}
 	}
-	c := &Conn{owner: owner, Peer: addr, Connecting: err != nil}
-	return l.newConn(fd, c)
+}
+
+// Keepalive of connections in other namespaces, seconds: nothing else ends one
+// whose peer is gone.
+const keepIdle, keepEvery = 120, 30
+
+// Endure makes a socket find out that its peer is gone. Sockets that a listening
+// one accepts inherit it.
+func Endure(fd int) error {
+	for _, o := range [...][3]int{{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepIdle}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepEvery}} {
+		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // apply makes fd a socket that connects from there.
-func (o *Origin) apply(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+func (l *Loop) apply(o *Origin, fd int) error {
+	if o.Namespace == 0 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return err
+		}
+	} else if err := Endure(fd); err != nil {
 		return err
 	}
-	if !o.Address.IsValid() {
+	switch {
+	case !o.Address.IsValid():
 		return nil
-	}
-	level, transparent := unix.IPPROTO_IP, unix.IP_TRANSPARENT
-	if o.Address.Is6() {
-		level, transparent = unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
-	}
-	if o.Mark != 0 {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)); err != nil {
-			return fmt.Errorf("mark: %w", err)
-		}
-		if err := unix.SetsockoptInt(fd, level, transparent, 1); err != nil {
-			return fmt.Errorf("another's address: %w", err)
-		}
+	case o.Mark != 0:
+		return l.disguise(o, fd)
 	}
 	// The port is chosen when it connects, so that one serves for many peers.
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 		return err
 	}
 	return unix.Bind(fd, sockaddr(netip.AddrPortFrom(o.Address, 0)))
+}
+
+// disguise gives fd another's address.
+func (l *Loop) disguise(o *Origin, fd int) error {
+	level, transparent := unix.IPPROTO_IP, unix.IP_TRANSPARENT
+	if o.Address.Is6() {
+		level, transparent = unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
+	}
+	for _, v := range [...][3]int{{unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)}, {level, transparent, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}} {
+		if err := unix.SetsockoptInt(fd, v[0], v[1], v[2]); err != nil {
+			return fmt.Errorf("take another's address: %w", err)
+		}
+	}
+	// By lo in any case: else the kernel takes an own address for one of the
+	// interface that has it, and what we send for something that comes from outside.
+	if err := unix.BindToDevice(fd, "lo"); err != nil {
+		return fmt.Errorf("take another's address: %w", err)
+	}
+	for range portTries {
+		if l.port++; l.port < firstPort || l.port > lastPort {
+			l.port = firstPort
+		}
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(o.Address, l.port))); err != unix.EADDRINUSE {
+			return err
+		}
+	}
+	return unix.EADDRINUSE
 }
 
 // errAway: the thread of the loop could not come back from another namespace.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"syscall"
@@ -47,8 +48,9 @@ type Loop struct {
 	}
 	stopped bool
 
-	origin int   // descriptor of the namespace of this process; 0: nobody left it yet
-	failed error // the thread is lost elsewhere
+	origin int    // descriptor of the namespace of this process; 0: nobody left it yet
+	failed error  // the thread is lost elsewhere
+	port   uint16 // the last one with another's address
 }
 
 // slot says whose a file descriptor is. The generation tells an event of a
@@ -75,7 +77,7 @@ type Options struct{ Ring RingUse }
 
 // New makes a Loop. It starts nothing; Close frees it, after Run.
 func New(o Options) (l *Loop, err error) {
-	l = &Loop{base: time.Now()}
+	l = &Loop{base: time.Now(), port: uint16(rand.N(lastPort))}
 	l.timers.init()
 	if err := l.poll.open(); err != nil {
 		return nil, fmt.Errorf("event loop: %w", err)

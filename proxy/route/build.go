@@ -141,14 +141,15 @@ func (b *builder) fail(format string, args ...any) {
 
 func (b *builder) addListeners() {
 	t := b.table
-	addresses := map[string]int32{}
+	addresses := map[[2]string]int32{} // Workloads of each View see another one
 	shared := map[int32][]int{}
 	for i := range b.cfg.Listeners {
 		c := &b.cfg.Listeners[i]
-		address, known := addresses[c.Address]
+		place := [2]string{c.View, c.Address}
+		address, known := addresses[place]
 		if !known {
 			address = int32(len(addresses))
-			addresses[c.Address] = address
+			addresses[place] = address
 		}
 		l := listener{address: address, hostname: c.Hostname, secure: c.TLS != nil, keepSlashes: c.EncodedSlashes, any: [2]int32{-1, -1}}
 		n, _ := strconv.ParseUint(c.Address[strings.LastIndexByte(c.Address, ':')+1:], 10, 16)

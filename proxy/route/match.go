@@ -78,6 +78,13 @@ func (s *Scratch) Normal(h *message.Head, keepSlashes bool, a *Arena) (why strin
 // without port and without a full stop at the end. It is good until the next one.
 func (s *Scratch) Host() []byte { return s.host[:s.hostLen] }
 
+// HostOf is the host of an authority in the same form; false: it is none. It is
+// good until the next one.
+func (s *Scratch) HostOf(authority []byte) ([]byte, bool) {
+	ok := s.authority(authority)
+	return s.host[:s.hostLen], ok
+}
+
 // path puts h.Path into its normal form, and says why it has none.
 func (s *Scratch) path(h *message.Head, keepSlashes bool, a *Arena) (why string) {
 	switch {

@@ -128,13 +128,20 @@ func (t *Telemetry) resolve(k *told) {
 	k.route = t.routes.nameOf(k.event.route)
 	k.cluster = t.clusters.nameOf(k.event.cluster).name
 	k.listener = t.listeners.nameOf(k.event.listener).name
+	k.source, k.destination, k.rule, k.shadow = nil, nil, "", ""
+	if k.side == NoSide {
+		return
+	}
+	k.rule, k.shadow = t.rules.nameOf(k.event.rule).name, t.rules.nameOf(k.event.shadow).name
+	c := *t.census.Load()
+	k.source, k.destination = c.find(k.vni, k.sourceAddress().Addr(), k.from), c.find(k.vni, k.destinationAddress().Addr(), k.to)
 }
 
 // follow makes the outlets of a configuration; those that stay the same stay.
 func (c *collector) follow(want *settings) {
 	was := c.is
 	c.is = want
-	renamed := was.name != want.name
+	renamed := was.name != want.name || was.node != want.node
 	if renamed || was.AccessLog != want.AccessLog || was.AccessFormat != want.AccessFormat {
 		c.log = c.replace(c.log, c.t.accessLog(want))
 	}
@@ -168,7 +175,7 @@ func (t *Telemetry) accessLog(s *settings) *outlet {
 		return nil
 	}
 	o := newOutlet(outletNames[accessLogCounts], &t.outletCounts[accessLogCounts], t.o.Log)
-	say := sayer{s.name, t.boot}
+	say := s.sayer(t.boot)
 	o.append = oneLine(say.appendJSON)
 	if s.AccessFormat == "text" {
 		o.append = oneLine(say.appendLine)
@@ -187,7 +194,7 @@ func (t *Telemetry) recordLog(s *settings) *outlet {
 		return nil
 	}
 	o := newOutlet(outletNames[recordCounts], &t.outletCounts[recordCounts], t.o.Log)
-	o.append = oneLine(sayer{s.name, t.boot}.appendJSON)
+	o.append = oneLine(s.sayer(t.boot).appendJSON)
 	l := newLines(s.Records)
 	o.deliver, o.close = l.deliver, l.close
 	return o

@@ -1,9 +1,13 @@
 package telemetry
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
+
+	"moire.dev/moire/flow/record"
 )
 
 // appendJSON writes what json.Marshal writes of record(k), and a line break,
@@ -21,27 +25,30 @@ func (s sayer) appendJSON(dst []byte, k *told) []byte {
 	dst = append(dst, `","node":`...)
 	dst = appendQuoted(dst, s.name)
 	dst = append(dst, `,"observer":"proxy","protocol":"tcp"`...)
-	upstream, local := k.upstreamAddress(), k.localAddress()
-	if !upstream.IsValid() {
-		upstream = local
-	}
-	dst = appendEnd(dst, `,"source":`, k.sourceAddress(), k.text(caller))
-	dst = appendEnd(dst, `,"destination":`, upstream, nil)
+	local := k.localAddress()
+	dst = k.appendEnd(dst, `,"source":`, k.sourceAddress(), k.source, k.text(caller), k.from)
+	dst = k.appendEnd(dst, `,"destination":`, k.destinationAddress(), k.destination, nil, k.to)
 	if k.flags&Denied != 0 {
 		dst = append(dst, `,"verdict":"deny"`...)
 	} else {
 		dst = append(dst, `,"verdict":"allow"`...)
 	}
+	if k.side != NoSide {
+		dst = k.appendPolicy(dst)
+	}
 	dst = append(dst, `,"forwardPackets":0,"forwardBytes":`...)
 	dst = strconv.AppendUint(dst, k.in, 10)
 	dst = append(dst, `,"replyPackets":0,"replyBytes":`...)
 	dst = strconv.AppendUint(dst, k.out, 10)
+	if k.side == Out && k.bits&unrouted == 0 {
+		dst = appendText(dst, `,"service":`, serviceOf(k.cluster))
+	}
 	if local.IsValid() {
 		dst = append(dst, `,"serviceAddress":"`...)
 		dst = local.AppendTo(dst)
 		dst = append(dst, '"')
 	}
-	dst = appendText(dst, `,"route":`, k.route.name)
+	dst = appendText(dst, `,"route":`, k.routeName())
 	dst = appendNumber(dst, `,"latency":`, int64(k.total()))
 	if k.trace.ID != ([16]byte{}) {
 		dst = append(dst, `,"traceID":"`...)
@@ -76,7 +83,7 @@ func (k *told) appendRequest(dst []byte) []byte {
 		dst = appendNames(dst, `,"flags":[`, flagNames[:], uint64(k.flags))
 	}
 	dst = appendText(dst, `,"listener":`, k.listener)
-	dst = appendText(dst, `,"rule":`, k.route.rule)
+	dst = appendText(dst, `,"rule":`, k.ruleName())
 	dst = appendText(dst, `,"cluster":`, k.cluster)
 	dst = appendNumber(dst, `,"retries":`, int64(k.retries))
 	dst = appendNumber(dst, `,"firstByte":`, int64(k.firstWait()))
@@ -96,16 +103,79 @@ func appendMoment(dst []byte, key string, t time.Time) []byte {
 	return t.AppendFormat(dst, time.RFC3339Nano)
 }
 
-func appendEnd(dst []byte, key string, a netip.AddrPort, identity []byte) []byte {
-	dst = append(dst, key...)
-	dst = append(dst, `{"vni":0,"address":"`...)
-	if a.IsValid() {
-		dst = a.Addr().AppendTo(dst)
+// appendPolicy writes what decided.
+func (k *told) appendPolicy(dst []byte) []byte {
+	dst = appendText(dst, `,"rule":`, k.rule)
+	if k.rule != "" {
+		dst = appendText(dst, `,"tier":`, k.tier.String())
 	}
-	dst = append(dst, '"')
+	dst = appendText(dst, `,"direction":`, directions[k.side].String())
+	if k.shadow != "" {
+		verdict := record.Deny
+		if k.bits&shadowAllow != 0 {
+			verdict = record.Allow
+		}
+		dst = appendText(dst, `,"shadowVerdict":`, verdict)
+		dst = appendText(dst, `,"shadowRule":`, k.shadow)
+	}
+	return appendText(dst, `,"drop":`, k.drop.String())
+}
+
+func (k *told) appendEnd(dst []byte, key string, a netip.AddrPort, w *who, proven []byte, number uint32) []byte {
+	dst = append(dst, key...)
+	if w == nil {
+		dst = append(dst, `{"vni":`...)
+		dst = strconv.AppendUint(dst, uint64(k.vni), 10)
+		dst = append(dst, `,"address":"`...)
+		if a.IsValid() {
+			dst = a.Addr().AppendTo(dst)
+		}
+		dst = append(dst, '"')
+		dst = appendNumber(dst, `,"port":`, int64(a.Port()))
+		dst = appendForeign(dst, `,"identity":`, proven)
+		dst = appendNumber(dst, `,"identityNumber":`, int64(number))
+		return append(dst, '}')
+	}
+	before, after := w.written()
+	dst = append(dst, before...)
 	dst = appendNumber(dst, `,"port":`, int64(a.Port()))
-	dst = appendForeign(dst, `,"identity":`, identity)
-	return append(dst, '}')
+	dst = appendText(dst, `,"workload":`, w.end.Workload)
+	if len(proven) > 0 {
+		dst = appendForeign(dst, `,"identity":`, proven)
+	} else {
+		dst = appendText(dst, `,"identity":`, w.end.Identity)
+	}
+	return append(dst, after...)
+}
+
+// written is an End in JSON before its port and after its identity.
+func (w *who) written() (before, after []byte) {
+	if w.json[0] != nil {
+		return w.json[0], w.json[1]
+	}
+	e := &w.end
+	b := []byte{'{'}
+	for _, f := range []struct{ key, value string }{{`"domain":`, e.Domain}, {`"project":`, e.Project}, {`"network":`, e.Network}} {
+		if f.value != "" {
+			b = append(appendText(b, f.key, f.value), ',')
+		}
+	}
+	b = strconv.AppendUint(append(b, `"vni":`...), uint64(e.VNI), 10)
+	b = append(e.Address.AppendTo(append(b, `,"address":"`...)), '"')
+	a := appendNumber(nil, `,"identityNumber":`, int64(e.Number))
+	if len(e.Labels) > 0 {
+		a = append(a, `,"labels":{`...)
+		for i, key := range slices.Sorted(maps.Keys(e.Labels)) {
+			if i > 0 {
+				a = append(a, ',')
+			}
+			a = appendQuoted(append(appendQuoted(a, key), ':'), e.Labels[key])
+		}
+		a = append(a, '}')
+	}
+	a = append(appendText(a, `,"node":`, e.Node), '}')
+	w.json = [2][]byte{b, a}
+	return b, a
 }
 
 func appendNumber(dst []byte, key string, n int64) []byte {

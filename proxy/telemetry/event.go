@@ -1,10 +1,14 @@
 package telemetry
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"moire.dev/moire/snapshot/policy"
+)
 
 // data is how many bytes of text an event holds; when there is more, it is cut.
 // An event has 768 bytes, 12 cache lines.
-const data = 568
+const data = 544
 
 // Most bytes of one text in an event. The path has what the others leave, at
 // least pathLeast; the agent comes last.
@@ -34,6 +38,8 @@ const (
 const (
 	secure uint8 = 1 << iota
 	clientSpan
+	unrouted
+	shadowAllow
 )
 
 // event is a Request with fixed size and without pointers, so that the garbage
@@ -54,6 +60,9 @@ type meta struct {
 	cluster  uint32
 	flags    Flags
 
+	vni, from, to uint32 // network id and identities
+	rule, shadow  uint32 // numbers of entries
+
 	source, local, upstream          [16]byte
 	sourcePort, localPort, upstrPort uint16
 	families                         uint8 // two bits each for source, local, upstream: see setAddress
@@ -64,6 +73,9 @@ type meta struct {
 	protocol Protocol
 	bits     uint8
 	cut      uint8 // a bit for each text that was longer
+	side     Side
+	tier     policy.Tier
+	drop     Drop
 	ends     [texts]uint16
 }
 
@@ -92,6 +104,7 @@ func (e *event) fill(r *Request) {
 	if t.traced && r.Upstream.IsValid() {
 		e.bits |= clientSpan
 	}
+	e.fillMesh(r)
 	e.cut = 0
 	n := e.put(method, 0, maxMethod, r.Method)
 	n = e.put(requestID, n, maxRequestID, r.RequestID)
@@ -100,6 +113,27 @@ func (e *event) fill(r *Request) {
 	n = e.put(forwarded, n, maxForwarded, r.Forwarded)
 	n = e.put(path, n, data, r.Path)
 	e.put(agent, n, maxAgent, r.Agent)
+}
+
+func (e *event) fillMesh(r *Request) {
+	m, t := &r.Mesh, r.Table
+	e.side, e.tier, e.drop, e.vni, e.from, e.to = m.Side, m.Tier, m.Drop, m.VNI, uint32(m.Source), uint32(m.Destination)
+	e.rule, e.shadow = 0, 0
+	if m.Side == NoSide {
+		return
+	}
+	if x := t.rules[m.Rule]; x != nil {
+		e.rule = x.number
+	}
+	if x := t.rules[m.Shadow.ID]; x != nil && m.Shadow.ID != "" {
+		e.shadow = x.number
+	}
+	if m.Shadow.Allow {
+		e.bits |= shadowAllow
+	}
+	if r.Route >= t.ways {
+		e.bits |= unrouted
+	}
 }
 
 // copy copies from, without what is left in its data of earlier events.

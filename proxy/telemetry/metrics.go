@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bufio"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -190,6 +191,7 @@ func (t *Telemetry) WriteMetrics(w io.Writer) error {
 	x.routes(f.routes)
 	x.clusters(f.clusters)
 	x.listeners(f.listeners)
+	x.rules(f.rules)
 	x.own(t)
 	return x.w.Flush()
 }
@@ -273,4 +275,26 @@ func (x *text) listeners(all []sum) {
 		x.sample("moire_proxy_connections_active", s.connections(), listenerLabels(s)...)
 	})
 	x.counters(all, listenerFamilies[:], listenerLabels)
+	if !slices.ContainsFunc(all, func(s sum) bool { return s.drops != [lastDrop]uint64{} }) {
+		return
+	}
+	x.each(all, "moire_proxy_drops_total", "counter", "Connections and requests of the mesh that were refused without a rule, by reason.", func(s *sum) {
+		for d, n := range s.drops {
+			if n > 0 {
+				x.sample("moire_proxy_drops_total", n, append(listenerLabels(s), "reason", dropNames[d])...)
+			}
+		}
+	})
+}
+
+var decisionNames = [...]string{"allow", "deny", "shadow-deny"}
+
+func (x *text) rules(all []sum) {
+	x.each(all, "moire_proxy_decisions_total", "counter", "Requests and connections of the mesh by the rule that decided; shadow-deny: a Policy in mode audit would have denied.", func(s *sum) {
+		for i, n := range s.decided {
+			if n > 0 {
+				x.sample("moire_proxy_decisions_total", n, "rule", s.name.name, "tier", s.rule, "verdict", decisionNames[i])
+			}
+		}
+	})
 }

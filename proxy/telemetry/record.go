@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"moire.dev/moire/flow/record"
+	"moire.dev/moire/snapshot/policy"
 )
 
 // told is an event with what only the collector knows.
@@ -19,12 +20,23 @@ type told struct {
 	listener string
 	route    name
 	cluster  string
+	// In the mesh: who takes part, nil: nobody knows; and what decided.
+	source, destination *who
+	rule, shadow        string
 }
 
 // sayer turns events into what others read.
 type sayer struct {
-	name string // of the proxy
+	name string // of the node, or of the proxy where there is none
 	boot uint32
+}
+
+// destinationAddress is where it went: the endpoint, or what was asked for.
+func (k *told) destinationAddress() netip.AddrPort {
+	if a := k.upstreamAddress(); a.IsValid() && k.side != In {
+		return a
+	}
+	return k.localAddress()
 }
 
 // wall is a moment of the worker's clock as time.
@@ -49,17 +61,16 @@ func (s sayer) record(k *told) record.Record {
 		ID: string(s.appendID(nil, k)), Kind: record.Ended, Time: k.wall(k.end), Start: k.wall(k.start), Node: s.name, Observer: record.AtProxy,
 		Protocol: "tcp", Verdict: record.Allow,
 		ForwardBytes: k.in, ReplyBytes: k.out,
-		Route: k.route.name, Latency: k.total(),
+		Route: k.routeName(), Latency: k.total(),
 	}
 	if k.flags&Denied != 0 {
 		r.Kind, r.Verdict = record.Denied, record.Deny
 	}
-	source, local, upstream := k.sourceAddress(), k.localAddress(), k.upstreamAddress()
-	if !upstream.IsValid() {
-		upstream = local
+	source, local, upstream := k.sourceAddress(), k.localAddress(), k.destinationAddress()
+	r.Source, r.Destination = k.party(source, k.source, k.text(caller), k.from), k.party(upstream, k.destination, nil, k.to)
+	if k.side != NoSide {
+		k.policy(&r)
 	}
-	r.Source = record.End{Address: source.Addr(), Port: source.Port(), Identity: clean(k.text(caller))}
-	r.Destination = record.End{Address: upstream.Addr(), Port: upstream.Port()}
 	if local.IsValid() {
 		r.ServiceAddress = local.String()
 	}
@@ -70,12 +81,52 @@ func (s sayer) record(k *told) record.Record {
 	return r
 }
 
+// routeName is empty where no route was chosen.
+func (k *told) routeName() string {
+	if k.bits&unrouted != 0 {
+		return ""
+	}
+	return k.route.name
+}
+
+// party is one side. Who proved who he is, is that; else the network says it.
+func (k *told) party(at netip.AddrPort, w *who, proven []byte, number uint32) record.End {
+	e := record.End{VNI: k.vni, Address: at.Addr(), Number: number}
+	if w != nil {
+		e = w.end
+	}
+	e.Port = at.Port()
+	if len(proven) > 0 {
+		e.Identity = clean(proven)
+	}
+	return e
+}
+
+var directions = [...]policy.Direction{Out: policy.Egress, In: policy.Ingress}
+
+// policy fills in what decided.
+func (k *told) policy(r *record.Record) {
+	r.Direction, r.Rule, r.Drop = directions[k.side].String(), k.rule, k.drop.String()
+	if k.rule != "" {
+		r.Tier = k.tier.String()
+	}
+	if k.shadow != "" {
+		r.ShadowRule, r.ShadowVerdict = k.shadow, record.Deny
+		if k.bits&shadowAllow != 0 {
+			r.ShadowVerdict = record.Allow
+		}
+	}
+	if k.side == Out && k.bits&unrouted == 0 {
+		r.Service = serviceOf(k.cluster)
+	}
+}
+
 func (k *told) request() *record.Request {
 	q := &record.Request{
 		ID: clean(k.text(requestID)), Protocol: k.protocol.String(), Secure: k.bits&secure != 0,
 		Method: clean(k.text(method)), Host: clean(k.text(host)), Path: clean(k.text(path)),
 		Status: int(k.status), Flags: k.flags.Names(),
-		Listener: k.listener, Rule: k.route.rule, Cluster: k.cluster, Retries: int(k.retries),
+		Listener: k.listener, Rule: k.ruleName(), Cluster: k.cluster, Retries: int(k.retries),
 		FirstByte: k.firstWait(), Upstream: k.tried(),
 		SpanID: spanText(k.trace.Server), ParentID: spanText(k.trace.Parent),
 		Agent: clean(k.text(agent)), Forwarded: clean(k.text(forwarded)),
@@ -90,6 +141,14 @@ func (k *told) request() *record.Request {
 		}
 	}
 	return q
+}
+
+// ruleName is empty where no route was chosen.
+func (k *told) ruleName() string {
+	if k.bits&unrouted != 0 {
+		return ""
+	}
+	return k.route.rule
 }
 
 // textNames are the fields of a record that the texts of an event become.

@@ -1,6 +1,10 @@
 package telemetry
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"moire.dev/moire/snapshot/policy"
+)
 
 // Protocol that an exchange was spoken in by the caller.
 type Protocol uint8
@@ -61,6 +65,7 @@ type Request struct {
 	Upstream netip.AddrPort // endpoint of the last try; zero: none was tried
 
 	Trace Trace
+	Mesh  Mesh
 
 	In, Out uint64 // bytes of bodies: of the request, of the answer
 
@@ -70,6 +75,57 @@ type Request struct {
 	FirstByte     int64 // the head of the endpoint's answer was there
 	UpstreamEnd   int64 // the endpoint's answer was there to its end, or it failed
 	End           int64 // all is written
+}
+
+// Mesh is what a request has only in a tenant network.
+type Mesh struct {
+	// Side is whose proxy tells: None, Out of the caller or In of the called one.
+	Side Side
+	VNI  uint32
+	// Source and Destination are identities; 0: unknown.
+	Source, Destination policy.Identity
+	// Rule that decided, on that side; empty: Drop says what did.
+	Rule policy.RuleID
+	Tier policy.Tier
+	// Shadow is what Policies in mode audit would have decided.
+	Shadow policy.DefaultRule
+	Drop   Drop
+}
+
+// Side of a connection in a tenant network.
+type Side uint8
+
+// Sides.
+const (
+	NoSide Side = iota
+	Out
+	In
+)
+
+// Drop is why a proxy refused something before any rule was asked, or though a
+// rule would have let it in.
+type Drop uint8
+
+// Drops.
+const (
+	NoDrop        Drop = iota
+	PlainCaller        // mtls is strict, and no TLS came
+	WrongIdentity      // who called, or answered, is not who is at that address
+	NoCertificate      // the Workload has no certificate that is good
+	BadTLS             // the handshake failed
+	NotHTTP            // a rule asks for requests, and none came
+	NotAttached        // no Workload has that address
+	lastDrop
+)
+
+var dropNames = [lastDrop]string{"", "plain-caller", "wrong-identity", "no-certificate", "bad-tls", "not-http", "not-attached"}
+
+// String is the name in records.
+func (d Drop) String() string {
+	if d >= lastDrop {
+		return "unknown"
+	}
+	return dropNames[d]
 }
 
 // Reset empties r and keeps nothing: ids and the gRPC status are None.

@@ -87,4 +87,5 @@ type clusterSeries struct {
 type listenerSeries struct {
 	opened, closed counter
 	counts         [lastListenerCounter]counter
+	drops          [lastDrop]counter
 }

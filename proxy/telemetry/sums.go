@@ -24,6 +24,8 @@ type sum struct {
 	flags          [lastFlag]uint64
 	grpc           [statuses]uint64
 	opened, closed uint64
+	drops          [lastDrop]uint64
+	decided        [3]uint64 // allowed, denied, shadowed
 	counts         [max(int(lastRouteCounter), int(lastClusterCounter), int(lastListenerCounter))]uint64
 }
 
@@ -52,6 +54,8 @@ func (s *sum) add(o *sum) {
 	addAll(s.flags[:], o.flags[:])
 	addAll(s.grpc[:], o.grpc[:])
 	addAll(s.counts[:], o.counts[:])
+	addAll(s.drops[:], o.drops[:])
+	addAll(s.decided[:], o.decided[:])
 }
 
 func addAll(to, from []uint64) {
@@ -92,6 +96,14 @@ func (s *sum) listener(l *listenerSeries) {
 	s.closed += l.closed.get()
 	s.opened += l.opened.get()
 	read(s.counts[:], l.counts[:])
+	read(s.drops[:], l.drops[:])
+}
+
+func (s *sum) decision(r *ruleSeries) {
+	for i, c := range [...]*counter{&r.allowed, &r.denied, &r.shadowed} {
+		s.decided[i] += c.get()
+		s.opened += c.get() // by which those that are shown are chosen
+	}
 }
 
 // sums reads all of one sort that anything was counted for, sorted by name, at
@@ -143,16 +155,17 @@ func (d *directory[T]) entries() []*entry[T] {
 }
 
 // figures is everything that was counted, read once.
-type figures struct{ routes, clusters, listeners []sum }
+type figures struct{ routes, clusters, listeners, rules []sum }
 
 func (t *Telemetry) figures() figures {
 	t.mu.Lock()
-	routes, clusters, listeners := t.routes.entries(), t.clusters.entries(), t.listeners.entries()
+	routes, clusters, listeners, rules := t.routes.entries(), t.clusters.entries(), t.listeners.entries(), t.rules.entries()
 	t.mu.Unlock()
 	return figures{
 		routes:    sums(slices.Values(routes), (*sum).route),
 		clusters:  sums(slices.Values(clusters), (*sum).cluster),
 		listeners: sums(slices.Values(listeners), (*sum).listener),
+		rules:     sums(slices.Values(rules), (*sum).decision),
 	}
 }
 

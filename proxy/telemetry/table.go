@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"moire.dev/moire/snapshot/l7"
+	"moire.dev/moire/snapshot/policy"
 )
 
 // Table is one configuration as telemetry sees it: which names its ids stand
@@ -17,6 +18,9 @@ type Table struct {
 	clusters  []*entry[clusterSeries]
 	listeners []*entry[listenerSeries]
 	first     []int32 // id of the first rule of each Route
+	// Of a mesh: the first ids of what is for its Workloads, and all that can decide.
+	sockets, endings, ways int32
+	rules                  map[policy.RuleID]*entry[ruleSeries]
 
 	records   bool
 	metrics   bool

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"moire.dev/moire/snapshot/l7"
+	"moire.dev/moire/snapshot/policy"
 )
 
 // Options of a Telemetry. The zero Options are those of one worker.
@@ -41,7 +42,9 @@ type Telemetry struct {
 	routes    directory[routeSeries]
 	clusters  directory[clusterSeries]
 	listeners directory[listenerSeries]
+	rules     directory[ruleSeries]
 
+	census atomic.Pointer[census]
 	config atomic.Pointer[settings] // wanted by the last Open
 
 	grace        time.Duration // that outlets have to deliver when the proxy ends
@@ -61,13 +64,15 @@ const (
 
 var outletNames = [lastOutletCounts]string{"access_log", "records", "otlp", "zipkin"}
 
-func (t *Telemetry) sayer() sayer { return sayer{t.config.Load().name, t.boot} }
+func (t *Telemetry) sayer() sayer { return t.config.Load().sayer(t.boot) }
 
 // settings are the part of a configuration that the collector follows.
 type settings struct {
-	name string
+	name, node string
 	l7.Telemetry
 }
+
+func (s *settings) sayer(boot uint32) sayer { return sayer{s.node, boot} }
 
 // New makes one. It starts nothing: see Run.
 func New(o Options) *Telemetry {
@@ -99,6 +104,7 @@ func New(o Options) *Telemetry {
 	}
 	t.boot = uint32(start.Unix())
 	t.config.Store(&settings{})
+	t.census.Store(&census{})
 	t.history, t.grace = newHistory(o.History), 3*time.Second
 	return t
 }
@@ -133,13 +139,31 @@ func (t *Telemetry) Open(cfg *l7.Config) *Table {
 	for i := range cfg.Listeners {
 		listeners[i].name = cfg.Listeners[i].Name
 	}
+	tab.sockets, tab.endings, tab.ways = int32(len(listeners)), int32(len(clusters)), int32(len(rules))
+	node := cfg.Name
+	var policies []name
+	if m := cfg.Mesh; m != nil {
+		listeners, clusters, rules = openMesh(m, listeners, clusters, rules)
+		policies = rulesOf(m)
+		if m.Node != "" {
+			node = m.Node
+		}
+	}
 	now := t.o.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	tab.rules = make(map[policy.RuleID]*entry[ruleSeries], len(policies))
+	for i, e := range t.rules.open(policies, len(t.workers), &t.next, now) {
+		if i > 0 { // the first is for None
+			tab.rules[policy.RuleID(policies[i-1].name)] = e
+		}
+	}
+	c := newCensus(cfg, *t.census.Load(), now)
+	t.census.Store(&c)
 	tab.routes = t.routes.open(rules, len(t.workers), &t.next, now)
 	tab.clusters = t.clusters.open(clusters, len(t.workers), &t.next, now)
 	tab.listeners = t.listeners.open(listeners, len(t.workers), &t.next, now)
-	t.config.Store(&settings{name: cfg.Name, Telemetry: cfg.Telemetry})
+	t.config.Store(&settings{name: cfg.Name, node: node, Telemetry: cfg.Telemetry})
 	return tab
 }
 

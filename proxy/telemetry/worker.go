@@ -44,11 +44,38 @@ func (w *Worker) count(t *Table, r *Request) {
 	if r.GRPC >= 0 {
 		s.grpc[min(r.GRPC, statuses-1)].add(1)
 	}
+	if r.Mesh.Side != NoSide {
+		w.decided(t, r)
+	}
 	if f := r.Flags; f != 0 {
 		for i := range s.flags {
 			if f>>i&1 != 0 {
 				s.flags[i].add(1)
 			}
+		}
+	}
+}
+
+// decided counts what a policy decided.
+func (w *Worker) decided(t *Table, r *Request) {
+	m := &r.Mesh
+	if m.Drop != NoDrop {
+		at(t.listeners, r.Listener).of(w.index).drops[m.Drop].add(1)
+	}
+	e := t.rules[m.Rule]
+	if e == nil {
+		return
+	}
+	s := e.of(w.index)
+	switch {
+	case r.Flags&Denied != 0:
+		s.denied.add(1)
+	default:
+		s.allowed.add(1)
+	}
+	if m.Shadow.ID != "" {
+		if e := t.rules[m.Shadow.ID]; e != nil && !m.Shadow.Allow {
+			e.of(w.index).shadowed.add(1)
 		}
 	}
 }

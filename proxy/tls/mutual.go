@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"moire.dev/moire/snapshot/l7"
 )
@@ -75,6 +76,7 @@ type Mutual struct {
 	id, domain string
 	domains    *Domains
 	known      *Verified
+	chain      []*x509.Certificate
 	servers    [2]*stdtls.Config // without and with Streams
 	client     *stdtls.Config
 
@@ -96,6 +98,13 @@ func NewMutual(id string, cert *stdtls.Certificate, domains *Domains, known *Ver
 	}
 	if domains.between(m.domain, m.domain) == nil {
 		return nil, fmt.Errorf("there are no roots of trust domain %q", m.domain)
+	}
+	for _, der := range cert.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("the certificate of %q: %w", id, err)
+		}
+		m.chain = append(m.chain, c)
 	}
 	for i, protocols := range [2][]string{{Raw}, {Streams, Raw}} {
 		m.servers[i] = &stdtls.Config{
@@ -136,6 +145,25 @@ func (m *Mutual) checkCaller(state stdtls.ConnectionState) error {
 		return errNobody
 	}
 	return m.check(state, id, x509.ExtKeyUsageClientAuth)
+}
+
+// Meets says what a handshake of m with o would: whether each believes the other.
+func (m *Mutual) Meets(o *Mutual) error {
+	if err := m.check(stdtls.ConnectionState{PeerCertificates: o.chain}, o.id, x509.ExtKeyUsageServerAuth); err != nil {
+		return err
+	}
+	return o.check(stdtls.ConnectionState{PeerCertificates: m.chain}, m.id, x509.ExtKeyUsageClientAuth)
+}
+
+// Until is when the first certificate of the chain ends.
+func (m *Mutual) Until() time.Time {
+	until := m.chain[0].NotAfter
+	for _, c := range m.chain {
+		if c.NotAfter.Before(until) {
+			until = c.NotAfter
+		}
+	}
+	return until
 }
 
 func (m *Mutual) check(state stdtls.ConnectionState, id string, usage x509.ExtKeyUsage) error {
