@@ -88,7 +88,7 @@ func newProxying(cfg Config, k interceptor, rouse, due func(), take func([]recor
 	}
 	p.proxies, err = proxies.New(proxies.Options{
 		Node: cfg.Name, Mode: cfg.Proxy, Program: cfg.ProxyProgram, Dir: cfg.proxyDir(), Logs: filepath.Join(cfg.Dir, "proxies"), Cgroup: cgroup,
-		Workers: runtime.NumCPU(), Changed: p.changed, Take: take, Log: log,
+		Workers: runtime.NumCPU(), Mark: datapath.AppMark, Changed: p.changed, Take: take, Log: log,
 	})
 	if err != nil {
 		return nil, err

@@ -26,6 +26,8 @@ type Input struct {
 	Records string
 	// Workers of the proxy; 0: one for each core.
 	Workers int
+	// Mark of its connections to applications: l7.Mesh.Mark.
+	Mark uint32
 }
 
 // Interface is one that needs a proxy.
@@ -57,7 +59,7 @@ func (b *Builder) Build(in Input) *l7.Config {
 	m, old := *was.Mesh, was.Mesh
 	next := &l7.Config{Name: in.Name, Workers: in.Workers, Telemetry: l7.Telemetry{Records: in.Records}, Mesh: &m,
 		Listeners: was.Listeners, Routes: was.Routes, Clusters: was.Clusters, Certificates: was.Certificates}
-	m.Node = in.Snapshot.Node
+	m.Node, m.Mark = in.Snapshot.Node, in.Mark
 	w := newWorld(&in)
 	if !d.workloads {
 		m.Workloads = keep(old.Workloads, w.workloads())
@@ -119,7 +121,7 @@ func keep[T any](old, now []T) []T {
 
 // sameConfig: every part is the very same, or equal and small.
 func sameConfig(a, b *l7.Config) bool {
-	if a == nil || a.Name != b.Name || a.Workers != b.Workers || a.Telemetry != b.Telemetry || a.Mesh.Node != b.Mesh.Node {
+	if a == nil || a.Name != b.Name || a.Workers != b.Workers || a.Telemetry != b.Telemetry || a.Mesh.Node != b.Mesh.Node || a.Mesh.Mark != b.Mesh.Mark {
 		return false
 	}
 	return shared(a.Listeners, b.Listeners) && shared(a.Routes, b.Routes) && shared(a.Clusters, b.Clusters) && shared(a.Certificates, b.Certificates) &&

@@ -112,9 +112,9 @@ func (g *group) end() { g.keeper.End() }
 func (g *group) over() bool { return g.ended.Load() }
 
 // set gives the proxy what is new.
-func (g *group) set(in *Input, records string, workers int) {
+func (g *group) set(in *Input, records string, o *Options) {
 	mine := in.Interfaces[g.name]
-	cfg := g.builder.Build(mesh.Input{Name: g.name, Snapshot: in.Snapshot, Interfaces: mine, Certificates: in.Certificates, Records: records, Workers: workers})
+	cfg := g.builder.Build(mesh.Input{Name: g.name, Snapshot: in.Snapshot, Interfaces: mine, Certificates: in.Certificates, Records: records, Workers: o.Workers, Mark: o.Mark})
 	next := door.State{Config: g.state.Config, Sockets: map[string]*door.Sockets{}}
 	if cfg != g.whole {
 		g.whole, next.Config = cfg, cfg

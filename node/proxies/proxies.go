@@ -45,6 +45,8 @@ type Options struct {
 	Dir, Logs, Cgroup string
 	// Workers of each proxy.
 	Workers int
+	// Mark of their connections to applications.
+	Mark uint32
 	// Changed is told that a proxy takes connections now, or that it does not, and
 	// of everything else that may change an answer given here.
 	Changed func(name string, up bool)
@@ -184,7 +186,7 @@ func (p *Proxies) Set(in Input) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, g := range p.groups {
-		g.set(&in, "unix:"+p.records.Path, p.o.Workers)
+		g.set(&in, "unix:"+p.records.Path, &p.o)
 	}
 }
 
