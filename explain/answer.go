@@ -25,6 +25,16 @@ type Answer struct {
 	IngressRule policy.RuleID `json:"ingressRule,omitempty"`
 	// Reason is one sentence for people.
 	Reason string `json:"reason"`
+	// Proxy: rules about requests decide, and no request was asked about. Allow is
+	// false then.
+	Proxy bool `json:"proxy,omitempty"`
+	// Decides says who does it: ebpf or proxy.
+	Decides string `json:"decides,omitempty"`
+	// Mesh is what proxies have to do with it; nil: nothing.
+	Mesh *Mesh `json:"mesh,omitempty"`
+	// Unknown are questions of rules whose answer was not known; what it depends
+	// on was decided against the request.
+	Unknown []string `json:"unknown,omitempty"`
 	// Shadow is what Policies in mode audit would make of it, if different.
 	Shadow   *Shadow `json:"shadow,omitempty"`
 	Protocol string  `json:"protocol,omitempty"`
@@ -84,7 +94,9 @@ const (
 	StepNetwork   = "network"
 	StepNames     = "names"
 	StepPlatform  = "platform"
+	StepRequest   = "request"
 	StepService   = "service"
+	StepFrontend  = "frontend"
 	StepFloating  = "floating"
 	StepChoice    = "choice"
 	StepRoute     = "route"
@@ -93,6 +105,7 @@ const (
 	StepOutside   = "outside"
 	StepEgress    = "egress"
 	StepIngress   = "ingress"
+	StepMesh      = "mesh"
 	StepVerdict   = "verdict"
 )
 
@@ -103,6 +116,7 @@ const (
 	ResultDeny  = "deny"
 	ResultPass  = "pass"  // the next tier decides
 	ResultAudit = "audit" // matched, but only counts for the shadow verdict
+	ResultProxy = "proxy" // a proxy decides about each request
 	ResultNone  = "none"
 )
 
@@ -160,8 +174,19 @@ func (a Answer) Text(w io.Writer) {
 		word = "ALLOW"
 	case a.Depends:
 		word = "DEPENDS"
+	case a.Proxy:
+		word = "PROXY"
 	}
 	fmt.Fprintf(w, "%s %s\n", word, a.Reason)
+	switch {
+	case a.Decides == ByProxy:
+		fmt.Fprintln(w, "      decided by a proxy")
+	case a.Mesh != nil && a.Decides == ByKernel:
+		fmt.Fprintln(w, "      decided in the kernel (eBPF)")
+	}
+	for _, u := range a.Unknown {
+		fmt.Fprintf(w, "      not known: %s\n", u)
+	}
 	if a.Shadow != nil {
 		word = "deny"
 		if a.Shadow.Allow {

@@ -48,8 +48,11 @@ type Way struct {
 	Node     string   `json:"node,omitempty"`
 	Via      []string `json:"via,omitempty"`
 	// Region of the addresses that a DNS name may have.
-	Region      string        `json:"region,omitempty"`
+	Region string `json:"region,omitempty"`
+	// Cluster of the route that leads here.
+	Cluster     string        `json:"cluster,omitempty"`
 	Allow       bool          `json:"allow"`
+	Proxy       bool          `json:"proxy,omitempty"`
 	Rule        policy.RuleID `json:"rule,omitempty"`
 	EgressRule  policy.RuleID `json:"egressRule,omitempty"`
 	IngressRule policy.RuleID `json:"ingressRule,omitempty"`
@@ -71,21 +74,25 @@ func (w Way) String() string {
 
 // way sums a walk up.
 func (a *Answer) way() Way {
-	w := Way{Backend: a.Backend, Via: a.Via, Region: a.region, Allow: a.Allow, Rule: a.Rule, EgressRule: a.EgressRule, IngressRule: a.IngressRule}
+	w := Way{Backend: a.Backend, Via: a.Via, Region: a.region, Allow: a.Allow, Proxy: a.Proxy, Rule: a.Rule, EgressRule: a.EgressRule, IngressRule: a.IngressRule}
 	if d := a.Destination; d != nil && d.Workload != "" {
 		w.Workload, w.Node = d.Project+"/"+d.Workload, d.Node
+	}
+	if a.Mesh != nil {
+		w.Cluster = a.Mesh.Cluster
 	}
 	return w
 }
 
 // outcome is what makes two ways the same to whoever asks.
 type outcome struct {
-	allow, shadowed, shadow    bool
+	allow, proxy               bool
+	shadowed, shadow           bool
 	rule, egress, ingress, srl policy.RuleID
 }
 
 func (a *Answer) outcome() outcome {
-	o := outcome{allow: a.Allow, rule: a.Rule, egress: a.EgressRule, ingress: a.IngressRule}
+	o := outcome{allow: a.Allow, proxy: a.Proxy, rule: a.Rule, egress: a.EgressRule, ingress: a.IngressRule}
 	if a.Shadow != nil {
 		o.shadowed, o.shadow, o.srl = true, a.Shadow.Allow, a.Shadow.Rule
 	}
@@ -114,7 +121,14 @@ func every(walk func(*choices) Answer) Answer {
 		return out
 	}
 	out.Ways = ways
-	if i := slices.IndexFunc(groups, func(g []Answer) bool { return !g[0].Allow }); i > 0 {
+	worst := func(bad func(*Answer) bool) int {
+		return slices.IndexFunc(groups, func(g []Answer) bool { return bad(&g[0]) })
+	}
+	i := worst(func(a *Answer) bool { return !a.Allow && !a.Proxy })
+	if i < 0 {
+		i = worst(func(a *Answer) bool { return !a.Allow })
+	}
+	if i > 0 {
 		steps := out.Steps
 		out = groups[i][0]
 		out.Steps, out.Ways = steps, ways
@@ -128,7 +142,7 @@ func every(walk func(*choices) Answer) Answer {
 		if len(groups) == 1 {
 			text = "with " + a.way().String() + "; every other way ends the same"
 		}
-		steps = append(steps, Step{Name: StepChoice, Result: result(a.Allow), Rule: a.Rule, Text: text})
+		steps = append(steps, Step{Name: StepChoice, Result: a.result(), Rule: a.Rule, Text: text})
 		steps = append(steps, a.Steps[common:]...)
 	}
 	out.Steps = steps
@@ -143,23 +157,32 @@ func every(walk func(*choices) Answer) Answer {
 
 // differ says that the hash decides about more than the way.
 func (a *Answer) differ(ways []Way) {
-	var yes, no []string
+	var yes, no, asked []string
 	for _, w := range ways {
 		switch {
 		case w.Allow:
 			yes = append(yes, w.String())
+		case w.Proxy:
+			asked = append(asked, fmt.Sprintf("%s (%s)", w.String(), w.Rule))
 		default:
 			no = append(no, fmt.Sprintf("%s (%s)", w.String(), w.Rule))
 		}
 	}
 	switch {
-	case len(yes) == 0:
-		a.Reason = "denied whichever way it takes: " + few(no)
-	case len(no) == 0:
-		a.Reason = "allowed whichever way it takes, by different rules"
-	default:
+	case len(asked) > 0 && len(no) == 0 && len(yes) == 0:
+		a.Reason = "a proxy decides about each request, whichever way it takes: " + few(asked)
+	case len(asked) > 0 && len(no) == 0:
+		a.Reason = fmt.Sprintf("it depends on which way it takes: a proxy decides about each request for %s; allowed for %s", few(asked), few(yes))
+	case len(asked) > 0:
+		yes = append(yes, "some requests to "+few(asked))
+		fallthrough
+	case len(yes) > 0 && len(no) > 0:
 		a.Depends = true
 		a.Reason = fmt.Sprintf("it depends on which way the packet takes: allowed for %s; denied for %s", few(yes), few(no))
+	case len(yes) == 0:
+		a.Reason = "denied whichever way it takes: " + few(no)
+	default:
+		a.Reason = "allowed whichever way it takes, by different rules"
 	}
 }
 

@@ -9,21 +9,36 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
+// leg is what one end says.
+type leg struct {
+	policy.Verdict
+	// Proxy of the Verdict is about the packet: a proxy decides here. asks is the
+	// rule for which it does; ruled: the Verdict is what it says about the request.
+	asks  policy.RuleID
+	ruled bool
+}
+
+// allowed is what an end says that is not asked.
+var allowed = leg{Verdict: policy.Verdict{Allow: true}}
+
+// open: it lets the packet or request through, or some requests.
+func (l *leg) open() bool { return l.Allow || l.Proxy && !l.ruled }
+
 // side asks one end. The peer is who the end's node takes peerRow for, at the
 // address and port that the end sees. ok: somebody was there to ask.
-func (p *path) side(d policy.Direction, own snapshot.Endpoint, peerRow snapshot.Addr, peer netip.Addr, port uint16) (v policy.Verdict, ok bool) {
+func (p *path) side(d policy.Direction, own snapshot.Endpoint, peerRow snapshot.Addr, peer netip.Addr, port uint16) (v leg, ok bool) {
 	name := StepEgress
 	if d == policy.Ingress {
 		name = StepIngress
 	}
 	if p.node(own.Node).External {
 		p.step(Step{Name: name, Result: ResultNone, Node: own.Node, Text: "node " + own.Node + " is external: it has no agent that enforces Policies"})
-		return policy.Verdict{Allow: true}, false
+		return allowed, false
 	}
 	s := p.snaps[own.Node]
 	if s == nil {
 		p.step(Step{Name: name, Result: ResultDeny, Node: own.Node, Rule: NoSnapshot, Text: "node " + own.Node + " has no snapshot"})
-		return policy.Verdict{Rule: NoSnapshot}, true
+		return leg{Verdict: policy.Verdict{Rule: NoSnapshot}}, true
 	}
 	seen, known := s.Endpoints[own.Addr]
 	if !known {
@@ -34,15 +49,43 @@ func (p *path) side(d policy.Direction, own snapshot.Endpoint, peerRow snapshot.
 		packet.Name = p.name
 	}
 	set := s.Policies[snapshot.PolicyKey{VNI: own.Addr.VNI, Identity: seen.Identity, Direction: d}]
-	v, walked := set.Walk(packet)
+	var walked []policy.Step
+	v.Verdict, walked = set.Walk(packet)
+	if v.Proxy && p.exchange != nil {
+		v.asks, v.ruled = v.Rule, true
+		if walked = p.request(&v, set.Decider().Session(packet)); walked == nil {
+			p.step(Step{Name: name, Result: ResultDeny, Node: p.hide(own), Rule: BadRequest, Text: "the proxy refuses the request: " + p.exchange.refused})
+		}
+	} else if v.Proxy {
+		v.asks = v.Rule
+	}
 	if !p.sees(own.Project) {
 		p.step(Step{Name: name, Result: result(v.Allow), Text: "the other side decides; its project is not yours to see"})
-		return policy.Verdict{Allow: v.Allow, Tier: v.Tier, Rule: unseen}, true
+		v.Rule, v.asks, v.Shadow = unseen, unseen, policy.DefaultRule{}
+		return v, true
 	}
 	for _, st := range walked {
 		p.policyStep(name, own.Node, st)
 	}
 	return v, true
+}
+
+// request lets the proxy of an end decide about the request. No steps: it does
+// not take it at all.
+func (p *path) request(v *leg, s *policy.Session) []policy.Step {
+	r := p.exchange.asked()
+	if p.exchange.refused != "" {
+		v.Verdict = policy.Verdict{Proxy: true, Rule: BadRequest}
+		return nil
+	}
+	verdict, walked := s.Walk(r)
+	verdict.Proxy = true
+	v.Verdict = verdict
+	if !p.private {
+		m := p.mesh()
+		m.Path, m.Host = string(r.Path), string(r.Host)
+	}
+	return walked
 }
 
 // unseen stands for the rule of somebody whose project is not to be seen.
@@ -53,6 +96,12 @@ func (p *path) policyStep(name, node string, st policy.Step) {
 	switch {
 	case st.Rule == "":
 		s.Result, s.Text = ResultPass, "no rule matches"
+	case st.Audit && st.Proxy:
+		s.Result, s.Text = ResultAudit, fmt.Sprintf("%s would %s some requests, but its Policy is in mode audit", st.Rule, st.Action)
+	case st.Proxy:
+		s.Result, s.Text = ResultProxy, fmt.Sprintf("%s: a rule about requests; a proxy decides about each", st.Rule)
+	case st.Unknown:
+		s.Text = fmt.Sprintf("%s: it cannot be known whether the request is what it denies", st.Rule)
 	case st.Audit:
 		s.Result, s.Text = ResultAudit, fmt.Sprintf("%s would %s, but its Policy is in mode audit", st.Rule, st.Action)
 	case st.Tier == policy.Project && strings.HasPrefix(string(st.Rule), "isolated/"):
@@ -66,11 +115,14 @@ func (p *path) policyStep(name, node string, st policy.Step) {
 }
 
 // finish makes one answer of the verdicts of both ends.
-func (p *path) finish(e, i policy.Verdict, eOK, iOK bool) {
+func (p *path) finish(e, i leg, eOK, iOK bool) {
 	p.EgressRule, p.IngressRule = e.Rule, i.Rule
 	p.Allow = e.Allow && i.Allow
 	v, d := e, policy.Egress
 	switch {
+	case !e.open():
+	case !i.open():
+		v, d = i, policy.Ingress
 	case !e.Allow:
 	case !i.Allow:
 		v, d = i, policy.Ingress
@@ -85,16 +137,30 @@ func (p *path) finish(e, i policy.Verdict, eOK, iOK bool) {
 	if v.Rule == unseen {
 		p.Tier = ""
 	}
+	p.Answer.Proxy = !p.Allow && v.open()
+	p.Decides = ByKernel
+	if v.Proxy {
+		p.Decides = ByProxy
+	}
 	p.Reason = sentence(p.Allow, v, d)
+	if p.exchange != nil {
+		p.Unknown = p.exchange.unknown
+	}
 	p.shadow(e, i)
 }
 
-func sentence(allow bool, v policy.Verdict, d policy.Direction) string {
+func sentence(allow bool, v leg, d policy.Direction) string {
 	word := "denied"
 	if allow {
 		word = "allowed"
 	}
 	switch {
+	case v.Rule == BadRequest:
+		return fmt.Sprintf("denied by %s (%s): the proxy refuses the request with 400", v.Rule, d)
+	case v.open() && !v.Allow && v.Rule == unseen:
+		return "a proxy of the other side decides about each request (" + d.String() + "), by Policies that are not yours to see"
+	case v.open() && !v.Allow:
+		return fmt.Sprintf("a proxy decides about each request: %s is about requests (%s, tier %s)", v.Rule, d, v.Tier)
 	case v.Rule == "":
 		return word + ": no agent enforces Policies at either end"
 	case v.Rule == unseen:
@@ -106,7 +172,7 @@ func sentence(allow bool, v policy.Verdict, d policy.Direction) string {
 }
 
 // shadow is the verdict of both ends with every audit Policy enforced.
-func (p *path) shadow(e, i policy.Verdict) {
+func (p *path) shadow(e, i leg) {
 	if e.Shadow.ID == "" && i.Shadow.ID == "" {
 		return
 	}

@@ -131,8 +131,8 @@ func (p *path) through(row snapshot.Endpoint) *arrival {
 		from, node = p.past(c, h, from, next), h.Node
 		if from == next.self.Addr {
 			// A function with its own address is a Workload like any other there.
-			if v, _ := p.side(policy.Egress, next.self, next.row.Addr, next.row.Addr.IP, p.port); !v.Allow {
-				p.finish(v, policy.Verdict{}, true, false)
+			if v, _ := p.side(policy.Egress, next.self, next.row.Addr, next.row.Addr.IP, p.port); !v.open() {
+				p.finish(v, leg{}, true, false)
 				return nil
 			}
 		}

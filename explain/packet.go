@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	routes "moire.dev/moire/proxy/route"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
 )
@@ -48,7 +49,7 @@ func Packet(q Query, snaps map[string]*snapshot.Snapshot) Answer {
 		return p.Answer
 	})
 	verdict := &path{world: w, Answer: a}
-	verdict.step(Step{Name: StepVerdict, Result: result(a.Allow), Rule: a.Rule, Tier: a.Tier, Text: a.Reason})
+	verdict.step(Step{Name: StepVerdict, Result: a.result(), Rule: a.Rule, Tier: a.Tier, Text: a.Reason})
 	return verdict.Answer
 }
 
@@ -66,7 +67,12 @@ type path struct {
 	// name by which dst was asked for.
 	name string
 	// out is what the source's end said.
-	out policy.Verdict
+	out leg
+	// exchange is the request that is asked about; nil: none. rule is what routed it.
+	exchange *exchange
+	rule     *routes.Rule
+	// private: what routes it is of a project that who asks may not see.
+	private bool
 }
 
 // route is where the source's node sends the packet.
@@ -91,6 +97,8 @@ type arrival struct {
 	peer    netip.Addr
 	peerRow snapshot.Addr
 	port    uint16
+	// stranger: it comes as from outside, whoever sent it.
+	stranger bool
 }
 
 func (p *path) step(s Step) {
@@ -103,7 +111,7 @@ func (p *path) step(s Step) {
 
 // deny ends the walk for want of something.
 func (p *path) deny(id policy.RuleID, why string) {
-	p.Allow, p.Rule = false, id
+	p.Allow, p.Rule, p.Decides = false, id, cmp.Or(p.Decides, ByKernel)
 	p.Reason = "denied by " + string(id) + ": " + why
 }
 
@@ -112,6 +120,14 @@ func result(allow bool) string {
 		return ResultAllow
 	}
 	return ResultDeny
+}
+
+// result of the whole.
+func (a *Answer) result() string {
+	if a.Proxy {
+		return ResultProxy
+	}
+	return result(a.Allow)
 }
 
 // run takes the packet from its source to its verdict.
@@ -139,6 +155,10 @@ func (p *path) run() {
 	}
 	if p.platform(n) {
 		return
+	}
+	if q := p.q.Request; q != nil {
+		p.exchange = q.begin(p.authority())
+		p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.src.Node, Text: p.who(p.src) + " asks for " + p.exchange.String()})
 	}
 	r := p.service(n)
 	if r == nil {
@@ -177,8 +197,9 @@ func (p *path) judge(r *route) {
 	}
 	egress, eOK := p.side(policy.Egress, p.src, r.row.Addr, seen, r.port)
 	p.out = egress
-	if !egress.Allow {
-		p.finish(egress, policy.Verdict{}, eOK, false)
+	if !egress.open() {
+		p.refusedAtSource(egress)
+		p.finish(egress, leg{}, eOK, false)
 		if egress.Shadow.Allow {
 			p.trial(r, egress)
 		}
@@ -189,10 +210,16 @@ func (p *path) judge(r *route) {
 		return
 	}
 	if a.own.Node == "" {
-		p.finish(egress, policy.Verdict{Allow: true}, eOK, false)
+		if egress.Proxy {
+			p.needs(atSource, p.src, string(egress.asks))
+		}
+		p.finish(egress, allowed, eOK, false)
 		return
 	}
 	ingress, iOK := p.side(policy.Ingress, a.own, a.peerRow, a.peer, a.port)
+	if (ingress.Allow || ingress.Proxy) && !p.meet(a, egress, ingress) {
+		return
+	}
 	p.finish(egress, ingress, eOK, iOK)
 }
 
@@ -205,14 +232,14 @@ func (p *path) lost(id policy.RuleID, why string) *route {
 
 // trial: only Policies in mode audit would let it out; ask the other end what
 // then.
-func (p *path) trial(r *route, egress policy.Verdict) {
+func (p *path) trial(r *route, egress leg) {
 	t := *p
 	t.Answer.Steps = nil
 	a := r.deliver(&t)
 	if a == nil {
 		return
 	}
-	ingress := policy.Verdict{Allow: true}
+	ingress := allowed
 	if a.own.Node != "" {
 		ingress, _ = t.side(policy.Ingress, a.own, a.peerRow, a.peer, a.port)
 	}

@@ -31,6 +31,8 @@ type Query struct {
 	// Name is the DNS name for which the Workload was told the address To. Empty:
 	// To itself when that is a name, else none.
 	Name string
+	// Request, when set, is what is asked about instead of packets.
+	Request *Request `json:",omitempty"`
 	// Sees says whether who asks may know of the project; nil: of all. What
 	// is not seen is treated as if it were not there, but for the Policies that
 	// decide about what is. What is not seen and linked with what is seen has an

@@ -27,6 +27,9 @@ func (p *path) service(n snapshot.Network) *route {
 	if x.Floating {
 		return p.floating(s, x)
 	}
+	if f, why, ok := p.frontend(s, x); ok {
+		return p.front(n, s, x, f, why)
+	}
 	if len(x.Backends) == 0 {
 		return p.noBackend(StepService, p.src.Node, x)
 	}
@@ -224,7 +227,7 @@ func (p *path) target(x snapshot.Service, b snapshot.Backend) *arrival {
 		text = fmt.Sprintf("node %s takes it to %s, with %s for %s; the source stays %s", b.Node, p.called(c.Addr.VNI), p.Backend, at(x.Addr.IP, x.Port), p.src.Addr.IP)
 	}
 	p.step(Step{Name: StepFloating, Result: ResultOK, Node: p.hide(row), Text: text})
-	return &arrival{own: row, peer: p.src.Addr.IP, peerRow: p.src.Addr, port: port}
+	return &arrival{own: row, peer: p.src.Addr.IP, peerRow: p.src.Addr, port: port, stranger: true}
 }
 
 // ended ends the walk on the node of the destination.
@@ -252,7 +255,10 @@ func (p *path) fromOutside() {
 		return
 	}
 	i, ok := p.side(policy.Ingress, a.own, a.peerRow, a.peer, a.port)
-	p.finish(policy.Verdict{Allow: true}, i, false, ok)
+	if (i.Allow || i.Proxy) && !p.meet(a, allowed, i) {
+		return
+	}
+	p.finish(allowed, i, false, ok)
 }
 
 // holder is the node that answers for an address on the underlay.
