@@ -9,18 +9,39 @@ import (
 // reply answers without an endpoint: a status and a short text, or a gRPC
 // status for a gRPC call. What was put into x.resp.Fields before goes with it.
 func (x *exchange) reply(status int, text string) {
+	switch {
+	case x.answered:
+		x.broken = true
+		return
+	case x.grpc:
+		x.replying()
+		x.replyGRPC(grpcOf(status), text)
+		return
+	}
+	var body []byte
+	if text != "" && status != 204 && status != 304 {
+		x.resp.Add(contentType, textPlain)
+		body = append(append(x.answers[:0], text...), '\n')
+		x.answers = body
+	}
+	x.replyWith(status, body)
+}
+
+// replying makes an answer of x.resp, of which only the fields are there.
+func (x *exchange) replying() *message.Head {
+	fields := x.resp.Fields
+	x.resp.Reset()
+	x.resp.Fields = fields
+	return &x.resp
+}
+
+// replyWith answers with exactly this body, and the fields that are in x.resp.
+func (x *exchange) replyWith(status int, body []byte) {
 	if x.answered {
 		x.broken = true
 		return
 	}
-	fields := x.resp.Fields
-	x.resp.Reset()
-	x.resp.Fields = fields
-	h := &x.resp
-	if x.grpc {
-		x.replyGRPC(grpcOf(status), text)
-		return
-	}
+	h := x.replying()
 	h.Status = status
 	switch {
 	case status == 499 || status == 408 || status == 400 || status == 413:
@@ -31,11 +52,8 @@ func (x *exchange) reply(status int, text string) {
 		x.broken = true
 		return
 	}
-	var body []byte
-	if text != "" && status != 204 && status != 304 {
-		h.Add(contentType, textPlain)
-		body = append(append(x.answers[:0], text...), '\n')
-		x.answers = body
+	if status == 204 || status == 304 {
+		body = nil
 	}
 	h.Framing, h.Length = message.Sized, int64(len(body))
 	x.writeHead()

@@ -140,15 +140,25 @@ func (x *exchange) deny() {
 	status, text := 403, "denied by policy"
 	if r.leg.Session != nil && r.judged.Head != nil && !r.Proxy {
 		d := r.judged.Denial(r.leg.Session, r.Verdict, &x.resp)
-		status = d.Status
-		if len(d.Body) > 0 {
-			text = string(d.Body)
+		if status = d.Status; d.Own && !x.grpc {
+			x.tellRule()
+			x.replyWith(status, d.Body)
+			return
 		}
 	}
-	if r.tell {
-		x.resp.Add(xMoireRule, []byte(r.Rule))
+	if x.grpc { // which has a content type of its own
+		x.resp.Remove(string(contentType))
 	}
+	x.tellRule()
 	x.reply(status, text)
+}
+
+// tellRule puts the rule that refused the request into the answer, where the one
+// that is called wants it.
+func (x *exchange) tellRule() {
+	if x.refusal.tell {
+		x.resp.Add(xMoireRule, []byte(x.refusal.Rule))
+	}
 }
 
 // sanitizeMesh removes from a request what only we may say. What applications

@@ -11,7 +11,10 @@ import (
 // Denial is what the caller of a request that is denied is told.
 type Denial struct {
 	Status int
-	Body   []byte
+	// Own: a service denied the request, and these are its own words: nothing is
+	// added to its fields and Body.
+	Own  bool
+	Body []byte
 }
 
 var (
@@ -58,7 +61,7 @@ func (a *asked) denial(h *message.Head) Denial {
 		return Denial{Status: orForbidden(int(a.who.Status))}
 	}
 	apply(h, a.said.fields)
-	return Denial{Status: orForbidden(a.said.status), Body: a.said.body}
+	return Denial{Status: orForbidden(a.said.status), Own: true, Body: a.said.body}
 }
 
 // orForbidden is a status that ends a request, or 403.
