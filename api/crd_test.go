@@ -58,7 +58,11 @@ func crds(t *testing.T) map[string]crd {
 		if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(&v1, &internal, nil); err != nil {
 			t.Fatal(err)
 		}
-		internal.Status.StoredVersions = []string{"v1alpha1"}
+		for _, v := range internal.Spec.Versions {
+			if v.Storage {
+				internal.Status.StoredVersions = []string{v.Name}
+			}
+		}
 		for _, e := range crdvalidation.ValidateCustomResourceDefinition(context.Background(), &internal) {
 			t.Errorf("%s: %v", file, e)
 		}
@@ -134,7 +138,7 @@ var judged = []spec{
 // server does, and fills in the same defaults.
 func TestGoSaysWhatCELSays(t *testing.T) {
 	kinds := crds(t)
-	for _, c := range slices.Concat(judged, judgedLinks, judgedServices, judgedOutside, judgedRequests) {
+	for _, c := range slices.Concat(judged, judgedLinks, judgedServices, judgedOutside, judgedRequests, judgedTraffic) {
 		namespace := ""
 		if c.kind != "Domain" && c.kind != "Node" {
 			namespace = "  namespace: shop\n"
@@ -172,7 +176,8 @@ func TestGoSaysWhatCELSays(t *testing.T) {
 
 func typed(kind string) runtime.Object {
 	return map[string]runtime.Object{"Domain": &v1alpha1.Domain{}, "Node": &v1alpha1.Node{}, "Network": &v1alpha1.Network{}, "Workload": &v1alpha1.Workload{}, "Policy": &v1alpha1.Policy{},
-		"Link": &v1alpha1.Link{}, "Service": &v1alpha1.Service{}, "FloatingIP": &v1alpha1.FloatingIP{}}[kind]
+		"Link": &v1alpha1.Link{}, "Service": &v1alpha1.Service{}, "FloatingIP": &v1alpha1.FloatingIP{},
+		"BackendPolicy": &v1alpha1.BackendPolicy{}, "FaultPolicy": &v1alpha1.FaultPolicy{}}[kind]
 }
 
 // sameSpec compares the defaulted object of the server with ours.

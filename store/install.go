@@ -10,8 +10,10 @@ import (
 	"io/fs"
 
 	"golang.org/x/sync/errgroup"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
@@ -111,10 +113,26 @@ func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstru
 	if err != nil || o.GetKind() != "CustomResourceDefinition" {
 		return err
 	}
-	plural, _, _ := unstructured.NestedString(o.Object, "spec", "names", "plural")
-	served := client.Resource(schema.GroupVersionResource{Group: group, Version: version, Resource: plural})
-	return untilOK(ctx, "serve "+plural, func(ctx context.Context) error {
-		_, err := served.List(ctx, metav1.ListOptions{Limit: 1})
+	kind, err := servedAs(o)
+	if err != nil {
+		return err
+	}
+	return untilOK(ctx, "serve "+kind.Resource, func(ctx context.Context) error {
+		_, err := client.Resource(kind).List(ctx, metav1.ListOptions{Limit: 1})
 		return err
 	})
+}
+
+// servedAs is the resource of a CRD in its first version that is served.
+func servedAs(o *unstructured.Unstructured) (schema.GroupVersionResource, error) {
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &crd); err != nil {
+		return schema.GroupVersionResource{}, fmt.Errorf("store: CRD %s: %w", o.GetName(), err)
+	}
+	for _, v := range crd.Spec.Versions {
+		if v.Served {
+			return schema.GroupVersionResource{Group: crd.Spec.Group, Version: v.Name, Resource: crd.Spec.Names.Plural}, nil
+		}
+	}
+	return schema.GroupVersionResource{}, fmt.Errorf("store: CRD %s serves no version", o.GetName())
 }

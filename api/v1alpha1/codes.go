@@ -49,4 +49,11 @@ const (
 	CodeRequest      = "MOI1050" // what a request or token shall be cannot be, or can never be
 	CodeRequestPort  = "MOI1051" // a rule about requests for ports that carry none
 	CodeExternal     = "MOI1052" // an external service asked by a rule that does not allow
+	CodeDuration     = "MOI1060"
+	CodeTarget       = "MOI1061" // what a policy is attached to has no such part
+	CodeBalancer     = "MOI1062" // a part that this kind of balancer has not
+	CodeTLS          = "MOI1063"
+	CodeHash         = "MOI1064"
+	CodeHeader       = "MOI1065"
+	CodeShare        = "MOI1066" // not exactly one of percent and perMille
 )

@@ -33,6 +33,12 @@ func Default(o runtime.Object) {
 		DefaultService(o)
 	case *FloatingIP:
 		defaultServicePorts(o.Spec.Ports)
+	case *BackendPolicy:
+		DefaultBackendPolicy(o)
+	case *FaultPolicy:
+		for i := range o.Spec.Headers {
+			fill(&o.Spec.Headers[i].Type, "Exact")
+		}
 	}
 }
 
@@ -139,6 +145,16 @@ func DefaultService(s *Service) {
 		fill(&s.Spec.Endpoints[i].Weight, 1)
 	}
 	DefaultHealth(s.Spec.Health)
+}
+
+// DefaultBackendPolicy fills in the balancer and the locality that are there.
+func DefaultBackendPolicy(p *BackendPolicy) {
+	if b := p.Spec.Balancer; b != nil {
+		fill(&b.Kind, BalancerLeastRequest)
+	}
+	if l := p.Spec.Locality; l != nil {
+		fill(&l.OverprovisionPercent, 140)
+	}
 }
 
 // DefaultWorkload fills in spec.account.

@@ -121,7 +121,15 @@ type ServicePort struct {
 	// +kubebuilder:validation:Maximum=65535
 	// +optional
 	TargetPort int32 `json:"targetPort,omitempty"`
+	// AppProtocol is what the backends speak on the port. Left out: HTTP where an
+	// HTTPRoute or GRPCRoute is attached, else bytes that nobody looks into.
+	// +kubebuilder:validation:Enum=http;http1;http2;grpc;https;tls;tcp;kubernetes.io/h2c;kubernetes.io/ws;kubernetes.io/wss
+	// +optional
+	AppProtocol string `json:"appProtocol,omitempty"`
 }
+
+// AppProtocols are the words of ServicePort.AppProtocol.
+var AppProtocols = []string{"http", "http1", "http2", "grpc", "https", "tls", "tcp", "kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
 
 // ServiceEndpoint is one declared backend.
 type ServiceEndpoint struct {

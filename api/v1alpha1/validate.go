@@ -32,6 +32,10 @@ func Validate(o runtime.Object) []Problem {
 		return ValidateService(o)
 	case *FloatingIP:
 		return ValidateFloatingIP(o)
+	case *BackendPolicy:
+		return ValidateBackendPolicy(o)
+	case *FaultPolicy:
+		return ValidateFaultPolicy(o)
 	}
 	return nil
 }

@@ -96,6 +96,9 @@ func (j *judge) servicePorts(list []ServicePort, limit int) {
 		if p.TargetPort != 0 {
 			j.number(field+".targetPort", p.TargetPort, 1, 65535)
 		}
+		if p.AppProtocol != "" {
+			j.choice(field+".appProtocol", p.AppProtocol, AppProtocols...)
+		}
 		id := port{p.Protocol, p.Port}
 		if first, twice := seen[id]; twice && p.Port != 0 {
 			j.add(CodePortTwice, field+".port", "give each port and protocol once", "ports[%d] is %s port %d too", first, p.Protocol, p.Port)
