@@ -123,6 +123,7 @@ var heavy = []struct {
 	{"k8s.io/kubernetes", []string{"store"}, "the API server is 2,000 packages; only store embeds it"},
 	{"k8s.io/apimachinery", []string{"analyze", "api/v1alpha1", "api/load", "compile", "store", "control", "cli", "lab", "lab/scenario", "bench", "bench/fleet"}, "kinds carry object metadata; nodes never see kinds"},
 	{"k8s.io/", []string{"store", "control", "cli", "cli/remote", "cli/show"}, "client-go costs more than a whole proxy"},
+	{"sigs.k8s.io/gateway-api", []string{"api/load", "compile", "control"}, "routes of the standard are kinds; nodes never see kinds"},
 	{"go.etcd.io/", []string{"store"}, "one room talks to etcd"},
 	{"github.com/cilium/ebpf", []string{"datapath", "datapath/bpf", "lab", "bench"}, "one room talks to the kernel"},
 	{"github.com/vishvananda/", []string{"datapath", "datapath/proving", "lab", "bench"}, "one room talks to the kernel"},

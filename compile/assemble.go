@@ -23,6 +23,9 @@ type built struct {
 	endpoints []piece[snapshot.Endpoint]
 	sets      []piece[setRow]
 	services  []piece[snapshot.Service]
+	frontends []piece[snapshot.Frontend]
+	routes    []piece[l7.Route]
+	clusters  []piece[snapshot.Cluster]
 	projects  []*project
 }
 

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"moire.dev/moire/snapshot"
@@ -19,8 +18,7 @@ type assembly struct {
 	full   map[snapshot.VNI]bool // Networks of which all rows are there
 	shared *shared
 	loose  []snapshot.Endpoint
-	keys   map[string]l7.KeySet        // that rules verify tokens with, by URI
-	asked  map[string]snapshot.Cluster // authorizers, by name
+	keys   map[string]l7.KeySet // that rules verify tokens with, by URI
 	*built
 }
 
@@ -51,12 +49,9 @@ func (a *assembly) build(before *built) *built {
 	s.Endpoints = endpointTable.make(before.Endpoints, before.endpoints, &a.endpoints, &a.shared.endpoints)
 	s.Policies = setTable.make(before.Policies, before.sets, &a.sets, &a.shared.sets)
 	s.Services = serviceTable.make(before.Services, before.services, &a.services, &a.shared.services)
-	if len(a.asked) > 0 {
-		s.Clusters = maps.Clone(s.Clusters) // it may be another snapshot's, too
-		for name, c := range a.asked {
-			set(&s.Clusters, name, c)
-		}
-	}
+	s.Frontends = frontendTable.make(before.Frontends, before.frontends, &a.frontends, &a.shared.frontends)
+	s.Routes = routeTable.make(before.Routes, before.routes, &a.routes, &a.shared.routes)
+	s.Clusters = clusterTable.make(before.Clusters, before.clusters, &a.clusters, &a.shared.clusters)
 	a.built.needsKeys = a.keys
 	return a.built
 }
@@ -92,8 +87,12 @@ func (a *assembly) member(j *joint) {
 	id := pieceID{key: base.facts.key}
 	a.sets = append(a.sets, piece[setRow]{id, h.sets})
 	a.services = append(a.services, piece[snapshot.Service]{id, j.rows})
+	a.frontends = append(a.frontends, piece[snapshot.Frontend]{id, j.frontends})
+	a.routes = append(a.routes, piece[l7.Route]{id, j.routes})
+	a.clusters = append(a.clusters, piece[snapshot.Cluster]{id, j.clusters})
 	id.kind = "near"
 	a.services = append(a.services, piece[snapshot.Service]{id, h.services})
+	a.clusters = append(a.clusters, piece[snapshot.Cluster]{id, h.clusters})
 	a.projects = append(a.projects, j.facts.projects...)
 	for _, l := range j.facts.links {
 		a.link(l, base)
@@ -124,9 +123,6 @@ func (a *assembly) member(j *joint) {
 		set(&a.s.Externals, e.Address, e)
 	}
 	a.checks(j.checks)
-	for name, c := range j.asked {
-		set(&a.asked, name, c)
-	}
 	for uri, k := range j.keys {
 		set(&a.keys, uri, k)
 	}

@@ -56,6 +56,8 @@ func (c *Compiler) Compile(in *Input) (map[string]*snapshot.Snapshot, []v1alpha1
 	}
 	problems = append(problems, firewallProblems(in)...)
 	problems = append(problems, c.trusts.problems...)
+	c.memory.lookAtTraffic()
+	problems = append(problems, c.memory.traffic.problems...)
 	problems = append(problems, c.policyProblems(in, joints)...)
 	return out, sortProblems(problems)
 }

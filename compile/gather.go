@@ -66,6 +66,7 @@ func (m *memory) jointFacts(base *result) *jointFacts {
 		}
 	}
 	f.behind = m.behindOf(base, f.projects)
+	f.fronts = m.traffic.frontsOf(services)
 	f.away = m.awayOf(append(nodes, m.gateways(f))...)
 	return f
 }

@@ -3,6 +3,8 @@ package compile
 import (
 	"net/netip"
 
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
+
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/l7"
@@ -31,6 +33,14 @@ type Input struct {
 	Links       map[Key]*v1alpha1.Link
 	Services    map[Key]*v1alpha1.Service    // status: addresses
 	FloatingIPs map[Key]*v1alpha1.FloatingIP // status: address
+	HTTPRoutes  map[Key]*gateway.HTTPRoute
+	GRPCRoutes  map[Key]*gateway.GRPCRoute
+	TLSRoutes   map[Key]*gateway.TLSRoute
+	TCPRoutes   map[Key]*gateway.TCPRoute
+	// Grants say which routes of other projects may refer to Services of theirs.
+	Grants          map[Key]*gateway.ReferenceGrant
+	BackendPolicies map[Key]*v1alpha1.BackendPolicy
+	FaultPolicies   map[Key]*v1alpha1.FaultPolicy
 	// NodeNumbers are allocated, 1 to 65535.
 	NodeNumbers map[string]uint16
 	// Reports: the last word of each node, also of those that are away.

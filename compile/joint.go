@@ -1,8 +1,10 @@
 package compile
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"moire.dev/moire/api/v1alpha1"
@@ -26,6 +28,8 @@ type jointFacts struct {
 	resolved map[string][]netip.Addr
 	// behind are the Services that Policies name, sorted by key.
 	behind []behind
+	// fronts of the Services that it sees, sorted by key.
+	fronts []*front
 	egress []egress // of the addresses of spec.outside, in their order
 	nodes  []string // the gateways that exist and have an agent, sorted
 }
@@ -40,7 +44,7 @@ type behind struct {
 
 func (f *jointFacts) equal(o *jointFacts) bool {
 	return f.base == o.base && slices.Equal(f.links, o.links) && slices.Equal(f.pool, o.pool) && slices.Equal(f.home, o.home) &&
-		slices.Equal(f.projects, o.projects) && maps.Equal(f.health, o.health) && slices.Equal(f.away, o.away) &&
+		slices.Equal(f.projects, o.projects) && maps.Equal(f.health, o.health) && slices.Equal(f.away, o.away) && slices.Equal(f.fronts, o.fronts) &&
 		maps.EqualFunc(f.resolved, o.resolved, slices.Equal) && slices.Equal(f.nodes, o.nodes) &&
 		slices.EqualFunc(f.behind, o.behind, func(a, b behind) bool {
 			return a.key == b.key && a.service == b.service && a.project == b.project && slices.Equal(a.resolved, b.resolved)
@@ -70,10 +74,14 @@ type joint struct {
 	externals   []snapshot.External
 	checks      []placedCheck
 	loose       []snapshot.Endpoint // of other Networks, sorted by address
-	// asked are authorizers, by name; keys are what rules verify tokens with, by URI.
-	asked     map[string]snapshot.Cluster
+	// keys are what rules verify tokens with, by URI.
 	keys      map[string]l7.KeySet
-	nodeNames []string // named by any of the rows, sorted
+	nodeNames []string            // named by any of the rows, sorted
+	frontends []snapshot.Frontend // sorted by key
+	routes    []l7.Route          // sorted by name
+	clusters  []snapshot.Cluster  // sorted by name
+	// unseen are destinations of routes that have no address here.
+	unseen []unseenRef
 	// states are the backends of each Service: whether they get new sessions.
 	states   map[Key]map[string]bool
 	problems []v1alpha1.Problem
@@ -87,6 +95,7 @@ type standing struct {
 	member   bool // hosts it, or is its gateway
 	sets     []setRow
 	services []snapshot.Service // of its own
+	clusters []snapshot.Cluster // of its own
 	floats   []*floating        // with a target here
 }
 
@@ -99,6 +108,10 @@ type jointDraft struct {
 	near  []neighbour
 	alone bool
 	peers []peerPlace
+	// asked are authorizers, by name of their Cluster.
+	asked map[string]snapshot.Cluster
+	// seen are the Services that have addresses here.
+	seen map[Key]*seenService
 }
 
 func (d *jointDraft) problem(p v1alpha1.Problem) { d.problems = append(d.problems, p) }
@@ -124,6 +137,7 @@ func (c *Compiler) compileJoint(f *jointFacts, old *joint) *joint {
 		d.peers = d.peersOf()
 		d.gateway()
 		d.services()
+		d.frontRows()
 		d.floatingRows()
 		d.policies()
 	}
@@ -213,6 +227,8 @@ func (d *jointDraft) order() {
 		slices.SortStableFunc(h.services, byKey)
 		h.services = slices.CompactFunc(h.services, func(a, b snapshot.Service) bool { return a.ServiceKey == b.ServiceKey })
 	}
+	d.joint.clusters = slices.AppendSeq(d.joint.clusters, maps.Values(d.asked))
+	slices.SortFunc(d.joint.clusters, func(a, b snapshot.Cluster) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(d.loose, func(a, b snapshot.Endpoint) int { return a.Addr.Compare(b.Addr) })
 	d.loose = slices.CompactFunc(d.loose, func(a, b snapshot.Endpoint) bool { return a.Addr == b.Addr })
 	d.problems = sortProblems(d.problems)
@@ -224,6 +240,7 @@ func (j *joint) keep(old *joint) {
 	if slices.EqualFunc(j.rows, old.rows, snapshot.SameService) {
 		j.rows = old.rows
 	}
+	j.frontends, j.routes, j.clusters = kept(j.frontends, old.frontends), kept(j.routes, old.routes), kept(j.clusters, old.clusters)
 	for node, h := range j.hosts {
 		o := old.hosts[node]
 		if o == nil {
@@ -235,7 +252,16 @@ func (j *joint) keep(old *joint) {
 		if slices.EqualFunc(h.services, o.services, snapshot.SameService) {
 			h.services = o.services
 		}
+		h.clusters = kept(h.clusters, o.clusters)
 	}
+}
+
+// kept is the old slice when the new one has nothing else in it.
+func kept[T any](now, old []T) []T {
+	if len(now) == len(old) && reflect.DeepEqual(now, old) {
+		return old
+	}
+	return now
 }
 
 // at are the Networks that the given one sees through the Link.

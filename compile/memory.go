@@ -49,6 +49,7 @@ type memory struct {
 	// external are the Services that have had an external name so far.
 	external map[string]map[Key]bool
 	health   map[snapshot.VNI]*healths
+	traffic  traffic
 	lanes    map[Key]*lane
 	egress   map[netip.Addr]egress
 	// underlay addresses of nodes; taken, those and the egress addresses.
@@ -112,6 +113,7 @@ func newMemory() *memory {
 		pools: map[Key]map[Key]*v1alpha1.FloatingIP{}, users: map[Key]map[string]bool{}, external: map[string]map[Key]bool{}, health: map[snapshot.VNI]*healths{},
 		lanes: map[Key]*lane{}, results: map[Key]*result{}, linked: map[Key]*linked{}, floatings: map[Key]*floating{}, joints: map[Key]*joint{},
 		touching: map[Key]*touching{}, rejoin: map[Key]bool{}, all: true, relink: true,
+		traffic: newTraffic(),
 	}
 }
 
@@ -201,6 +203,7 @@ func (m *memory) learn(in *Input) {
 		b.identities[k] = newWho(k, row)
 	})
 	m.learnReports(in)
+	m.traffic.learn(in)
 }
 
 // places learns Domains, projects and nodes. They change seldom, and then

@@ -20,6 +20,7 @@ func (m *memory) learnReach(in *Input) {
 			m.noteExternal(s.Spec.ExternalName, k)
 		}
 		m.touchUsers(k)
+		m.traffic.serviceMoved(k)
 	})
 	diff(m.floats, in.FloatingIPs, func(k Key, old, f *v1alpha1.FloatingIP) {
 		for _, o := range []*v1alpha1.FloatingIP{old, f} {

@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
@@ -22,7 +23,7 @@ const OfflineNode = "offline"
 // are made up, the same for the same objects in any order. Everything that is
 // checked is healthy, no node is away, and no external name has been asked yet:
 // put addresses into Resolved where they matter. Objects are our
-// kinds and Namespaces as *metav1.PartialObjectMetadata; others are ignored.
+// kinds, routes and ReferenceGrants of the Gateway API, and Namespaces as *metav1.PartialObjectMetadata; others are ignored.
 // What exists twice counts once, the last one.
 func Offline(objects ...runtime.Object) *Input {
 	in := &Input{
@@ -30,6 +31,8 @@ func Offline(objects ...runtime.Object) *Input {
 		Workloads: map[Key]*v1alpha1.Workload{}, Policies: map[Key]*v1alpha1.Policy{}, Nodes: map[string]*v1alpha1.Node{},
 		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
 		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
+		HTTPRoutes: map[Key]*gateway.HTTPRoute{}, GRPCRoutes: map[Key]*gateway.GRPCRoute{}, TLSRoutes: map[Key]*gateway.TLSRoute{}, TCPRoutes: map[Key]*gateway.TCPRoute{},
+		Grants: map[Key]*gateway.ReferenceGrant{}, BackendPolicies: map[Key]*v1alpha1.BackendPolicy{}, FaultPolicies: map[Key]*v1alpha1.FaultPolicy{},
 		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{},
 	}
 	for _, o := range objects {
@@ -61,6 +64,8 @@ func Offline(objects ...runtime.Object) *Input {
 			o = o.DeepCopy()
 			o.Status = v1alpha1.FloatingIPStatus{}
 			in.FloatingIPs[Key{o.Namespace, o.Name}] = o
+		default:
+			in.offlineTraffic(o)
 		}
 	}
 	in.offlineNumbers()
@@ -69,6 +74,26 @@ func Offline(objects ...runtime.Object) *Input {
 		in.offlineReach()
 	}
 	return in
+}
+
+// offlineTraffic takes routes and what is attached to them.
+func (in *Input) offlineTraffic(o runtime.Object) {
+	switch o := o.(type) {
+	case *gateway.HTTPRoute:
+		in.HTTPRoutes[Key{o.Namespace, o.Name}] = o
+	case *gateway.GRPCRoute:
+		in.GRPCRoutes[Key{o.Namespace, o.Name}] = o
+	case *gateway.TLSRoute:
+		in.TLSRoutes[Key{o.Namespace, o.Name}] = o
+	case *gateway.TCPRoute:
+		in.TCPRoutes[Key{o.Namespace, o.Name}] = o
+	case *gateway.ReferenceGrant:
+		in.Grants[Key{o.Namespace, o.Name}] = o
+	case *v1alpha1.BackendPolicy:
+		in.BackendPolicies[Key{o.Namespace, o.Name}] = o
+	case *v1alpha1.FaultPolicy:
+		in.FaultPolicies[Key{o.Namespace, o.Name}] = o
+	}
 }
 
 // offlineReach makes up addresses of Services and FloatingIPs, and that

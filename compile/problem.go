@@ -52,9 +52,20 @@ const (
 	codeMode            = "MOI2042"
 	codeTrustTaken      = "MOI2061"
 	codeFederation      = "MOI2062"
+	codeNoParent        = "MOI2060"
+	codeNotAllowed      = "MOI2061"
+	codeConflicted      = "MOI2062"
+	codeUnsupported     = "MOI2063"
+	codeNoDestination   = "MOI2064"
+	codeNotPermitted    = "MOI2065"
+	codeInvalidKind     = "MOI2066"
+	codeProtocol        = "MOI2067"
+	codeNoTargetObject  = "MOI2068"
+	codeInvalidPolicy   = "MOI2069"
 	codeNobodySelected  = "MOI3001"
 	codeNeverMatches    = "MOI3002"
 	codeShadowed        = "MOI3003"
+	codeNoEffect        = "MOI3010"
 )
 
 // about is a Problem without its place in a file.

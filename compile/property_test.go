@@ -182,6 +182,8 @@ func (w world) shuffled(seed int64) *Input {
 		Policies: again(r, w.Policies), Nodes: again(r, w.Nodes), NodeNumbers: again(r, w.NodeNumbers), Reports: again(r, w.Reports), Identities: again(r, w.Identities),
 		Links: again(r, w.Links), Services: again(r, w.Services), FloatingIPs: again(r, w.FloatingIPs), Away: again(r, w.Away), Resolved: again(r, w.Resolved),
 		Modes: again(r, w.Modes), KeySets: again(r, w.KeySets),
+		HTTPRoutes: again(r, w.HTTPRoutes), GRPCRoutes: again(r, w.GRPCRoutes), TLSRoutes: again(r, w.TLSRoutes), TCPRoutes: again(r, w.TCPRoutes),
+		Grants: again(r, w.Grants), BackendPolicies: again(r, w.BackendPolicies), FaultPolicies: again(r, w.FaultPolicies),
 	}
 }
 
@@ -207,6 +209,9 @@ func TestAnyOrderSameBytes(t *testing.T) {
 			again, told := Compile(in)
 			if got := dump(again); got != want {
 				t.Fatalf("other bytes:\n%s\nwant\n%s", got, want)
+			}
+			if got, want := fmt.Sprint(StatusesOf(in)), fmt.Sprint(StatusesOf(w.Input)); got != want {
+				t.Fatalf("other statuses:\n%s\nwant\n%s", got, want)
 			}
 			if fmt.Sprint(told) != fmt.Sprint(problems) {
 				t.Fatalf("other Problems:\n%v\nwant\n%v", told, problems)
@@ -234,6 +239,9 @@ func TestMemoryChangesNothing(t *testing.T) {
 			if got, want := dump(snaps), dump(fresh); got != want {
 				t.Fatalf("other bytes:\n%s\nwant\n%s", got, want)
 			}
+			if got, want := fmt.Sprint(c.StatusesOf(w.Input)), fmt.Sprint(StatusesOf(w.Input)); got != want {
+				t.Fatalf("other statuses:\n%s\nwant\n%s", got, want)
+			}
 			if fmt.Sprint(problems) != fmt.Sprint(told) {
 				t.Fatalf("other Problems:\n%v\nwant\n%v", problems, told)
 			}
@@ -256,6 +264,7 @@ func TestInvariants(t *testing.T) {
 			checkPolicies(t, s)
 			checkServices(t, s)
 			checkCrosses(t, s)
+			checkTraffic(t, s)
 			for k, b := range s.Blocks {
 				if b.BlockKey != k {
 					t.Fatalf("block %v under %v", b.BlockKey, k)

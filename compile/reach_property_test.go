@@ -35,7 +35,7 @@ func (w world) changeReach(t *rapid.T) {
 	p, name := pick(t, projects), pick(t, names)
 	k := Key{p, name}
 	meta := metav1.ObjectMeta{Namespace: p, Name: name}
-	switch rapid.IntRange(0, 8).Draw(t, "reach") {
+	switch rapid.IntRange(0, 12).Draw(t, "reach") {
 	case 0, 1:
 		w.Links[k] = drawLink(t, meta)
 	case 2, 3:
@@ -63,6 +63,8 @@ func (w world) changeReach(t *rapid.T) {
 		w.Resolved["db.example.com"] = []netip.Addr{netip.MustParseAddr(pick(t, []string{"198.51.100.1", "198.51.100.2", "10.0.0.9"}))}
 	case 8:
 		w.report(t)
+	default:
+		w.changeTraffic(t)
 	}
 }
 
@@ -121,6 +123,7 @@ func drawService(t *rapid.T, meta metav1.ObjectMeta) *v1alpha1.Service {
 	if !often(t) {
 		s.Spec.Networks[0].Addresses = []string{pick(t, []string{"10.0.0.200", "10.0.0.9", "10.0.0.66"})}
 	}
+	s.Spec.Ports[0].AppProtocol = pick(t, []string{"", "", "http", "grpc", "tcp"})
 	if !often(t) {
 		s.Spec.Health = &v1alpha1.HealthCheck{Type: "tcp", Port: 80}
 		s.Spec.Drain = []string{pick(t, names)}

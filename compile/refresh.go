@@ -32,6 +32,9 @@ func (c *Compiler) refresh() {
 	if touched {
 		m.sortTouching()
 	}
+	for _, k := range m.refreshFronts() {
+		m.rejoinSeers(k)
+	}
 	c.joinAll()
 	for name, b := range m.buckets {
 		if b.stale {
@@ -99,6 +102,7 @@ func (c *Compiler) networks(name string, b *bucket) {
 	for _, r := range old {
 		if k := r.facts.key; facts[k] == nil {
 			delete(m.results, k)
+			m.traffic.moved = m.traffic.moved || m.joints[k] != nil && len(m.joints[k].unseen) > 0
 			delete(m.joints, k)
 			m.rejoin[k] = true
 		}
@@ -260,7 +264,9 @@ func (c *Compiler) joinAll() {
 		if old != nil && old.facts.equal(f) {
 			continue
 		}
-		m.joints[k] = c.compileJoint(f, old)
+		next := c.compileJoint(f, old)
+		m.traffic.moved = m.traffic.moved || old == nil && len(next.unseen) > 0 || old != nil && !slices.Equal(old.unseen, next.unseen)
+		m.joints[k] = next
 		m.stale(k.Project)
 		for _, g := range base.facts.guests {
 			m.stale(g.name)

@@ -107,6 +107,7 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 	}
 	for _, addr := range vips {
 		addr = seenAs(ts, addr)
+		d.see(s, addr)
 		var mine []place
 		for _, b := range all {
 			if b.Addr.IP.Is4() == addr.Is4() && !b.out {
@@ -116,7 +117,7 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 		for i := range s.Spec.Ports {
 			port := &s.Spec.Ports[i]
 			row := snapshot.Service{ServiceKey: snapshot.ServiceKey{Addr: snapshot.Addr{VNI: d.facts.base.row.VNI, IP: addr}, Protocol: protocol(port.Protocol), Port: uint16(port.Port)},
-				Project: s.Namespace, Name: s.Name, PortName: port.Name, Affinity: seconds(s.Spec.AffinitySeconds)}
+				Project: s.Namespace, Name: s.Name, PortName: port.Name, App: appOf(port), Affinity: seconds(s.Spec.AffinitySeconds)}
 			d.spread(row, s.Spec.Locality, mine, targetPort(*port), p)
 		}
 	}

@@ -12,6 +12,11 @@ type Statuses struct {
 	Links       map[Key]Status
 	Services    map[Key]ServiceStatus
 	FloatingIPs map[Key]FloatingStatus
+	// Routes are how routes are at their parents that are Services, in the order
+	// of spec.parentRefs.
+	Routes map[RouteKey][]ParentStatus
+	// BackendPolicies and FaultPolicies: their condition Accepted.
+	BackendPolicies, FaultPolicies map[Key]Condition
 }
 
 // Status says in a few words how an object is. Problems say more, and come
@@ -59,6 +64,7 @@ func (c *Compiler) StatusesOf(in *Input) Statuses {
 	for k, o := range in.Services {
 		out.Services[k] = m.serviceStatus(k, o)
 	}
+	m.trafficStatuses(&out)
 	for k, f := range m.floatings {
 		s := FloatingStatus{Status: Status{Ready: f.ready && len(f.targets) > 0, Message: f.message}, Node: f.holder}
 		if f.addr.IP.IsValid() {

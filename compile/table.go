@@ -3,9 +3,11 @@ package compile
 import (
 	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -53,7 +55,17 @@ var (
 		func(s setRow) snapshot.PolicyKey { return s.key }, func(s setRow) policy.Set { return s.set }, sameSet}
 	serviceTable = tableOf[snapshot.ServiceKey, snapshot.Service, snapshot.Service]{
 		func(s snapshot.Service) snapshot.ServiceKey { return s.ServiceKey }, func(s snapshot.Service) snapshot.Service { return s }, snapshot.SameService}
+	frontendTable = tableOf[snapshot.FrontendKey, snapshot.Frontend, snapshot.Frontend]{
+		func(f snapshot.Frontend) snapshot.FrontendKey { return f.FrontendKey }, itself[snapshot.Frontend], equal[snapshot.Frontend]}
+	routeTable = tableOf[string, l7.Route, l7.Route]{
+		func(r l7.Route) string { return r.Name }, itself[l7.Route], equal[l7.Route]}
+	clusterTable = tableOf[string, snapshot.Cluster, snapshot.Cluster]{
+		func(c snapshot.Cluster) string { return c.Name }, itself[snapshot.Cluster], equal[snapshot.Cluster]}
 )
+
+func itself[R any](r R) R { return r }
+
+func equal[R any](a, b R) bool { return reflect.DeepEqual(a, b) }
 
 // made is a table with what it was made from.
 type made[K comparable, V, R any] struct {
@@ -67,6 +79,9 @@ type shared struct {
 	endpoints []made[snapshot.Addr, snapshot.Endpoint, snapshot.Endpoint]
 	sets      []made[snapshot.PolicyKey, policy.Set, setRow]
 	services  []made[snapshot.ServiceKey, snapshot.Service, snapshot.Service]
+	frontends []made[snapshot.FrontendKey, snapshot.Frontend, snapshot.Frontend]
+	routes    []made[string, l7.Route, l7.Route]
+	clusters  []made[string, snapshot.Cluster, snapshot.Cluster]
 }
 
 // maxShared bounds the search for a table to share.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
@@ -25,6 +26,8 @@ func newWorld() world {
 		Workloads: map[Key]*v1alpha1.Workload{}, Policies: map[Key]*v1alpha1.Policy{}, Nodes: map[string]*v1alpha1.Node{},
 		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
 		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
+		HTTPRoutes: map[Key]*gateway.HTTPRoute{}, GRPCRoutes: map[Key]*gateway.GRPCRoute{}, TLSRoutes: map[Key]*gateway.TLSRoute{}, TCPRoutes: map[Key]*gateway.TCPRoute{},
+		Grants: map[Key]*gateway.ReferenceGrant{}, BackendPolicies: map[Key]*v1alpha1.BackendPolicy{}, FaultPolicies: map[Key]*v1alpha1.FaultPolicy{},
 		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{}, Modes: map[string]string{}, KeySets: map[string]l7.KeySet{},
 	}}
 }

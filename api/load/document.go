@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"moire.dev/moire/api/v1alpha1"
 )
@@ -34,6 +35,9 @@ func kinds() map[string]kind {
 	of := func(namespaced bool, o runtime.Object) kind {
 		return kind{ours, namespaced, reflect.TypeOf(o).Elem(), o}
 	}
+	standard := func(o runtime.Object) kind {
+		return kind{gateway.GroupVersion.String(), true, reflect.TypeOf(o).Elem(), o}
+	}
 	return map[string]kind{
 		"Domain":     of(false, &v1alpha1.Domain{}),
 		"Node":       of(false, &v1alpha1.Node{}),
@@ -43,7 +47,16 @@ func kinds() map[string]kind {
 		"Link":       of(true, &v1alpha1.Link{}),
 		"Service":    of(true, &v1alpha1.Service{}),
 		"FloatingIP": of(true, &v1alpha1.FloatingIP{}),
-		"Namespace":  {"v1", false, reflect.TypeFor[namespace](), &metav1.PartialObjectMetadata{}},
+
+		"BackendPolicy":  of(true, &v1alpha1.BackendPolicy{}),
+		"FaultPolicy":    of(true, &v1alpha1.FaultPolicy{}),
+		"HTTPRoute":      standard(&gateway.HTTPRoute{}),
+		"GRPCRoute":      standard(&gateway.GRPCRoute{}),
+		"TLSRoute":       standard(&gateway.TLSRoute{}),
+		"TCPRoute":       standard(&gateway.TCPRoute{}),
+		"ReferenceGrant": standard(&gateway.ReferenceGrant{}),
+
+		"Namespace": {"v1", false, reflect.TypeFor[namespace](), &metav1.PartialObjectMetadata{}},
 	}
 }
 
@@ -138,7 +151,7 @@ func (r *reader) finish(it *Item, k kind, value map[string]any) {
 	}
 	v1alpha1.Default(it.Object)
 	bad := false
-	for _, p := range append(v1alpha1.Validate(it.Object), validateNamespace(it)...) {
+	for _, p := range append(v1alpha1.Validate(it.Object), validateMeta(it, k)...) {
 		p.Object = it.ID
 		bad = bad || !p.Warning
 		r.problems = append(r.problems, r.objects.Place(p))
@@ -150,15 +163,23 @@ func (r *reader) finish(it *Item, k kind, value map[string]any) {
 	r.objects.add(*it)
 }
 
-func validateNamespace(it *Item) []v1alpha1.Problem {
-	ns, ok := it.Object.(*metav1.PartialObjectMetadata)
-	switch {
-	case !ok:
+// validateMeta checks what objects that are not ours say of themselves.
+func validateMeta(it *Item, k kind) []v1alpha1.Problem {
+	o, ok := it.Object.(metav1.Object)
+	if !ok || k.apiVersion == v1alpha1.GroupVersion.String() {
 		return nil
-	case ns.Name != "":
-		return v1alpha1.ValidateMTLS(ns.Name, ns.Annotations[v1alpha1.MTLSAnnotation])
 	}
-	return []v1alpha1.Problem{{Code: v1alpha1.CodeMissing, Field: "metadata.name", Reason: "the name is missing", Fix: "write a name"}}
+	var out []v1alpha1.Problem
+	if k.namespaced && o.GetNamespace() == "" {
+		out = append(out, v1alpha1.Problem{Code: v1alpha1.CodeMissing, Field: "metadata.namespace", Reason: "the namespace is missing", Fix: "write the project to which it belongs"})
+	}
+	if o.GetName() == "" {
+		return append(out, v1alpha1.Problem{Code: v1alpha1.CodeMissing, Field: "metadata.name", Reason: "the name is missing", Fix: "write a name"})
+	}
+	if !k.namespaced {
+		out = append(out, v1alpha1.ValidateMTLS(o.GetName(), o.GetAnnotations()[v1alpha1.MTLSAnnotation])...)
+	}
+	return out
 }
 
 // defaults fills in what only the text can tell is missing.

@@ -1,0 +1,243 @@
+package compile
+
+import (
+	"slices"
+
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
+
+	"moire.dev/moire/api/v1alpha1"
+)
+
+// traffic is what memory knows of routes, of policies that are attached to
+// Services and routes, and of who may refer to whom.
+type traffic struct {
+	http     map[Key]*gateway.HTTPRoute
+	grpc     map[Key]*gateway.GRPCRoute
+	tls      map[Key]*gateway.TLSRoute
+	tcp      map[Key]*gateway.TCPRoute
+	grants   map[Key]*gateway.ReferenceGrant
+	backends map[Key]*v1alpha1.BackendPolicy
+	faults   map[Key]*v1alpha1.FaultPolicy
+
+	routes map[RouteKey]*route
+	// attached are the routes that name a Service as parent.
+	attached map[Key]map[RouteKey]*route
+	// targeted are the policies that are attached to a Service or route.
+	targeted map[targetKey]*policies
+	// users are the Services whose fronts have sent requests to a Service so far.
+	users  map[Key]map[Key]bool
+	fronts map[Key]*front
+
+	// Of the running compile: Services whose fronts may be different; something of
+	// a policy or of what it is attached to came, went or is different.
+	stale map[Key]bool
+	moved bool
+
+	// What followed from the last Input.
+	unseen   map[unseenRef]Key
+	fates    map[string]*trafficFate // by "<Kind> <project>/<name>"
+	problems []v1alpha1.Problem
+}
+
+// targetKey names a Service or route that policies are attached to.
+type targetKey struct {
+	kind string
+	key  Key
+}
+
+func newTraffic() traffic {
+	return traffic{
+		http: map[Key]*gateway.HTTPRoute{}, grpc: map[Key]*gateway.GRPCRoute{}, tls: map[Key]*gateway.TLSRoute{}, tcp: map[Key]*gateway.TCPRoute{},
+		grants: map[Key]*gateway.ReferenceGrant{}, backends: map[Key]*v1alpha1.BackendPolicy{}, faults: map[Key]*v1alpha1.FaultPolicy{},
+		routes: map[RouteKey]*route{}, attached: map[Key]map[RouteKey]*route{}, targeted: map[targetKey]*policies{}, users: map[Key]map[Key]bool{},
+		fronts: map[Key]*front{}, stale: map[Key]bool{}, moved: true,
+	}
+}
+
+// learn brings it to the Input and marks what is different.
+func (t *traffic) learn(in *Input) {
+	diff(t.http, in.HTTPRoutes, func(k Key, _, o *gateway.HTTPRoute) {
+		var r *route
+		if o != nil {
+			r = httpRoute(o)
+		}
+		t.exchange(RouteKey{KindHTTPRoute, k}, r)
+	})
+	diff(t.grpc, in.GRPCRoutes, func(k Key, _, o *gateway.GRPCRoute) {
+		var r *route
+		if o != nil {
+			r = grpcRoute(o)
+		}
+		t.exchange(RouteKey{KindGRPCRoute, k}, r)
+	})
+	diff(t.tls, in.TLSRoutes, func(k Key, _, o *gateway.TLSRoute) {
+		var r *route
+		if o != nil {
+			r = tlsRoute(o)
+		}
+		t.exchange(RouteKey{KindTLSRoute, k}, r)
+	})
+	diff(t.tcp, in.TCPRoutes, func(k Key, _, o *gateway.TCPRoute) {
+		var r *route
+		if o != nil {
+			r = tcpRoute(o)
+		}
+		t.exchange(RouteKey{KindTCPRoute, k}, r)
+	})
+	diff(t.grants, in.Grants, func(k Key, _, _ *gateway.ReferenceGrant) {
+		for used, by := range t.users {
+			if used.Project == k.Project {
+				t.restart(by)
+			}
+		}
+	})
+	diff(t.backends, in.BackendPolicies, func(k Key, old, p *v1alpha1.BackendPolicy) {
+		if old != nil {
+			t.retarget(k, old.Spec.TargetRefs, func(all *policies) { all.backends = without(all.backends, k) })
+		}
+		if p != nil {
+			read := readBackendPolicy(p)
+			t.retarget(k, p.Spec.TargetRefs, func(all *policies) { all.backends = with(all.backends, read) })
+		}
+	})
+	diff(t.faults, in.FaultPolicies, func(k Key, old, p *v1alpha1.FaultPolicy) {
+		if old != nil {
+			t.retarget(k, old.Spec.TargetRefs, func(all *policies) { all.faults = without(all.faults, k) })
+		}
+		if p != nil {
+			read := readFaultPolicy(p)
+			t.retarget(k, p.Spec.TargetRefs, func(all *policies) { all.faults = with(all.faults, read) })
+		}
+	})
+}
+
+// exchange puts a route in the place of the one of its name; nil: there is none
+// any more.
+func (t *traffic) exchange(k RouteKey, r *route) {
+	t.moved = true
+	if old := t.routes[k]; old != nil {
+		for _, s := range old.services() {
+			delete(t.attached[s], k)
+			t.stale[s] = true
+		}
+		delete(t.routes, k)
+	}
+	if r == nil {
+		return
+	}
+	t.routes[k] = r
+	for _, s := range r.services() {
+		if t.attached[s] == nil {
+			t.attached[s] = map[RouteKey]*route{}
+		}
+		t.attached[s][k] = r
+		t.stale[s] = true
+	}
+}
+
+// services are the parents of the route that are Services, each once.
+func (r *route) services() []Key {
+	var out []Key
+	for i := range r.parents {
+		if k, is := r.parentService(i); is && !slices.Contains(out, k) {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// parentService is the Service that a parent is.
+func (r *route) parentService(i int) (Key, bool) {
+	p := &r.parents[i]
+	group, kind := gateway.GroupName, "Gateway"
+	if p.Group != nil {
+		group = string(*p.Group)
+	}
+	if p.Kind != nil {
+		kind = string(*p.Kind)
+	}
+	k := Key{r.Project, string(p.Name)}
+	if n := deref(p.Namespace); n != "" {
+		k.Project = string(n)
+	}
+	return k, kind == KindService && isService(group)
+}
+
+// isService says whether the kind Service of a group is ours. The core group
+// has none here, so that whoever writes it means ours.
+func isService(group string) bool { return group == "" || group == v1alpha1.GroupVersion.Group }
+
+// retarget changes the policies of each target of a policy.
+func (t *traffic) retarget(of Key, targets []v1alpha1.PolicyTarget, change func(*policies)) {
+	t.moved = true
+	for i := range targets {
+		k := targetKey{targets[i].Kind, Key{of.Project, targets[i].Name}}
+		all := &policies{of: k}
+		if old := t.targeted[k]; old != nil {
+			*all = *old
+		}
+		change(all)
+		if t.targeted[k] = all; len(all.backends)+len(all.faults) == 0 {
+			delete(t.targeted, k)
+		}
+		t.touch(k)
+	}
+}
+
+// touch marks the fronts that the policies of a target are about.
+func (t *traffic) touch(k targetKey) {
+	if k.kind == v1alpha1.TargetService {
+		t.stale[k.key] = true
+		t.restart(t.users[k.key]) // a cluster may be there now, or not any more
+		return
+	}
+	if r := t.routes[RouteKey{k.kind, k.key}]; r != nil {
+		for _, s := range r.services() {
+			t.stale[s] = true
+		}
+	}
+}
+
+// restart marks fronts.
+func (t *traffic) restart(fronts map[Key]bool) {
+	for k := range fronts {
+		t.stale[k] = true
+	}
+}
+
+// without is the list without the policy of a name.
+func without[P attached](list []P, k Key) []P {
+	return slices.DeleteFunc(slices.Clone(list), func(p P) bool { return p.GetNamespace() == k.Project && p.GetName() == k.Name })
+}
+
+// with is the list with a policy, once, sorted by age.
+func with[P attached](list []P, p P) []P {
+	list = append(without(list, Key{p.GetNamespace(), p.GetName()}), p)
+	slices.SortFunc(list, compareAge[P])
+	return list
+}
+
+// serviceMoved marks what depends on a Service that came, went or is different.
+func (t *traffic) serviceMoved(k Key) {
+	t.moved = true
+	if t.attached[k] != nil || t.targeted[targetKey{v1alpha1.TargetService, k}] != nil || t.fronts[k] != nil {
+		t.stale[k] = true
+	}
+	t.restart(t.users[k])
+}
+
+// everything marks every Service that has, had or needs a front.
+func (t *traffic) everything() {
+	t.moved = true
+	for k := range t.attached {
+		t.stale[k] = true
+	}
+	for k := range t.targeted {
+		if k.kind == v1alpha1.TargetService {
+			t.stale[k.key] = true
+		}
+	}
+	for k := range t.fronts {
+		t.stale[k] = true
+	}
+}
