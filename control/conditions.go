@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,6 +105,8 @@ type saying struct {
 	backends, node string
 	// identity is how the CA of a Domain is; nil: as it was said.
 	identity *v1alpha1.DomainIdentity
+	// traffic, when set, is all: it is a route, or a policy about traffic.
+	traffic *trafficSaying
 	// minor: only numbers changed, which may wait a little.
 	minor bool
 }
@@ -178,6 +181,7 @@ func conditions(in *compile.Input, now newest, needs compile.Needs, problems map
 			say(o, "floatingips", "FloatingIP", o.Status.Conditions, o.Status.Node == s.node, s)
 		}
 	}
+	judgeTraffic(out.others, &now.traffic, statuses)
 	return out
 }
 
@@ -202,13 +206,17 @@ type writer interface {
 // write reads an object and writes its status if it shall say something new.
 func (c clients) write(ctx context.Context, o subject, s *saying, addresses addresses) error {
 	object, set := target(o.resource, s, addresses)
+	client := c.moire
+	if slices.Contains(gatewayResources, o.resource) {
+		client = c.gateway
+	}
 	for range 10 {
-		err := c.moire.Get().NamespaceIfScoped(o.key.Project, o.key.Project != "").Resource(o.resource).Name(o.key.Name).Do(ctx).Into(object)
+		err := client.Get().NamespaceIfScoped(o.key.Project, o.key.Project != "").Resource(o.resource).Name(o.key.Name).Do(ctx).Into(object)
 		if err == nil {
 			if !set() {
 				return nil
 			}
-			err = c.moire.Put().NamespaceIfScoped(o.key.Project, o.key.Project != "").Resource(o.resource).Name(o.key.Name).SubResource("status").Body(object).Do(ctx).Error()
+			err = client.Put().NamespaceIfScoped(o.key.Project, o.key.Project != "").Resource(o.resource).Name(o.key.Name).SubResource("status").Body(object).Do(ctx).Error()
 		}
 		switch {
 		case err == nil || apierrors.IsNotFound(err):
@@ -223,6 +231,9 @@ func (c clients) write(ctx context.Context, o subject, s *saying, addresses addr
 // target is an empty object of a resource, and how its status is set once it
 // was read; set reports whether that changed anything.
 func target(resource string, s *saying, have addresses) (object runtime.Object, set func() bool) {
+	if s != nil && s.traffic != nil {
+		return trafficTarget(resource, s.traffic)
+	}
 	judged := func(list *[]metav1.Condition, generation int64) bool {
 		return s != nil && setCondition(list, s.condition, generation)
 	}

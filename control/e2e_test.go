@@ -79,6 +79,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("foreign", func(t *testing.T) { foreign(t, c) })
 	t.Run("flows", func(t *testing.T) { flows(t, c, a) })
 	t.Run("services", func(t *testing.T) { services(t, c, a, b) })
+	t.Run("traffic", func(t *testing.T) { trafficOf(t, c, a) })
 	t.Run("captures", func(t *testing.T) { captures(t, c, a) })
 	last := map[*agent]told{a: a.told(), b: b.told()}
 	c.stop()

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/compile"
@@ -26,6 +27,7 @@ import (
 type intent struct {
 	domains, networks, workloads, policies, nodes, projects *shelf
 	links, services, floating                               *shelf
+	traffic                                                 traffic
 	informers                                               []cache.SharedIndexInformer
 	// newest are objects with their newest status; only for who calls read.
 	newest newest
@@ -38,6 +40,7 @@ type newest struct {
 	links    map[compile.Key]*v1alpha1.Link
 	services map[compile.Key]*v1alpha1.Service
 	floating map[compile.Key]*v1alpha1.FloatingIP
+	traffic  newestTraffic
 }
 
 // shelf holds the objects of one kind. Objects on it are never changed.
@@ -47,11 +50,15 @@ type shelf struct {
 	changed atomic.Bool
 }
 
-// clients of the two groups that we read.
+// clients of the groups that we read.
 type clients struct {
-	moire *rest.RESTClient
-	core  *rest.RESTClient
+	moire   *rest.RESTClient
+	core    *rest.RESTClient
+	gateway *rest.RESTClient
 }
+
+// gatewayResources are the resources of the Gateway API whose status we write.
+var gatewayResources = []string{"httproutes", "grpcroutes", "tlsroutes", "tcproutes"}
 
 func newClients(cfg *rest.Config) (clients, error) {
 	scheme := runtime.NewScheme()
@@ -59,10 +66,15 @@ func newClients(cfg *rest.Config) (clients, error) {
 		&v1alpha1.Domain{}, &v1alpha1.DomainList{}, &v1alpha1.Network{}, &v1alpha1.NetworkList{},
 		&v1alpha1.Workload{}, &v1alpha1.WorkloadList{}, &v1alpha1.Policy{}, &v1alpha1.PolicyList{},
 		&v1alpha1.Node{}, &v1alpha1.NodeList{}, &v1alpha1.Link{}, &v1alpha1.LinkList{},
-		&v1alpha1.Service{}, &v1alpha1.ServiceList{}, &v1alpha1.FloatingIP{}, &v1alpha1.FloatingIPList{})
+		&v1alpha1.Service{}, &v1alpha1.ServiceList{}, &v1alpha1.FloatingIP{}, &v1alpha1.FloatingIPList{},
+		&v1alpha1.BackendPolicy{}, &v1alpha1.BackendPolicyList{}, &v1alpha1.FaultPolicy{}, &v1alpha1.FaultPolicyList{})
+	standard := schema.GroupVersion(gateway.GroupVersion)
+	scheme.AddKnownTypes(standard, &gateway.HTTPRoute{}, &gateway.HTTPRouteList{}, &gateway.GRPCRoute{}, &gateway.GRPCRouteList{},
+		&gateway.TLSRoute{}, &gateway.TLSRouteList{}, &gateway.TCPRoute{}, &gateway.TCPRouteList{}, &gateway.ReferenceGrant{}, &gateway.ReferenceGrantList{})
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{})
 	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	metav1.AddToGroupVersion(scheme, standard)
 	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
 	client := func(gv schema.GroupVersion, path string) (*rest.RESTClient, error) {
 		c := rest.CopyConfig(cfg)
@@ -79,7 +91,11 @@ func newClients(cfg *rest.Config) (clients, error) {
 	if err != nil {
 		return clients{}, fmt.Errorf("control: client of namespaces: %w", err)
 	}
-	return clients{moire: moire, core: core}, nil
+	routes, err := client(standard, "/apis")
+	if err != nil {
+		return clients{}, fmt.Errorf("control: client of the Gateway API: %w", err)
+	}
+	return clients{moire: moire, core: core, gateway: routes}, nil
 }
 
 // newIntent prepares the shelves; wake is called after every change.
@@ -108,6 +124,12 @@ func newIntent(c clients, wake func()) (*intent, error) {
 	i.services = shelve(c.moire, "services", &v1alpha1.Service{})
 	i.floating = shelve(c.moire, "floatingips", &v1alpha1.FloatingIP{})
 	i.projects = shelve(c.core, "namespaces", &corev1.Namespace{})
+	i.traffic = traffic{
+		http: shelve(c.gateway, "httproutes", &gateway.HTTPRoute{}), grpc: shelve(c.gateway, "grpcroutes", &gateway.GRPCRoute{}),
+		tls: shelve(c.gateway, "tlsroutes", &gateway.TLSRoute{}), tcp: shelve(c.gateway, "tcproutes", &gateway.TCPRoute{}),
+		grants:   shelve(c.gateway, "referencegrants", &gateway.ReferenceGrant{}),
+		backends: shelve(c.moire, "backendpolicies", &v1alpha1.BackendPolicy{}), faults: shelve(c.moire, "faultpolicies", &v1alpha1.FaultPolicy{}),
+	}
 	return i, errors.Join(errs...)
 }
 
@@ -191,6 +213,7 @@ func (i *intent) read(last, next *compile.Input) bool {
 			return a.Status.Address == b.Status.Address
 		})
 	})
+	i.traffic.read(read, &i.newest.traffic, last, next)
 	return changed
 }
 

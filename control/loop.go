@@ -247,7 +247,7 @@ func (l *loop) settle(f *facts) {
 // missing and there is much to look at, it waits for its time.
 func (l *loop) judge(f *facts, needs compile.Needs) {
 	urgent := len(needs.VNIs)+len(needs.Identities)+len(needs.NodeNumbers)+len(needs.Blocks)+len(needs.Addresses) > 0
-	many := len(f.in.Services)+len(f.in.Policies)+len(f.in.Links)+len(f.in.FloatingIPs)+len(f.in.Networks) > manyObjects
+	many := len(f.in.Services)+len(f.in.Policies)+len(f.in.Links)+len(f.in.FloatingIPs)+len(f.in.Networks)+len(f.in.HTTPRoutes)+len(f.in.BackendPolicies) > manyObjects
 	if l.owed = many && !urgent && l.now().Sub(l.judged) < judgeEvery; l.owed {
 		return
 	}

@@ -20,7 +20,10 @@ type Kind struct {
 	Namespaced       bool
 }
 
-const ours, version = "moire.dev", "v1alpha1"
+const (
+	ours, version = "moire.dev", "v1alpha1"
+	standard      = "gateway.networking.k8s.io"
+)
 
 // Kinds are the kinds that every Moiré server has, in the order in which they
 // depend on each other. A project is a Namespace.
@@ -35,6 +38,13 @@ func Kinds() []Kind {
 		{ours, version, "Service", "services", "service", []string{"svc"}, true},
 		{ours, version, "FloatingIP", "floatingips", "floatingip", []string{"fip"}, true},
 		{ours, version, "Policy", "policies", "policy", []string{"pol"}, true},
+		{standard, "v1", "ReferenceGrant", "referencegrants", "referencegrant", []string{"refgrant"}, true},
+		{standard, "v1", "HTTPRoute", "httproutes", "httproute", nil, true},
+		{standard, "v1", "GRPCRoute", "grpcroutes", "grpcroute", nil, true},
+		{standard, "v1", "TLSRoute", "tlsroutes", "tlsroute", nil, true},
+		{standard, "v1", "TCPRoute", "tcproutes", "tcproute", nil, true},
+		{ours, version, "BackendPolicy", "backendpolicies", "backendpolicy", nil, true},
+		{ours, version, "FaultPolicy", "faultpolicies", "faultpolicy", nil, true},
 	}
 }
 
@@ -106,7 +116,7 @@ func (c *Client) Find(ctx context.Context, word string) (Kind, error) {
 			return k, nil
 		}
 	}
-	return Kind{}, fault.Usagef("use one of networks (net), links, workloads (wl), services (svc), floatingips (fip), policies (pol), nodes (no), domains (dom), namespaces (ns) or all",
+	return Kind{}, fault.Usagef("use one of networks (net), links, workloads (wl), services (svc), floatingips (fip), policies (pol), httproutes and other routes, backendpolicies, faultpolicies, nodes (no), domains (dom), namespaces (ns) or all",
 		"the server has no kind %q", word)
 }
 
@@ -123,7 +133,7 @@ func (c *Client) FindKind(ctx context.Context, apiVersion, kind string) (Kind, e
 	if i := slices.IndexFunc(more, match); i >= 0 {
 		return more[i], nil
 	}
-	return Kind{}, fault.Usagef("mend apiVersion and kind; the kinds of Moiré are Domain, Network, Node, Link, Workload, Service, FloatingIP and Policy of moire.dev/v1alpha1",
+	return Kind{}, fault.Usagef("mend apiVersion and kind; the kinds of Moiré are Domain, Network, Node, Link, Workload, Service, FloatingIP, Policy, BackendPolicy and FaultPolicy of moire.dev/v1alpha1, and the routes of the Gateway API",
 		"the server has no kind %s of %s", kind, apiVersion)
 }
 
