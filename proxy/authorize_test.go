@@ -184,6 +184,28 @@ func (b *box) authorizer(program string) {
 	go io.Copy(io.Discard, r)
 }
 
+// askWanting asks with a field that tells the judge what to say.
+func askWanting(t testing.TB, c *http.Client, url, want string) (int, string, http.Header) {
+	t.Helper()
+	r, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("x-want", want)
+	r.Header.Set("x-user", "root")
+	r.Header.Set("x-secret", "s")
+	resp, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b), resp.Header
+}
+
 // TestAuthorizers: a real server of Envoy's protocol, in each tenant its own, is
 // asked from inside the Workload's network, and what it says is done.
 func TestAuthorizers(t *testing.T) {
@@ -227,26 +249,6 @@ func TestAuthorizers(t *testing.T) {
 			red, blue := s.tenants[0].boxes["web"].client(true, two), s.tenants[1].boxes["web"].client(true, two)
 			red.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 			url := "http://" + netip.AddrPortFrom(s.tenants[0].boxes["api"].addrs[0], 8081).String()
-			ask := func(c *http.Client, want, path string) (int, string, http.Header) {
-				t.Helper()
-				r, err := http.NewRequest("GET", url+path, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				r.Header.Set("x-want", want)
-				r.Header.Set("x-user", "root")
-				r.Header.Set("x-secret", "s")
-				resp, err := c.Do(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer resp.Body.Close()
-				b, err := io.ReadAll(resp.Body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return resp.StatusCode, string(b), resp.Header
-			}
 			for want, c := range map[string]struct {
 				status int
 				body   string
@@ -258,7 +260,7 @@ func TestAuthorizers(t *testing.T) {
 				if want == "slow" && (two || one) {
 					continue // once is enough
 				}
-				status, body, fields := ask(red, want, "/cart")
+				status, body, fields := askWanting(t, red, url+"/cart", want)
 				if status != c.status || body != c.body {
 					t.Errorf("%s, two=%v: %d %q", want, two, status, body)
 				}
@@ -280,10 +282,10 @@ func TestAuthorizers(t *testing.T) {
 					}
 				}
 			}
-			if status, _, fields := ask(red, "deny", "/health"); status != 200 || fields.Get("x-moire-rule") != "policy/shop/api/ingress/0" {
+			if status, _, fields := askWanting(t, red, url+"/health", "deny"); status != 200 || fields.Get("x-moire-rule") != "policy/shop/api/ingress/0" {
 				t.Errorf("a rule that comes before is not asked: %d %v", status, fields)
 			}
-			if status, _, _ := ask(blue, "allow", "/cart"); status != 503 {
+			if status, _, _ := askWanting(t, blue, url+"/cart", "allow"); status != 503 {
 				t.Errorf("a tenant without its service got %d: that of another one was asked", status)
 			}
 		}
