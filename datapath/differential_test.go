@@ -1,6 +1,7 @@
 package datapath_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -51,6 +52,9 @@ func randomSet(r *rand.Rand) policy.Set {
 		if u.Tier == policy.Admin {
 			u.Action = policy.Action(r.IntN(3))
 		}
+		if u.Action != policy.Pass && r.IntN(4) == 0 {
+			u.Requests = []policy.RequestMatch{{Methods: []string{"GET"}}}
+		}
 		for range r.IntN(3) {
 			u.Peers = append(u.Peers, randomPeer(r))
 		}
@@ -91,10 +95,15 @@ func randomPeer(r *rand.Rand) policy.Peer {
 type differential struct {
 	snapshot *snapshot.Snapshot
 	sets     map[policy.Direction]policy.Set
+	down     bool // the proxy
+	modes    map[policy.Identity]snapshot.Mode
 }
 
 func randomWorld(r *rand.Rand) differential {
-	d := differential{sets: map[policy.Direction]policy.Set{policy.Ingress: randomSet(r), policy.Egress: randomSet(r)}}
+	d := differential{down: r.IntN(4) == 0, modes: map[policy.Identity]snapshot.Mode{}, sets: map[policy.Direction]policy.Set{policy.Ingress: randomSet(r), policy.Egress: randomSet(r)}}
+	for _, id := range []policy.Identity{0, 1, 2, 3, 4, 5, 6, 100} {
+		d.modes[id] = snapshot.Mode(r.IntN(3))
+	}
 	s := &snapshot.Snapshot{
 		Node: "here",
 		Nodes: map[string]snapshot.Node{
@@ -107,7 +116,7 @@ func randomWorld(r *rand.Rand) differential {
 	}
 	add := func(node, name string, ip netip.Addr, id policy.Identity) {
 		a := snapshot.Addr{VNI: vni, IP: ip}
-		s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "p", Workload: name, Node: node, Identity: id, MAC: snapshot.MAC{2, 0, 0, 0, 0, byte(id)}}
+		s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "p", Workload: name, Node: node, Identity: id, MAC: snapshot.MAC{2, 0, 0, 0, 0, byte(id)}, Mode: d.modes[id]}
 	}
 	add("here", "me", me4, 100)
 	add("here", "me", me6, 100)
@@ -138,6 +147,7 @@ func (d *differential) link(r *rand.Rand, s *snapshot.Snapshot, add func(string,
 	for as, at := range strangers {
 		home := snapshot.Addr{VNI: linkedVNI, IP: netip.MustParseAddr(at)}
 		e := snapshot.Endpoint{Addr: home, Project: "q", Workload: "stranger", Node: "there", Identity: policy.Identity(r.IntN(7)), MAC: snapshot.MAC{2, 0, 0, 0, 9, 1}}
+		e.Mode = d.modes[e.Identity]
 		s.Endpoints[home] = e
 		see(vni, netip.MustParseAddr(as), home, e)
 	}
@@ -174,7 +184,7 @@ func (d *differential) disagreement(r *rand.Rand, n *proving.Node, port uint16) 
 	if peer.Is6() {
 		me = me6
 	}
-	p := proving.Packet{Protocol: one(r, append(slices.Clone(protos), 47)), SrcPort: port, DstPort: one(r, ports)}
+	p := proving.Packet{Protocol: one(r, append(slices.Clone(protos), 47)), SrcPort: port, DstPort: one(r, ports), Spoken: r.IntN(2) == 0}
 	dir := policy.Direction(r.IntN(2))
 	p.Src, p.Dst = me, peer
 	if dir == policy.Ingress {
@@ -203,16 +213,36 @@ func (d *differential) disagreement(r *rand.Rand, n *proving.Node, port uint16) 
 	if err != nil {
 		return "", err
 	}
-	if got.Allow == want.Allow && got.Rule == string(want.Rule) && got.Shadow == string(want.Shadow.ID) &&
-		got.ShadowAllow == want.Shadow.Allow && got.Drop == "" {
+	allow, drop := d.expected(want, dir, p, peer)
+	if got.Allow == allow && got.Rule == string(want.Rule) && got.Shadow == string(want.Shadow.ID) &&
+		got.ShadowAllow == want.Shadow.Allow && got.Drop == drop {
 		return "", nil
 	}
-	return fmt.Sprintf("%s of %+v (peer identity %d)\nset %+v\nrules say %+v\nkernel says %+v", dir, p, id, set, want, got), nil
+	return fmt.Sprintf("%s of %+v (peer identity %d)\nset %+v\nrules say %+v, so %v %s\nkernel says %+v", dir, p, id, set, want, allow, drop, got), nil
+}
+
+// expected says what becomes of a packet about which the rules say that.
+func (d *differential) expected(v policy.Verdict, dir policy.Direction, p proving.Packet, peer netip.Addr) (allow bool, drop string) {
+	mine, theirs := d.snapshot.Endpoints[snapshot.Addr{VNI: vni, IP: me4}].Mode, d.snapshot.Endpoints[snapshot.Addr{VNI: vni, IP: peer}].Mode
+	mesh := mine != snapshot.Off && theirs != snapshot.Off
+	switch {
+	case p.Protocol != policy.TCP || !v.Allow && !v.Proxy:
+		return v.Allow, ""
+	case dir == policy.Ingress && mine == snapshot.Strict && !mesh:
+		return false, "not-in-mesh"
+	case !mesh && !v.Proxy:
+		return true, ""
+	case d.down:
+		return false, "no-proxy"
+	case dir == policy.Egress && !p.Spoken:
+		return false, "needs-proxy"
+	}
+	return true, ""
 }
 
 // TestDifferential: for more than 10,000 random pairs of policy set and packet
 // the program in the kernel decides as policy.Set.Decide does, with the same
-// rule and the same shadow.
+// rule and the same shadow, and lets only a proxy say what only a proxy may.
 func TestDifferential(t *testing.T) {
 	needRoot(t)
 	seed := rand.Uint64()
@@ -231,7 +261,7 @@ func TestDifferential(t *testing.T) {
 		if err := n.Apply(world.snapshot); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.Forget(); err != nil {
+		if err := errors.Join(n.Forget(), n.ProxyUp(!world.down)); err != nil {
 			t.Fatal(err)
 		}
 		for i := range packets {

@@ -9,7 +9,7 @@ func (d *Datapath) Corrupt() (int, error) {
 	err := d.locked(func() error {
 		rows := d.sets.entries.rows
 		for k, v := range rows {
-			v.Allow ^= 1
+			v.Allow = flag(v.Allow == 0)
 			if err := d.objects.Policy.Update(&k, &v, ebpf.UpdateExist); err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ type wantedMesh struct {
 	groups    map[uint64]uint64
 	frontends map[bpf.MoireFrontendKey]uint32
 	stands    map[uint64]*wantedStand // by cookie
-	// near are the namespaces of all Locals, whether a proxy stands there or not.
+	// near are namespaces of Locals in which no proxy needs to stand any more.
 	near map[uint64]bool
 }
 
@@ -98,13 +98,27 @@ func (d *Datapath) wantMesh(w *want, s State) error {
 		if _, known := workers[l.Proxy]; l.Proxy != "" && !known {
 			return fmt.Errorf("interface %s: there is no proxy %q", l.Host, l.Proxy)
 		}
-		if l.Netns != "" && !d.cfg.Ephemeral && (l.Proxy != "" || len(d.stands) > 0) {
+		if l.Netns != "" && !d.cfg.Ephemeral && l.Proxy != "" {
 			if err := d.wantStand(w, l, workers[l.Proxy]); err != nil {
 				return err
 			}
 		}
 	}
+	if len(m.stands) < len(d.stands) {
+		d.findNear(m, s.Locals)
+	}
 	return nil
+}
+
+// findNear notes the stands that nobody needs in namespaces where Workloads still are.
+func (d *Datapath) findNear(m *wantedMesh, locals []Local) {
+	for i := range locals {
+		if l := &locals[i]; l.Netns != "" && l.Proxy == "" {
+			if s, err := d.standIn(l.Netns, false); err == nil && s != nil {
+				m.near[s.cookie] = true
+			}
+		}
+	}
 }
 
 func frontendKey(k snapshot.FrontendKey) bpf.MoireFrontendKey {
@@ -127,10 +141,6 @@ func (d *Datapath) wantStand(w *want, l *Local, workers int) error {
 		return fmt.Errorf("interface %s: %w", l.Host, err)
 	}
 	if stand == nil {
-		return nil
-	}
-	w.mesh.near[stand.cookie] = true
-	if l.Proxy == "" {
 		return nil
 	}
 	at := w.mesh.stands[stand.cookie]
@@ -174,7 +184,7 @@ func (d *Datapath) growMesh(w *want, verify bool) error {
 	return inOrder(
 		func() error { return t.groups.grow(m.groups) },
 		func() error { return d.connectors(w, verify) },
-		func() error { return d.growStands(m, verify) },
+		func() error { d.growStands(m, verify); return nil },
 		func() error { return t.frontends.grow(m.frontends) },
 	)
 }
@@ -227,7 +237,8 @@ func (d *Datapath) ProxyUp(name string, up bool) error {
 	})
 }
 
-// Interception is what a proxy needs to speak in one network namespace. The
+// Interception is what a proxy needs to speak in one network namespace: when that
+// could not be made ready there are no listeners, and what needs a proxy there is refused. The
 // descriptors are the Datapath's, and good until the Shrink after the Grow that no
 // longer lists them; whoever wants them for longer takes duplicates.
 type Interception struct {
@@ -243,6 +254,8 @@ type Interception struct {
 	// accepts on Outbound has asked for the local address of the connection, and is
 	// its remote one; on Inbound, too, and the local one is the Workload's own.
 	Outbound, Inbound []int
+	// Error says why the namespace is not ready; it is tried again.
+	Error string
 }
 
 // Interceptions lists what the proxies need, as of the last Grow, in a fixed order.

@@ -54,6 +54,7 @@ func greet(ns, addr string, port int, control func(fd int) error) (a greeted) {
 	a.SetDeadline(time.Now().Add(3 * time.Second))
 	a.said, a.err = bufio.NewReaderSize(a.Conn, 256).ReadString('\n')
 	a.said, a.took = strings.TrimSpace(a.said), time.Since(began)
+	a.SetDeadline(time.Time{})
 	return a
 }
 

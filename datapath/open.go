@@ -50,12 +50,15 @@ type Datapath struct {
 	links    map[string]*attachment
 	connects map[string]link.Link // by pin: they see connections
 	stands   map[uint64]*stand    // by cookie of the namespace
-	memo     map[snapshot.PolicyKey]remembered
-	state    State
-	want     *want
-	lastRead time.Time
-	subnets  []*net.IPNet
-	judge    *judgeObjects
+	standsAt map[uint64]*stand    // the same by its inode
+	// standLinger is how long a stand that nobody needs stays.
+	standLinger time.Duration
+	memo        map[snapshot.PolicyKey]remembered
+	state       State
+	want        *want
+	lastRead    time.Time
+	subnets     []*net.IPNet
+	judge       *judgeObjects
 	// lingers: rows are kept for sessions alone, see linger.
 	lingers bool
 	// idleRules had no use at the last sweep.
@@ -81,7 +84,7 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, explain(fmt.Errorf("raise the limit of locked memory: %w", err))
 	}
-	d := &Datapath{cfg: cfg, links: map[string]*attachment{}, connects: map[string]link.Link{}, stands: map[uint64]*stand{}, queues: map[int]uint64{}, firewallUnknown: !cfg.Ephemeral}
+	d := &Datapath{cfg: cfg, links: map[string]*attachment{}, connects: map[string]link.Link{}, stands: map[uint64]*stand{}, standsAt: map[uint64]*stand{}, standLinger: standLinger, queues: map[int]uint64{}, firewallUnknown: !cfg.Ephemeral}
 	if d.ns, err = currentNamespace(); err != nil {
 		return nil, err
 	}
@@ -148,18 +151,21 @@ func (d *Datapath) load() error {
 	spec.Maps["crowd"].MaxEntries = max(spec.Maps["sessions"].MaxEntries/sharers, 1)
 	spec.Maps["throng"].MaxEntries = spec.Maps["crowd"].MaxEntries
 	if d.spec = spec; !d.cfg.Ephemeral {
-		speakers, err := d.lasting(spec.Maps["speakers"])
-		if err != nil {
-			return err
+		options.MapReplacements = map[string]*ebpf.Map{}
+		for _, name := range []string{"speakers", "proxies"} {
+			m, err := d.lasting(spec.Maps[name])
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			options.MapReplacements[name] = m
 		}
-		defer speakers.Close()
-		options.MapReplacements = map[string]*ebpf.Map{"speakers": speakers}
 	}
 	return spec.LoadAndAssign(&d.objects, &options)
 }
 
 // lasting makes or takes over a table that stays when the others get another
-// shape: what is in it cannot be made anew.
+// shape: what is in it is not known to the next agent.
 func (d *Datapath) lasting(spec *ebpf.MapSpec) (*ebpf.Map, error) {
 	dir := filepath.Join(d.cfg.dir(), lastingDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

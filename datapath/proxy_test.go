@@ -214,6 +214,20 @@ func (p *testProxy) start() {
 	}()
 }
 
+// stop freezes the process.
+func (p *testProxy) stop() {
+	p.t.Helper()
+	p.cmd.Process.Signal(unix.SIGSTOP)
+	for range 200 {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		if err == nil && strings.Contains(string(b), ") T ") {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	p.t.Fatal("the proxy does not stop")
+}
+
 func (p *testProxy) kill() {
 	if p.cmd == nil {
 		return

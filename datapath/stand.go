@@ -40,7 +40,9 @@ type stand struct {
 	ns     *namespace
 	cookie uint64
 	ready  bool
-	row    bpf.MoireStand // as it was put last
+	// failure says why it could not be made ready when that was tried last.
+	failure string
+	row     bpf.MoireStand // as it was put last
 	// insides are indices of interfaces there, by those of the node's ends.
 	insides map[int]int
 	link    link.Link
@@ -210,6 +212,13 @@ func (s *stand) lead(row *bpf.MoireStand, t *tally) error {
 		return err
 	}
 	defer nl.Close()
+	lo, err := nl.LinkByIndex(loopback)
+	if err == nil && lo.Attrs().Flags&net.FlagUp == 0 {
+		err = nl.LinkSetUp(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
 	rules, routes, err := ways(nl)
 	if err != nil {
 		return err

@@ -32,10 +32,8 @@ func (d *Datapath) standIn(path string, wanted bool) (*stand, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range d.stands {
-		if s.ns.same(ns) {
-			return s, ns.close()
-		}
+	if s := d.standsAt[ns.ino]; s != nil {
+		return s, ns.close()
 	}
 	if !wanted {
 		return nil, ns.close()
@@ -46,22 +44,26 @@ func (d *Datapath) standIn(path string, wanted bool) (*stand, error) {
 		return nil, err
 	}
 	s := &stand{ns: ns, cookie: cookie, insides: map[int]int{}}
-	d.stands[cookie] = s
+	d.stands[cookie], d.standsAt[ns.ino] = s, s
 	return s, nil
 }
 
 // growStands makes every namespace ready in which a proxy stands. The row comes
-// last: then connections are led to the proxy.
-func (d *Datapath) growStands(m *wantedMesh, verify bool) error {
-	var errs []error
+// last: then connections are led to the proxy. What cannot be made ready is told, and
+// is nobody else's trouble: who is root in a namespace can spoil it for itself.
+func (d *Datapath) growStands(m *wantedMesh, verify bool) {
 	for _, cookie := range slices.Sorted(maps.Keys(m.stands)) {
 		want, s := m.stands[cookie], d.stands[cookie]
-		if err := d.growStand(s, want, verify); err != nil {
-			errs = append(errs, fmt.Errorf("make the namespace of %s ready for a proxy: %w", want.keys[0].Project+"/"+want.keys[0].Workload, err))
+		was := s.failure
+		s.failure = ""
+		if err := d.growStand(s, want, verify || was != ""); err != nil {
+			s.failure = err.Error()
+		}
+		if s.failure != was && s.failure != "" {
+			d.cfg.Log.Warn("a namespace is not ready for its proxy", "workload", want.keys[0].Project+"/"+want.keys[0].Workload, "error", s.failure)
 		}
 	}
 	d.intercept(m)
-	return errors.Join(errs...)
 }
 
 func (d *Datapath) growStand(s *stand, want *wantedStand, verify bool) error {
@@ -71,23 +73,31 @@ func (d *Datapath) growStand(s *stand, want *wantedStand, verify bool) error {
 	if s.ready && row == s.row && row == had && !verify {
 		return nil
 	}
-	err := inOrder(
-		func() error { return d.steer(s) },
-		func() error { return d.lend(s, &row) },
-		func() error { return s.lead(&row, &d.writes) },
-		func() error { return d.listen(s, &row) },
-		func() error { return d.tables.stands.put(s.cookie, row) },
-	)
-	if err != nil {
+	if err := inOrder(d.stepsOf(s, &row)...); err != nil {
 		return err
 	}
 	s.row, s.ready = row, true
 	return nil
 }
 
+// stepsOf making a namespace ready: whoever dies between two of them leaves nothing
+// that the next agent does not find.
+func (d *Datapath) stepsOf(s *stand, row *bpf.MoireStand) []func() error {
+	return []func() error{
+		func() error { return d.steer(s) },
+		func() error { return d.lend(s, row) },
+		func() error { return s.lead(row, &d.writes) },
+		func() error { return d.listen(s, row) },
+		func() error { return d.tables.stands.put(s.cookie, *row) },
+	}
+}
+
 // lend sees to it that the sockets of the Workload answer a proxy where it is. The
 // row says that it was not so before, and says so first.
 func (d *Datapath) lend(s *stand, row *bpf.MoireStand) error {
+	if row.Lent == 0 && !s.ready && wasLent(d.cfg.dir(), s.cookie) {
+		row.Lent = 1 // by an agent with other tables
+	}
 	on, err := s.setting(markAccept)
 	if err != nil || on == "1" {
 		return err
@@ -108,13 +118,13 @@ func (d *Datapath) intercept(m *wantedMesh) {
 	var all []Interception
 	for _, cookie := range slices.Sorted(maps.Keys(m.stands)) {
 		s, want := d.stands[cookie], m.stands[cookie]
-		if !s.ready {
-			continue
+		i := Interception{
+			Namespace: strconv.FormatUint(cookie, 10), Proxy: want.proxy, Interfaces: want.keys, Netns: int(s.ns.file.Fd()), Error: s.failure,
 		}
-		all = append(all, Interception{
-			Namespace: strconv.FormatUint(cookie, 10), Proxy: want.proxy, Interfaces: want.keys, Netns: int(s.ns.file.Fd()),
-			Outbound: slices.Clone(s.listeners[listensOut]), Inbound: slices.Clone(s.listeners[listensIn]),
-		})
+		if s.failure == "" {
+			i.Outbound, i.Inbound = slices.Clone(s.listeners[listensOut]), slices.Clone(s.listeners[listensIn])
+		}
+		all = append(all, i)
 	}
 	d.interceptions.Store(&all)
 }
@@ -126,7 +136,7 @@ func (d *Datapath) shrinkStands(m *wantedMesh) error {
 	for cookie, s := range d.stands {
 		if m.stands[cookie] != nil {
 			if err := s.forgo(); err != nil {
-				errs = append(errs, err)
+				d.cfg.Log.Warn("a namespace is not tidy", "cookie", cookie, "error", err)
 			}
 			errs = append(errs, d.dropListeners(s, int(s.row.Workers)))
 			continue
@@ -137,54 +147,84 @@ func (d *Datapath) shrinkStands(m *wantedMesh) error {
 				s.row.Count = 0 // nothing more is led there
 				errs = append(errs, d.tables.stands.put(cookie, s.row))
 			}
-			if time.Since(s.leaving) < standLinger {
+			if time.Since(s.leaving) < d.standLinger {
 				continue
 			}
 		}
 		errs = append(errs, d.dismantle(s))
 	}
-	for cookie, row := range d.tables.stands.rows {
-		if d.stands[cookie] == nil { // of an agent before us
-			errs = append(errs, d.dismantleLost(cookie, row))
-		}
+	lost, err := d.lostStands()
+	errs = append(errs, err)
+	for _, cookie := range lost {
+		errs = append(errs, d.dismantleLost(cookie))
 	}
 	return errors.Join(errs...)
 }
 
-// dismantle makes the namespace as it was.
-func (d *Datapath) dismantle(s *stand) error {
-	err := inOrder(
-		func() error {
-			row, ok := d.tables.stands.rows[s.cookie]
-			if !ok || row.Count == 0 {
-				return nil
-			}
-			row.Count = 0
-			return d.tables.stands.put(s.cookie, row)
-		},
-		func() error { return d.dropListeners(s, 0) },
-		func() error { return s.restore(d.tables.stands.rows[s.cookie].Lent != 0) },
-	)
+// lostStands are those of an agent before us that nobody wants.
+func (d *Datapath) lostStands() ([]uint64, error) {
+	if d.cfg.Ephemeral {
+		return nil, nil
+	}
+	lost := map[uint64]bool{}
+	for cookie := range d.tables.stands.rows {
+		lost[cookie] = true
+	}
+	pins, err := os.ReadDir(d.linkDir())
 	if err != nil {
-		return fmt.Errorf("leave namespace %d: %w", s.cookie, err)
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	for _, pin := range pins {
+		if cookie, ok := cookieOf(pin.Name()); ok {
+			lost[cookie] = true
+		}
+	}
+	for cookie := range d.stands {
+		delete(lost, cookie)
+	}
+	return slices.Sorted(maps.Keys(lost)), nil
+}
+
+// cookieOf the namespace that a pin is about.
+func cookieOf(pin string) (cookie uint64, ok bool) {
+	number, ok := strings.CutPrefix(pin, standPin)
+	cookie, err := strconv.ParseUint(number, 10, 64)
+	return cookie, ok && err == nil
+}
+
+// dismantle makes the namespace as it was, as far as its Workload lets us.
+func (d *Datapath) dismantle(s *stand) error {
+	row, ours := d.tables.stands.rows[s.cookie]
+	if ours && row.Count != 0 {
+		row.Count = 0
+		if err := d.tables.stands.put(s.cookie, row); err != nil {
+			return err
+		}
+	}
+	if err := d.dropListeners(s, 0); err != nil {
+		return err
+	}
+	if err := s.restore(row.Lent != 0); err != nil {
+		d.cfg.Log.Warn("a namespace is not as it was before its proxy came", "cookie", s.cookie, "error", err)
 	}
 	d.unsteer(s.cookie, s.link)
 	if err := d.tables.stands.remove(s.cookie); err != nil {
 		return err
 	}
 	delete(d.stands, s.cookie)
+	delete(d.standsAt, s.ns.ino)
 	return s.ns.close()
 }
 
 // dismantleLost is the same for one that an agent before us stood in.
-func (d *Datapath) dismantleLost(cookie uint64, row bpf.MoireStand) error {
+func (d *Datapath) dismantleLost(cookie uint64) error {
 	ns, err := lostNamespace(filepath.Join(d.linkDir(), standPinOf(cookie)))
 	if err != nil {
 		return err
 	}
 	if ns != nil {
-		s := &stand{ns: ns, cookie: cookie, row: row}
-		d.stands[cookie] = s
+		s := &stand{ns: ns, cookie: cookie}
+		d.stands[cookie], d.standsAt[ns.ino] = s, s
 		return d.dismantle(s)
 	}
 	d.unsteer(cookie, nil)
@@ -200,9 +240,9 @@ func leaveNamespaces(dir string) error {
 	}
 	var errs []error
 	for _, pin := range pins {
-		cookie, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(pin), standPin), 10, 64)
-		if err != nil {
-			continue // not one of ours
+		cookie, ok := cookieOf(filepath.Base(pin))
+		if !ok {
+			continue
 		}
 		ns, err := lostNamespace(pin)
 		if err != nil || ns == nil {

@@ -152,6 +152,18 @@ inline_ u32 chosen_standing(const struct stand *st, const struct wish *w)
 	return 0;
 }
 
+// listens: somebody has the listeners; with neither agent nor proxy nobody has.
+inline_ int listens(u64 cookie)
+{
+	struct listener_key k = {.cookie = cookie};
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &k);
+
+	if (!sk)
+		return 0;
+	bpf_sk_release(sk);
+	return 1;
+}
+
 inline_ int connecting(struct bpf_sock_addr *ctx, struct wish *w)
 {
 	u64 group = bpf_get_current_cgroup_id(), cookie;
@@ -170,8 +182,9 @@ inline_ int connecting(struct bpf_sock_addr *ctx, struct wish *w)
 	if (!st)
 		return 1;
 	w->port = ctx->user_port;
-	chosen = is_up(st->proxy) ? chosen_standing(st, w) : 0; // else the packet is refused, and told
-	if (chosen) {
+	chosen = is_up(st->proxy) ? chosen_standing(st, w) : 0;
+	if (chosen && listens(cookie)) { // else the packet is refused, and told
+
 		mark = MARK + chosen - 1;
 	} else {
 		if ((sk->mark & ~0xff) != MARK)
@@ -215,15 +228,9 @@ int connect6(struct bpf_sock_addr *ctx)
 	return connecting(ctx, &w);
 }
 
-// goes_out: what arrives at lo was led there, to the proxy.
-inline_ int goes_out(const struct stand *st, const struct wish *w)
-{
-	return chosen_standing(st, w) != 0;
-}
-
-// comes_in: what arrives at an interface is of a session in which a proxy speaks
-// for this end.
-inline_ int comes_in_for_proxy(const struct stand *st, const struct wish *w, u32 inside, u16 sport)
+// comes_for_proxy: what arrives at an interface is of a session in which a proxy
+// speaks for this end.
+inline_ int comes_for_proxy(const struct stand *st, const struct wish *w, u32 inside, u16 sport)
 {
 	struct session_key k = {};
 	struct session *s;
@@ -284,9 +291,9 @@ int steer(struct bpf_sk_lookup *ctx)
 	if (!st)
 		return SK_PASS;
 	ends_of(ctx, &w);
-	if (ctx->ingress_ifindex == LOOPBACK && goes_out(st, &w))
+	if (ctx->ingress_ifindex == LOOPBACK && chosen_standing(st, &w))
 		k.direction = LISTENS_OUT;
-	else if (ctx->ingress_ifindex != LOOPBACK && comes_in_for_proxy(st, &w, ctx->ingress_ifindex, ctx->remote_port))
+	else if (ctx->ingress_ifindex != LOOPBACK && comes_for_proxy(st, &w, ctx->ingress_ifindex, ctx->remote_port))
 		k.direction = LISTENS_IN;
 	else
 		return ctx->local_port == st->port ? SK_DROP : SK_PASS;

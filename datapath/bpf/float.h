@@ -4,11 +4,12 @@
 // packet there as it is; the backend's node chooses among its own and exchanges
 // the destination (guise[1]). The source address stays, even when somebody in
 // the backend's network has it too: what comes back finds the alias first. Only
-// a caller that has the backend's own address comes as the FloatingIP. A
-// session stays with its backend for as long as that is there, wherever the
+// a caller that has the backend's own address, or, where a proxy would take it for
+// the one who has it there, somebody's, comes as the FloatingIP. A session stays with its backend for as long as that is there, wherever the
 // FloatingIP leads by now.
 #pragma once
 #include "guise.h"
+#include "mesh.h"
 #include "service.h"
 
 // welcome notes that the caller is seen in the backend's network, where it may
@@ -50,6 +51,8 @@ inline_ int float_to(struct packet *p, struct session *t, const struct service *
 		g->flags = G_AWAY;
 		return 0;
 	}
+	if (is_meshed(e->ifindex) && endpoint_of(g->vni, &g->addr[0])) // else the proxy would take it for that one
+		g->addr[0] = p->dst;
 	welcome(g, now);
 	return claim(p, g, now);
 }

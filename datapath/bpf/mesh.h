@@ -118,6 +118,12 @@ inline_ int is_up(u64 number)
 	return x && x->up;
 }
 
+inline_ int is_meshed(u32 ifindex)
+{
+	struct iface *in = bpf_map_lookup_elem(&ifaces, &ifindex);
+	return in && in->meshed;
+}
+
 // has_proxy: a proxy takes what needs one, for the end that the hop leads to.
 inline_ int has_proxy(const struct hop *h)
 {

@@ -31,6 +31,8 @@ type Packet struct {
 	ID uint16
 	// Raw, when not nil, is everything after the IP header.
 	Raw []byte
+	// Spoken: a socket of a proxy makes it.
+	Spoken bool
 }
 
 const (

@@ -15,6 +15,9 @@ import (
 	"moire.dev/moire/snapshot"
 )
 
+// proxyName is that of the proxy of all Workloads.
+const proxyName = "proving"
+
 // Node is the data path of a node that does not exist.
 type Node struct {
 	*datapath.Datapath
@@ -39,7 +42,7 @@ func New(s *snapshot.Snapshot) (*Node, error) {
 		<-n.closed
 		return nil, fmt.Errorf("make a node to prove on: %w", err)
 	}
-	if err := n.Apply(s); err != nil {
+	if err := errors.Join(n.Apply(s), n.ProxyUp(true)); err != nil {
 		n.Close()
 		return nil, err
 	}
@@ -150,7 +153,7 @@ func stateOf(s *snapshot.Snapshot) datapath.State {
 		v.Backends, v.Leaving = renamedBackends(s, v.Backends), renamedBackends(s, v.Leaving)
 		renamed.Services[k] = v
 	}
-	return datapath.State{Snapshot: &renamed, Locals: localsOf(&renamed)}
+	return datapath.State{Snapshot: &renamed, Locals: localsOf(&renamed), Proxies: []datapath.Proxy{{Name: proxyName, Workers: 1}}}
 }
 
 func renamedNode(s *snapshot.Snapshot, node string) string {
@@ -178,7 +181,7 @@ func localsOf(s *snapshot.Snapshot) []datapath.Local {
 		k := snapshot.AttachmentKey{Project: e.Project, Workload: e.Workload, Network: s.Networks[e.Addr.VNI].Name}
 		l, ok := byKey[k]
 		if !ok {
-			l = &datapath.Local{Key: k, VNI: e.Addr.VNI, MAC: e.MAC, Host: datapath.HostName(s.Node, k)}
+			l = &datapath.Local{Key: k, VNI: e.Addr.VNI, MAC: e.MAC, Host: datapath.HostName(s.Node, k), Proxy: proxyName}
 			byKey[k] = l
 		}
 		l.Addrs = append(l.Addrs, e.Addr.IP)
@@ -220,6 +223,9 @@ func (n *Node) Ask(vni snapshot.VNI, p Packet) (datapath.Judgement, error) {
 		}
 	}
 	if host := n.Host(src.Addr); host != "" {
+		if p.Spoken {
+			return n.judge(n.JudgeSpoken, host, p.Frame())
+		}
 		return n.Frame(host, p.Frame())
 	}
 	from := n.state.Snapshot.Nodes[src.Node].Address
@@ -231,12 +237,21 @@ func (n *Node) Ask(vni snapshot.VNI, p Packet) (datapath.Judgement, error) {
 
 // Frame judges a frame from an interface, by host side name, or from
 // datapath.Uplink.
-func (n *Node) Frame(from string, frame []byte) (j datapath.Judgement, err error) {
+func (n *Node) Frame(from string, frame []byte) (datapath.Judgement, error) {
+	return n.judge(n.Judge, from, frame)
+}
+
+func (n *Node) judge(ask func(string, []byte) (datapath.Judgement, error), from string, frame []byte) (j datapath.Judgement, err error) {
 	err = n.in(func() error {
-		j, err = n.Judge(from, frame)
+		j, err = ask(from, frame)
 		return err
 	})
 	return j, err
+}
+
+// ProxyUp says whether the proxy of all Workloads takes connections; it does at first.
+func (n *Node) ProxyUp(up bool) error {
+	return n.in(func() error { return n.Datapath.ProxyUp(proxyName, up) })
 }
 
 // Close removes the node.
