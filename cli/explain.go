@@ -18,6 +18,7 @@ import (
 	"moire.dev/moire/cli/show"
 	"moire.dev/moire/compile"
 	"moire.dev/moire/explain"
+	"moire.dev/moire/flow/record"
 )
 
 // explainFlags are the flags of `moire explain`.
@@ -32,17 +33,28 @@ type explainFlags struct {
 	recursive bool
 	output    string
 	exitCode  bool
+	// of a request
+	request  string
+	headers  []string
+	claims   []string
+	external string
+	// record is the id of something that happened, records a file with it.
+	record, records string
 }
 
 func (a *app) explainCommand() *cobra.Command {
 	var f explainFlags
 	c := &cobra.Command{
-		Use:   "explain --from P/W --to P/W|ADDRESS --port N",
-		Short: "Say what happens to a packet, and which rule decides",
+		Use:   "explain --from P/W --to P/W|ADDRESS --port N | --record ID",
+		Short: "Say what happens to a packet or request, and which rule decides",
 		Long: `Say what happens to a packet: allow or deny, every step, and the rule or the
 default that decides, with the object that it comes from. The same code decides
 in the kernel's tables. Where a hash chooses, among the backends of a Service or
 the instances of a function, all ways are told, and what depends on the choice.
+With --request it is about one HTTP request: also which route takes it, by the
+code of the proxy, whether eBPF or a proxy decides, and why a proxy is needed.
+With --record it is about something that happened: what the record with that id
+says, and what would happen now.
 With -f the intent of files is asked instead of a server.
 Exit code 0 whatever the answer; with --exit-code 1 for deny.
 
@@ -51,6 +63,9 @@ For the fields of a kind see: kubectl explain network.spec`,
   moire explain --from shop/web --to 10.0.0.12 --port 53 --proto udp -o json
   moire explain --from shop/web --to "service shop/api" --port 80
   moire explain --from shop/web --to api.example.com --port 443
+  moire explain --from shop/web --to shop/cart --port 80 --request "GET /cart/7" -H "x-beta: 1"
+  moire explain --from shop/web --to shop/cart --port 80 --request "POST /pay" --claim iss=https://id.example.com --claim groups=staff
+  moire explain --record 5f3c2a7e91d04b66
   moire explain -f intent/ --from shop/web --to shop/db --port 5432`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.explain(c.Context(), f) },
@@ -66,6 +81,12 @@ For the fields of a kind see: kubectl explain network.spec`,
 	fl.StringArrayVarP(&f.files, "filename", "f", nil, "ask the intent in this file or directory, without a server")
 	fl.BoolVarP(&f.recursive, "recursive", "R", false, "also the folders below the directories")
 	fl.StringVarP(&f.output, "output", "o", "", "json or yaml")
+	fl.StringVar(&f.request, "request", "", `ask about one HTTP request, such as "GET /cart?id=7"; --port is 80 by default then`)
+	fl.StringArrayVarP(&f.headers, "header", "H", nil, `header of the request, such as "x-role: admin"; host is one, too`)
+	fl.StringArrayVar(&f.claims, "claim", nil, "claim of a valid token that the request is taken to bear, such as iss=https://id.example.com")
+	fl.StringVar(&f.external, "external", "", "yes or no: whether the authorizers that rules ask agree (default: not known)")
+	fl.StringVar(&f.record, "record", "", "id of a session or request that happened, as `moire flows -o json` shows it")
+	fl.StringVar(&f.records, "records", "", "with -f: file with the records, as `moire flows -o json` writes it")
 	fl.BoolVar(&f.exitCode, "exit-code", false, "exit code 1 when the answer is deny")
 	return c
 }
@@ -74,6 +95,12 @@ For the fields of a kind see: kubectl explain network.spec`,
 func (f *explainFlags) question(project string) (explain.Query, error) {
 	q := explain.Query{From: f.from, To: f.to, Project: project, Network: f.network, Name: f.name, Protocol: strings.ToLower(f.protocol), IPv6: f.ipv6}
 	const example = "write it like: moire explain --from shop/web --to shop/db --port 5432"
+	if f.record != "" {
+		return q, f.onlyRecord()
+	}
+	if err := f.ofRequest(&q); err != nil {
+		return q, err
+	}
 	switch {
 	case f.from == "":
 		return q, fault.Usagef(example, "--from is missing")
@@ -187,6 +214,15 @@ func (a *app) explainServer(ctx context.Context, f explainFlags) (explain.Answer
 		}
 	}
 	v := url.Values{"from": {query.From}, "to": {query.To}, "proto": {query.Protocol}}
+	if f.record != "" {
+		v = url.Values{"record": {f.record}}
+	}
+	if f.request != "" {
+		v["request"], v["header"], v["claim"] = []string{f.request}, f.headers, f.claims
+		if f.external != "" {
+			v.Set("external", f.external)
+		}
+	}
 	if query.Port != 0 {
 		v.Set("port", strconv.Itoa(int(query.Port)))
 	}
@@ -226,6 +262,12 @@ func (a *app) explainFiles(f explainFlags) (explain.Answer, error) {
 	if err != nil {
 		return explain.Answer{}, err
 	}
+	var happened *record.Record
+	if f.record != "" {
+		if happened, err = f.recorded(); err != nil {
+			return explain.Answer{}, err
+		}
+	}
 	query.Origin = objects.Origin
 	snaps, problems := compile.Compile(compile.Offline(objects.All()...))
 	for i := range problems {
@@ -234,5 +276,8 @@ func (a *app) explainFiles(f explainFlags) (explain.Answer, error) {
 		problems[i].Warning = true
 	}
 	a.tellProblems(problems)
+	if happened != nil {
+		return explain.Happened(happened, nil, query.Origin, snaps), nil
+	}
 	return explain.Packet(query, snaps), nil
 }

@@ -75,7 +75,7 @@ func New(cfg Config) (*Control, error) {
 		Log: cfg.Log, AwaitWorld: true,
 		Virtual: []store.Virtual{
 			{Resource: "flows", Namespaced: true, Handler: flowsHandler{archive: c.archive, now: time.Now, life: c.life}},
-			{Resource: "explain", Namespaced: true, Handler: explainHandler{loop: c.loop, rights: judge}},
+			{Resource: "explain", Namespaced: true, Handler: explainHandler{loop: c.loop, rights: judge, archive: c.archive}},
 			{Resource: "captures", Namespaced: true, Streams: true, Handler: capturesHandler{loop: c.loop, publisher: c.publisher,
 				rights: judge, state: c.nodeStates, peers: c.peers, now: time.Now, life: c.life}},
 		},

@@ -4,19 +4,23 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"moire.dev/moire/explain"
+	"moire.dev/moire/flow"
+	"moire.dev/moire/flow/record"
 )
 
 // explainHandler answers GET .../namespaces/<project>/explain from the
 // snapshots that were published last. Of other projects the answer tells only
-// to who may ask about them too.
+// to who may ask about them too. ?record=ID asks about something that happened.
 type explainHandler struct {
-	loop   *loop
-	rights rights
+	loop    *loop
+	rights  rights
+	archive *flow.Archive
 }
 
 func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -25,6 +29,13 @@ func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, err := query(r, project)
+	var happened *record.Record
+	if id := r.URL.Query().Get("record"); id != "" && err == nil {
+		if happened = recordOf(h.archive, id, project); happened == nil {
+			fail(w, http.StatusNotFound, metav1.StatusReasonNotFound, fmt.Sprintf("no record with the id %q is kept that you may see; `moire flows -o json` shows what there is", id))
+			return
+		}
+	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
 		return
@@ -37,7 +48,12 @@ func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if project != "" {
 		q.Sees = h.rights.sees(r, project)
 	}
-	answer := explain.Packet(q, f.snaps)
+	var answer explain.Answer
+	if happened != nil {
+		answer = explain.Happened(happened, q.Sees, nil, f.snaps)
+	} else {
+		answer = explain.Packet(q, f.snaps)
+	}
 	if r.URL.Query().Get("output") == "text" {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		answer.Text(w)
@@ -45,6 +61,21 @@ func (h explainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer) // the caller may be gone
+}
+
+// recordOf finds the record with an id: of a request rather than of its session,
+// and the newest of them. nil: none is kept.
+func recordOf(a *flow.Archive, id, project string) *record.Record {
+	all := a.Query(flow.Filter{ID: id, Project: project})
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].Request != nil {
+			return &all[i]
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return &all[len(all)-1]
 }
 
 // query reads the parameters.
@@ -70,5 +101,19 @@ func query(r *http.Request, project string) (explain.Query, error) {
 	if q.IPv6, err = flag(v, "ipv6"); err != nil {
 		return q, err
 	}
-	return q, nil
+	q.Request, err = requestOf(v)
+	return q, err
+}
+
+// requestOf reads request, header, claim and external; nil: no request is asked
+// about.
+func requestOf(v url.Values) (*explain.Request, error) {
+	if !v.Has("request") {
+		return nil, nil
+	}
+	r, err := explain.ParseRequest(v.Get("request"))
+	if err != nil {
+		return nil, err
+	}
+	return r, r.Add(v["header"], v["claim"], v.Get("external"))
 }

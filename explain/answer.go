@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"moire.dev/moire/flow/record"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -61,6 +62,11 @@ type Answer struct {
 	// Depends: some Ways allow and others deny; Allow is false then.
 	Depends bool   `json:"depends,omitempty"`
 	Steps   []Step `json:"steps"`
+	// Record that was asked about, Then what it says, and how what would happen
+	// now Differs; empty: it does not.
+	Record  *record.Record `json:"record,omitempty"`
+	Then    string         `json:"then,omitempty"`
+	Differs string         `json:"differs,omitempty"`
 
 	region string // of the addresses of a DNS name
 }
@@ -179,10 +185,16 @@ func (a Answer) Text(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%s %s\n", word, a.Reason)
 	switch {
-	case a.Decides == ByProxy:
+	case a.Decides == ByProxy && !a.Proxy:
 		fmt.Fprintln(w, "      decided by a proxy")
 	case a.Mesh != nil && a.Decides == ByKernel:
 		fmt.Fprintln(w, "      decided in the kernel (eBPF)")
+	}
+	if a.Then != "" {
+		fmt.Fprintf(w, "      what happened, %s: %s\n", a.Record.Time.UTC().Format("2006-01-02 15:04:05Z"), a.Then)
+	}
+	if a.Differs != "" {
+		fmt.Fprintf(w, "      %s\n", a.Differs)
 	}
 	for _, u := range a.Unknown {
 		fmt.Fprintf(w, "      not known: %s\n", u)

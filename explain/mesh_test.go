@@ -102,15 +102,16 @@ func TestRequests(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				var fields, claims []string
 				for f := range strings.SplitSeq(c.fields, ",") {
 					if claim, is := strings.CutPrefix(f, "claim:"); is {
-						err = r.AddClaim(claim)
+						claims = append(claims, claim)
 					} else if f != "" {
-						err = r.AddField(f)
+						fields = append(fields, f)
 					}
-					if err != nil {
-						t.Fatal(err)
-					}
+				}
+				if err := r.Add(fields, claims, ""); err != nil {
+					t.Fatal(err)
 				}
 				q.Request = r
 			}

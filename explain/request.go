@@ -42,8 +42,8 @@ func ParseRequest(text string) (*Request, error) {
 	return &Request{Method: words[0], Target: words[1]}, nil
 }
 
-// AddField reads "name: value" or "name=value".
-func (r *Request) AddField(text string) error {
+// addField reads "name: value" or "name=value".
+func (r *Request) addField(text string) error {
 	i := strings.IndexAny(text, ":=")
 	if i < 1 {
 		return fmt.Errorf(`%q is no header; write it like "x-role: admin"`, text)
@@ -57,8 +57,8 @@ func (r *Request) AddField(text string) error {
 	return nil
 }
 
-// AddClaim reads "name=value".
-func (r *Request) AddClaim(text string) error {
+// addClaim reads "name=value".
+func (r *Request) addClaim(text string) error {
 	name, value, ok := strings.Cut(text, "=")
 	if !ok || name == "" {
 		return fmt.Errorf("%q is no claim; write it like iss=https://id.example.com or groups=admin", text)
@@ -67,6 +67,25 @@ func (r *Request) AddClaim(text string) error {
 		r.Claims = map[string][]string{}
 	}
 	r.Claims[name] = append(r.Claims[name], value)
+	return nil
+}
+
+// Add takes header fields, claims, and what authorizers say.
+func (r *Request) Add(fields, claims []string, external string) error {
+	for _, f := range fields {
+		if err := r.addField(f); err != nil {
+			return err
+		}
+	}
+	for _, c := range claims {
+		if err := r.addClaim(c); err != nil {
+			return err
+		}
+	}
+	if external != "" && external != "yes" && external != "no" {
+		return fmt.Errorf("%q is no answer of an authorizer; write yes or no", external)
+	}
+	r.External = external
 	return nil
 }
 

@@ -36,6 +36,8 @@ type Filter struct {
 	// Rule matches the rule that decided, the ingress rule or the shadow rule,
 	// by the whole id or its first segments ("policy/shop/db").
 	Rule string
+	// ID of the record, of its request (x-request-id) or of its trace.
+	ID string
 	// Kind is session or request; "": both.
 	Kind string
 	// Method, Path, Status and Route match requests only: the method, in upper case,
@@ -48,11 +50,11 @@ type Filter struct {
 
 // ParseFilter reads a Filter from the query parameters from, to, verdict,
 // project, since (a time as in RFC 3339, or an age such as 5m before now),
-// rule, kind, method, path, status, route and limit. Others are ignored.
+// rule, id, kind, method, path, status, route and limit. Others are ignored.
 func ParseFilter(v url.Values, now time.Time) (Filter, error) {
 	f := Filter{
 		From: v.Get("from"), To: v.Get("to"), Verdict: v.Get("verdict"),
-		Project: v.Get("project"), Rule: v.Get("rule"),
+		Project: v.Get("project"), Rule: v.Get("rule"), ID: v.Get("id"),
 		Kind: v.Get("kind"), Method: strings.ToUpper(v.Get("method")), Path: v.Get("path"), Status: strings.ToLower(v.Get("status")), Route: v.Get("route"),
 	}
 	if err := f.checkRequest(); err != nil {
@@ -118,7 +120,7 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 // Values is the inverse of ParseFilter.
 func (f Filter) Values() url.Values {
 	v := url.Values{}
-	for name, s := range map[string]string{"from": f.From, "to": f.To, "verdict": f.Verdict, "project": f.Project, "rule": f.Rule,
+	for name, s := range map[string]string{"from": f.From, "to": f.To, "verdict": f.Verdict, "project": f.Project, "rule": f.Rule, "id": f.ID,
 		"kind": f.Kind, "method": f.Method, "path": f.Path, "status": f.Status, "route": f.Route} {
 		if s != "" {
 			v.Set(name, s)
@@ -154,6 +156,9 @@ func (f *matcher) match(r *record.Record) bool {
 		return false
 	}
 	if f.Verdict != "" && r.Verdict != f.Verdict {
+		return false
+	}
+	if f.ID != "" && r.ID != f.ID && r.TraceID != f.ID && (r.Request == nil || r.Request.ID != f.ID) {
 		return false
 	}
 	if f.Project != "" && r.Source.Project != f.Project && r.Destination.Project != f.Project {

@@ -14,7 +14,7 @@ func sample() record.Record {
 		ID: "1", Time: epoch, Verdict: record.Deny, Rule: "policy/shop/db/ingress/0", ShadowRule: "policy/shop/audit/egress/x",
 		Source:      record.End{Project: "shop", Workload: "web", Address: netip.MustParseAddr("10.0.0.1")},
 		Destination: record.End{Project: "bank", Workload: "db", Address: netip.MustParseAddr("fd00::1")},
-		Route:       "shop/cart", Request: &record.Request{Method: "GET", Path: "/cart?x=1", Status: 503},
+		Route:       "shop/cart", TraceID: "trace-1", Request: &record.Request{ID: "req-1", Method: "GET", Path: "/cart?x=1", Status: 503},
 	}
 }
 
@@ -50,6 +50,10 @@ func TestFilter(t *testing.T) {
 		{"since=2026-01-31T12:00:01Z", false},
 		{"from=shop&to=bank&verdict=deny&limit=3", true},
 		{"from=shop&to=shop", false},
+		{"id=1", true},
+		{"id=req-1", true},
+		{"id=trace-1", true},
+		{"id=2", false},
 		{"kind=session", false},
 		{"kind=request", true},
 		{"method=get&path=/cart&status=503&route=shop", true},
