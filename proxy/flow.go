@@ -18,7 +18,8 @@ type flow struct {
 	// peer is who calls (In), or who is at the address that is called (Out); nil:
 	// unknown.
 	peer *mesh.Peer
-	// leg is what the Set of work says about who calls (In).
+	// leg is what the Set of work says about who calls (In), or who is called at an
+	// address where no Listener is (Out).
 	leg mesh.Leg
 	// routed: a Listener takes it (Out).
 	routed bool
@@ -91,14 +92,14 @@ func (g *greeting) depart() {
 		return
 	}
 	f.peer = g.plan.mesh.Peer(f.work.VNI, g.local.Addr())
-	leg := f.work.Leave(f.peer, g.local)
-	if !leg.Open() {
-		g.refuse(leg.Verdict, telemetry.NoDrop)
+	f.leg = f.work.Leave(f.peer, g.local)
+	if !f.leg.Open() {
+		g.refuse(f.leg.Verdict, telemetry.NoDrop)
 		return
 	}
 	g.admitted(0)
 	g.protocol = l7.TCP
-	if leg.Session != nil {
+	if f.leg.Session != nil {
 		g.protocol = l7.AutoHTTP
 	} else if to := w.crossing(f.work, f.peer); to != nil {
 		// The other side is ours, too: what it has to see is seen here.

@@ -30,6 +30,7 @@ func (f *caller) followMesh(n *plan) bool {
 		f.ln = l
 	default:
 		fl.peer = n.mesh.Peer(work.VNI, f.local.Addr())
+		fl.leg = work.Leave(fl.peer, f.local)
 		f.ln = work.out
 	}
 	f.plan, f.speaker = n, f.w.speakerOf(work)
@@ -92,6 +93,9 @@ func (x *exchange) tellCrossing() {
 	r := x.rec
 	r.Mesh = x.crossing
 	r.Route, r.Listener, r.Cluster, r.Local, r.Retries = t.own.enter.tel, t.own.in.id, t.own.app.id, t.at, 0
+	if x.refusal.over {
+		r.Flags, r.Mesh.Drop = r.Flags|telemetry.Denied, x.refusal.drop
+	}
 	if t.own.Meshed && t.callerID != nil {
 		r.Caller, r.Secure = t.callerID, true
 	}

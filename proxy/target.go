@@ -89,6 +89,8 @@ type refusal struct {
 	policy.Verdict
 	drop telemetry.Drop
 	tell bool // the caller is told the rule
+	// over: the other side of a crossing says no; this one has let it go.
+	over bool
 }
 
 // permit asks the Sets about a try: that of the caller, and when the other side
@@ -100,7 +102,7 @@ func (x *exchange) permit(a *attempt) *failure {
 	}
 	t := x.targetOf(a.e)
 	m := &x.rec.Mesh
-	m.Destination = number(t.peer)
+	x.rec.Upstream, m.Destination = a.e.addr, number(t.peer)
 	v := x.judge(telemetry.Out, &t.out, a.e.addr, t.peer)
 	m.Rule, m.Tier, m.Shadow = v.Rule, v.Tier, v.Shadow
 	if !v.Allow {
@@ -145,8 +147,13 @@ func (x *exchange) refused(side telemetry.Side, l *mesh.Leg, v policy.Verdict, t
 	if v.Proxy { // a rule asks for requests, and there are none
 		drop = telemetry.NotHTTP
 	}
-	x.refusal = refusal{judged: &x.cases[side-telemetry.Out], leg: l, Verdict: v, drop: drop, tell: tell}
-	return &failure{flags: telemetry.Denied, result: balance.Canceled, status: 403, reason: "denied by policy", unseen: true, denied: true}
+	over := side != x.from.flow.side
+	x.refusal = refusal{judged: &x.cases[side-telemetry.Out], leg: l, Verdict: v, drop: drop, tell: tell, over: over}
+	flags := telemetry.Denied
+	if over {
+		flags = 0
+	}
+	return &failure{flags: flags, result: balance.Canceled, status: 403, reason: "denied by policy", unseen: true, denied: true}
 }
 
 // judge says what a leg makes of the request. It may wait.

@@ -122,7 +122,7 @@ func (x *exchange) pass() {
 			continue // another endpoint: nothing was sent yet
 		}
 		x.rec.Flags |= why.flags
-		if why.denied && x.refusal.drop != telemetry.NoDrop {
+		if why.denied && !x.refusal.over {
 			x.rec.Mesh.Drop = x.refusal.drop
 		}
 		x.broken = true

@@ -132,8 +132,8 @@ func (x *exchange) tellCaller(own string, caller []byte) {
 // deny answers a request that the refusal is about.
 func (x *exchange) deny() {
 	r := &x.refusal
-	x.rec.Flags |= telemetry.Denied
-	if r.drop != telemetry.NoDrop {
+	if !r.over {
+		x.rec.Flags |= telemetry.Denied
 		x.rec.Mesh.Drop = r.drop
 	}
 	x.resp.Reset()

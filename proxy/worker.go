@@ -168,6 +168,16 @@ func (w *worker) refused(from *caller, status int) {
 	r.Table, r.Listener, r.Status, r.Flags = from.plan.table, from.ln.id, status, telemetry.CallerProtocolError
 	r.Protocol, r.Secure, r.Source, r.Local, r.Caller = telemetry.HTTP11, from.secure, from.peer, from.local, from.identity
 	r.Start, r.End = w.loop.Now, w.loop.Now
+	if f := from.flow; f != nil {
+		f.tell(&r.Mesh)
+		if f.unrouted() {
+			r.Route = f.way()
+		}
+		if f.leg.Session != nil { // whoever has to see requests lets nothing else through
+			r.Flags |= telemetry.Denied
+			r.Mesh.Rule, r.Mesh.Tier, r.Mesh.Drop = f.leg.Rule, f.leg.Tier, telemetry.NotHTTP
+		}
+	}
 	w.tel.RequestStarted(r.Table, r.Route)
 	w.tel.RequestDone(r)
 }
