@@ -39,7 +39,7 @@ func locked(c *l7.Config) {
 			w.TellRule = true
 			w.Ingress = policy.Set{Isolated: "isolated/shop/api/ingress", Rules: []policy.Rule{
 				{ID: "policy/shop/api/ingress/0", Tier: policy.Project, Action: policy.Deny, Peers: []policy.Peer{{Anyone: true}}, Ports: http, Requests: requests("", "/secret")},
-				{ID: "policy/shop/api/ingress/1", Tier: policy.Project, Action: policy.Allow, Peers: web, Requests: requests("GET", "/public")},
+				{ID: "policy/shop/api/ingress/1", Tier: policy.Project, Action: policy.Allow, Peers: web, Ports: http, Requests: requests("GET", "/public")},
 				{ID: "policy/shop/api/ingress/2", Tier: policy.Project, Action: policy.Allow, Peers: web, Ports: []policy.PortRange{{Protocol: policy.TCP, First: 2525, Last: 2525}}},
 			}}
 		}
