@@ -25,6 +25,14 @@ type ca struct {
 	pem  string
 	pool *x509.CertPool
 	next int64
+	edit func(*x509.Certificate) // what it issues
+}
+
+// change is a with another way to issue.
+func (a *ca) change(edit func(*x509.Certificate)) *ca {
+	b := *a
+	b.edit = edit
+	return &b
 }
 
 func newCA(t testing.TB) *ca {
@@ -68,6 +76,9 @@ func (a *ca) issue(names ...string) (chain, key string) {
 		default:
 			tmpl.DNSNames = append(tmpl.DNSNames, n)
 		}
+	}
+	if a.edit != nil {
+		a.edit(tmpl)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &k.PublicKey, a.key)
 	if err != nil {
