@@ -11,12 +11,14 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"moire.dev/moire/flow/record"
 	"moire.dev/moire/proxy/door"
 	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
@@ -244,7 +246,7 @@ func TestAuthorizers(t *testing.T) {
 		}
 	}
 	inBoth(t, func(t *testing.T, one bool) {
-		s.proxies(t, one)
+		all := s.proxies(t, one)
 		for _, two := range []bool{false, true} {
 			red, blue := s.tenants[0].boxes["web"].client(true, two), s.tenants[1].boxes["web"].client(true, two)
 			red.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -289,5 +291,20 @@ func TestAuthorizers(t *testing.T) {
 				t.Errorf("a tenant without its service got %d: that of another one was asked", status)
 			}
 		}
+		recorded(t, all[len(all)-1], func(r record.Record) bool {
+			return r.Destination.VNI == 200 && r.Kind == record.Denied && r.Rule == "isolated/shop/api/ingress" && r.Drop == "no-authorizer"
+		})
 	})
+}
+
+// recorded waits for a record.
+func recorded(t testing.TB, p *Proxy, is func(record.Record) bool) {
+	t.Helper()
+	for range 500 {
+		if slices.ContainsFunc(p.Telemetry().Last(200), is) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("no such record among %+v", p.Telemetry().Last(200))
 }

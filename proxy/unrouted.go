@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"cmp"
+
+	"moire.dev/moire/proxy/authz"
 	"moire.dev/moire/proxy/message"
 	"moire.dev/moire/proxy/route"
 	"moire.dev/moire/proxy/telemetry"
@@ -129,36 +132,32 @@ func (x *exchange) tellCaller(own string, caller []byte) {
 	x.req.Add(xForwardedClientCert, v)
 }
 
+// lacks are the reasons in records for what a rule did not get.
+var lacks = [...]telemetry.Drop{authz.BadToken: telemetry.BadToken, authz.NoKeys: telemetry.NoKeys, authz.NoAnswer: telemetry.NoAuthorizer}
+
 // deny answers a request that the refusal is about.
 func (x *exchange) deny() {
 	r := &x.refusal
-	if !r.over {
+	x.resp.Reset()
+	d := authz.Denial{Status: 403}
+	if r.leg.Session != nil && r.judged.Head != nil && !r.Proxy {
+		d = r.judged.Denial(r.leg.Session, r.Verdict, &x.resp)
+	}
+	if r.drop = cmp.Or(r.drop, lacks[d.Lack]); !r.over {
 		x.rec.Flags |= telemetry.Denied
 		x.rec.Mesh.Drop = r.drop
-	}
-	x.resp.Reset()
-	status, text := 403, "denied by policy"
-	if r.leg.Session != nil && r.judged.Head != nil && !r.Proxy {
-		d := r.judged.Denial(r.leg.Session, r.Verdict, &x.resp)
-		if status = d.Status; d.Own && !x.grpc {
-			x.tellRule()
-			x.replyWith(status, d.Body)
-			return
-		}
 	}
 	if x.grpc { // which has a content type of its own
 		x.resp.Remove(string(contentType))
 	}
-	x.tellRule()
-	x.reply(status, text)
-}
-
-// tellRule puts the rule that refused the request into the answer, where the one
-// that is called wants it.
-func (x *exchange) tellRule() {
-	if x.refusal.tell {
-		x.resp.Add(xMoireRule, []byte(x.refusal.Rule))
+	if r.tell {
+		x.resp.Add(xMoireRule, []byte(r.Rule))
 	}
+	if d.Own && !x.grpc {
+		x.replyWith(d.Status, d.Body)
+		return
+	}
+	x.reply(d.Status, "denied by policy")
 }
 
 // sanitizeMesh removes from a request what only we may say. What applications

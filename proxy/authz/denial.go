@@ -15,7 +15,20 @@ type Denial struct {
 	// added to its fields and Body.
 	Own  bool
 	Body []byte
+	// Lack is what was missing or not good, when it may be that which denied it.
+	Lack Lack
 }
+
+// Lack is what a rule wanted and did not get.
+type Lack uint8
+
+// Lacks.
+const (
+	Nothing  Lack = iota
+	BadToken      // there is a token, and it is not believed
+	NoKeys        // there is a token, and nothing to verify it with
+	NoAnswer      // a service was asked, and gave none that counts
+)
 
 var (
 	challengeName = []byte("www-authenticate")
@@ -45,20 +58,21 @@ func (b *bearing) denial(h *message.Head) Denial {
 	case err == nil:
 		return Denial{Status: 403}
 	case errors.Is(err, errNoSet), errors.Is(err, errBusy): // the fault is ours
-		return Denial{Status: 503}
+		return Denial{Status: 503, Lack: NoKeys}
 	case errors.Is(err, errNone):
 		h.Add(challengeName, []byte(challenge))
+		return Denial{Status: 401}
 	case slices.Contains(told, err):
 		h.Add(challengeName, []byte(badToken+`, error_description="`+err.Error()+`"`))
 	default:
 		h.Add(challengeName, []byte(badToken))
 	}
-	return Denial{Status: 401}
+	return Denial{Status: 401, Lack: BadToken}
 }
 
 func (a *asked) denial(h *message.Head) Denial {
 	if a.said == nil {
-		return Denial{Status: orForbidden(int(a.who.Status))}
+		return Denial{Status: orForbidden(int(a.who.Status)), Lack: NoAnswer}
 	}
 	apply(h, a.said.fields)
 	return Denial{Status: orForbidden(a.said.status), Own: true, Body: a.said.body}

@@ -115,10 +115,13 @@ const (
 	BadTLS             // the handshake failed
 	NotHTTP            // a rule asks for requests, and none came
 	NotAttached        // no Workload has that address
+	BadToken           // a rule asks for a token, and the one that came is not believed
+	NoKeys             // a rule asks for a token, and there is nothing to verify it with
+	NoAuthorizer       // the service that a rule asks gave no answer
 	lastDrop
 )
 
-var dropNames = [lastDrop]string{"", "plain-caller", "wrong-identity", "no-certificate", "bad-tls", "not-http", "not-attached"}
+var dropNames = [lastDrop]string{"", "plain-caller", "wrong-identity", "no-certificate", "bad-tls", "not-http", "not-attached", "bad-token", "no-keys", "no-authorizer"}
 
 // String is the name in records.
 func (d Drop) String() string {
