@@ -133,7 +133,7 @@ func (l *Lab) Up(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root; run it with sudo")
 	}
-	for _, b := range []string{"moired", "moire-node"} {
+	for _, b := range []string{"moired", "moire-node", "moire-proxy"} {
 		if _, err := os.Stat(filepath.Join(l.Bin, b)); err != nil {
 			return fmt.Errorf("%s is not beside this program: %w; build it with 'make build'", b, err)
 		}

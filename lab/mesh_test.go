@@ -1,0 +1,140 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// serve answers HTTP in the namespace of a guest until the test ends.
+func (g guest) serve(t *testing.T, port uint16, h http.Handler) {
+	t.Helper()
+	var l net.Listener
+	err := InNetns(g.netns, func() (err error) {
+		l, err = net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// client makes its connections in the namespace of a guest.
+func (g guest) client(t *testing.T) *http.Client {
+	dial := func(_ context.Context, network, address string) (c net.Conn, err error) {
+		err = InNetns(g.netns, func() (err error) {
+			c, err = (&net.Dialer{Timeout: 5 * time.Second}).Dial(network, address)
+			return err
+		})
+		return c, err
+	}
+	transport := &http.Transport{DialContext: dial}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+// get is the status and the body of an answer.
+func get(c *http.Client, url string) (int, string, error) {
+	resp, err := c.Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+const askingTenant = `
+apiVersion: moire.dev/v1alpha1
+kind: Domain
+metadata: {name: DOMAIN}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: DOMAIN-p, labels: {moire.dev/domain: DOMAIN}}
+---
+apiVersion: moire.dev/v1alpha1
+kind: Network
+metadata: {name: net, namespace: DOMAIN-p}
+spec: {prefixes: [10.9.0.0/24, "fd09::/64"]}
+---
+apiVersion: moire.dev/v1alpha1
+kind: Policy
+metadata: {name: api, namespace: DOMAIN-p}
+spec:
+  subject: {labels: {matchLabels: {app: api}}}
+  ingress:
+    - name: no-admin
+      action: deny
+      http: [{paths: [{prefix: /admin}]}]
+    - name: read
+      action: allow
+      from: [{labels: {matchLabels: {app: web}}}]
+      http: [{methods: [GET]}]
+`
+
+// TestRequestsArePolicy: two Domains with the same addresses, in both families;
+// a rule about requests decides in each, and says so.
+func TestRequestsArePolicy(t *testing.T) {
+	l := theLab(t)
+	for _, domain := range []string{"asks-a", "asks-b"} {
+		l.apply(t, strings.ReplaceAll(askingTenant, "DOMAIN", domain))
+	}
+	for _, domain := range []string{"asks-a", "asks-b"} {
+		p := domain + "-p"
+		api := l.attach(t, "n2", p, "net", "api", "app=api")
+		web := l.attach(t, "n1", p, "net", "web", "app=web")
+		api.serve(t, 8080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			host, _, _ := net.SplitHostPort(r.RemoteAddr)
+			fmt.Fprintf(w, "%s %s for %s", domain, r.URL.Path, strings.TrimPrefix(host, "::ffff:"))
+		}))
+		client := web.client(t)
+		for i, addr := range api.addrs {
+			base := "http://" + netip.AddrPortFrom(addr, 8080).String()
+			if code, body, err := get(client, base+"/cart"); err != nil || code != 200 || body != domain+" /cart for "+web.addrs[i].String() {
+				t.Errorf("GET /cart of %s by %s: %d %q %v", addr, web.addrs, code, body, err)
+			}
+			if code, _, err := get(client, base+"/admin/x"); err != nil || code != 403 {
+				t.Errorf("GET /admin of %s: %d %v", addr, code, err)
+			}
+			if resp, err := client.Post(base+"/cart", "text/plain", strings.NewReader("x")); err != nil || resp.StatusCode != 403 {
+				t.Errorf("POST /cart of %s: %v %v", addr, resp, err)
+			} else {
+				resp.Body.Close()
+			}
+		}
+		l.tells(t, p, "--verdict", "deny", "--path", "/admin", "--status", "403", "--rule", "policy/"+p+"/api/ingress/no-admin")
+		l.tells(t, p, "--verdict", "allow", "--method", "GET", "--from", p+"/web", "--to", p+"/api", "--rule", "policy/"+p+"/api/ingress/read")
+	}
+}
+
+// tells waits for a record of a request that `moire flows` finds with these flags.
+func (l *Lab) tells(t *testing.T, project string, flags ...string) {
+	t.Helper()
+	args := append([]string{"flows", "-p", project, "--kind", "request", "-o", "json"}, flags...)
+	var out string
+	for range 50 {
+		var err error
+		if out, err = l.moire(args...); err == nil && strings.Contains(out, `"request":{`) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("moire %s: %s", strings.Join(args, " "), out)
+}
