@@ -55,6 +55,8 @@ const (
 	CodeNoBackend     = "MOI4014" // a Service or FloatingIP without anything behind it
 	CodeNothingLeft   = "MOI4015" // except takes away the whole cidr
 	CodeTooMany       = "MOI4016" // more rules than are compared
+	CodeUnreadable    = "MOI4017" // a rule about requests where none can be read
+	CodeWrongPort     = "MOI4018" // a rule about requests to whose ports no Service leads
 )
 
 // kind describes a code.
@@ -78,6 +80,8 @@ var kinds = []kind{
 	{CodeNoBackend, "no-backend", "Nothing is behind a Service or FloatingIP"},
 	{CodeNothingLeft, "except-takes-all", "The exceptions of a CIDR take away all of it"},
 	{CodeTooMany, "too-many-rules", "There are more rules than are compared"},
+	{CodeUnreadable, "requests-unreadable", "A rule is about requests on a port where none can be read"},
+	{CodeWrongPort, "requests-elsewhere", "A rule is about requests on ports to which no Service leads"},
 }
 
 // Place gives every Finding the file and line that where finds for its field.

@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,6 +35,9 @@ type rule struct {
 	peers  []*peer
 	ports  []span
 	equal  []string
+	// requests, when the rule is about requests: two rules with the same text are
+	// about the same.
+	requests []byte
 }
 
 // peer is one peer of a rule.
@@ -85,6 +89,10 @@ func (p *policy) rule(r *v1alpha1.Rule, d verdict.Direction, i int, names map[st
 	}
 	out := &rule{of: p, dir: d, field: fmt.Sprintf("spec.%s[%d]", d, i), action: r.Action, equal: r.MatchEqual, ports: spans(r.Ports),
 		id: fmt.Sprintf("policy/%s/%s/%s/%s", p.Namespace, p.Name, d, name)}
+	if r.AboutRequests() {
+		out.requests, _ = json.Marshal([]any{r.HTTP, r.GRPC, r.JWT, r.External}) // plain values
+		out.ports = slices.DeleteFunc(slices.Clone(out.ports), func(s span) bool { return s.protocol != "TCP" })
+	}
 	list, peers := "from", r.From
 	if d == verdict.Egress {
 		list, peers = "to", r.To

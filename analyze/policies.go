@@ -37,6 +37,7 @@ func (m *model) lookAtPolicies() {
 		for _, rules := range p.rules {
 			for _, r := range rules {
 				m.lookAtRule(r, subjects)
+				m.lookAtRequests(r, subjects)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -55,13 +56,12 @@ func (m *model) lookAtShadows() {
 }
 
 // inOrder sorts the rules of one tier as they are asked: in the tier of the
-// project deny comes before allow.
+// project deny comes before allow, and packets before requests.
 func inOrder(rules []*rule) []*rule {
 	if rules[0].of.tier == verdict.Project {
 		rules = slices.Clone(rules)
-		slices.SortStableFunc(rules, func(a, b *rule) int {
-			return boolInt(a.action != v1alpha1.ActionDeny) - boolInt(b.action != v1alpha1.ActionDeny)
-		})
+		rank := func(r *rule) int { return 2*boolInt(r.action != v1alpha1.ActionDeny) + boolInt(r.requests != nil) }
+		slices.SortStableFunc(rules, func(a, b *rule) int { return rank(a) - rank(b) })
 	}
 	return rules
 }
@@ -145,7 +145,12 @@ func verb(of []string, one, many string) string {
 func rivals(r *rule, before []*rule) []*rule {
 	var out []*rule
 	for _, b := range before {
-		if b.of.audit || b.action == r.action && b.of != r.of || len(b.ports) == 0 {
+		if b.of.audit || len(b.ports) == 0 || b.requests != nil && !bytes.Equal(b.requests, r.requests) {
+			continue
+		}
+		// Whoever writes paths must know that all of them are decided elsewhere.
+		allRequests := r.requests != nil && b.requests == nil
+		if b.action == r.action && b.of != r.of && !allRequests {
 			continue
 		}
 		out = append(out, b)

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"moire.dev/moire/explain"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -34,10 +35,18 @@ func parseCheck(w []string) (Check, error) {
 		}
 		c.Port = uint16(n)
 	}
-	if !slices.Contains([]string{Allow, Deny, Depends, Unattached}, c.Verdict) {
-		return c, fmt.Errorf("%q is no verdict; write allow, deny, depends or unattached", c.Verdict)
+	rest := w[5:]
+	if len(w) > 6 && strings.HasPrefix(w[5], "/") && c.Protocol == "tcp" {
+		r, err := explain.ParseRequest(w[4] + " " + w[5])
+		if err != nil {
+			return c, err
+		}
+		c.Request, c.Verdict, rest = r, w[6], w[7:]
 	}
-	for _, o := range w[5:] {
+	if !slices.Contains([]string{Allow, Deny, Depends, Proxy, Unattached}, c.Verdict) {
+		return c, fmt.Errorf("%q is no verdict; write allow, deny, depends, proxy or unattached", c.Verdict)
+	}
+	for _, o := range rest {
 		if err := c.option(o); err != nil {
 			return c, err
 		}
@@ -80,7 +89,34 @@ func (c *Check) option(o string) error {
 		}
 		c.Shadow, c.ShadowRule = verdict, policy.RuleID(rule)
 	default:
-		return fmt.Errorf("%q is no option of a check", o)
+		return c.requestOption(key, value)
+	}
+	return nil
+}
+
+// requestOption is an option that only requests have.
+func (c *Check) requestOption(key, value string) error {
+	if c.Request == nil {
+		return fmt.Errorf("%q is no option of a check without a request", key)
+	}
+	name, of, _ := strings.Cut(value, ":")
+	switch key {
+	case "host":
+		c.Request.Host = value
+	case "header":
+		return c.Request.Add([]string{value}, nil, c.Request.External)
+	case "claim":
+		return c.Request.Add(nil, []string{name + "=" + of}, c.Request.External)
+	case "external":
+		return c.Request.Add(nil, nil, value)
+	case "route":
+		c.Route = value
+	case "status":
+		n, err := strconv.Atoi(value)
+		c.Status = n
+		return err
+	default:
+		return fmt.Errorf("%q is no option of a check", key)
 	}
 	return nil
 }
@@ -99,6 +135,8 @@ type Seen struct {
 	Backends []string
 	Via      [][]string
 	As, At   string
+	Route    string
+	Status   int
 }
 
 // Compare says how what was seen differs from what was expected; nil when it
@@ -132,7 +170,7 @@ func (c *Check) Compare(s Seen) error {
 	if c.ShadowRule != "" && s.ShadowRule != c.ShadowRule {
 		differs("shadow rule", s.ShadowRule, c.ShadowRule)
 	}
-	for _, x := range []struct{ what, got, want string }{{"Service", s.Service, c.Service}, {"source there", s.As, c.As}, {"destination there", s.At, c.At}} {
+	for _, x := range []struct{ what, got, want string }{{"Service", s.Service, c.Service}, {"source there", s.As, c.As}, {"destination there", s.At, c.At}, {"route", s.Route, c.Route}} {
 		if x.want != "" && x.got != x.want && (s.Whole || x.got != "") {
 			differs(x.what, strconv.Quote(x.got), x.want)
 		}
@@ -142,6 +180,9 @@ func (c *Check) Compare(s Seen) error {
 	}
 	if c.Via != nil && (s.Whole || s.Via != nil) && !slices.EqualFunc(s.Via, c.Via, s.among) {
 		differs("way", s.Via, c.Via)
+	}
+	if c.Status != 0 && s.Status != c.Status {
+		differs("status", s.Status, c.Status)
 	}
 	if len(wrong) == 0 {
 		return nil

@@ -35,8 +35,11 @@
 //
 // Checks follow the step after which they hold:
 //
-//	FROM -> TO PROTOCOL[/PORT] allow|deny|depends|unattached [option...]
+//	FROM -> TO PROTOCOL[/PORT] allow|deny|depends|proxy|unattached [option...]
+//	FROM -> TO tcp/PORT METHOD PATH allow|deny|depends [option...]
 //
+// The second form asks about one HTTP request. proxy: rules about requests decide,
+// and no request is asked about.
 // FROM and TO are project/workload or an address. TO may also be a Service or
 // FloatingIP as project/name, an address outside, or a name with full stops: of
 // the platform or a DNS name outside. FROM may be an address outside when TO is a
@@ -58,6 +61,15 @@
 //	              a|b where a hash chooses among instances
 //	as=ADDRESS    the source as the destination's side sees it
 //	at=ADDRESS    the destination as its side sees it; FloatingIPs have a port
+//
+// and of a request:
+//
+//	host=HOST            that is asked for
+//	header=NAME:VALUE    one header; may be there several times
+//	claim=NAME:VALUE     what a valid token says; may be there several times
+//	external=yes|no      whether authorizers agree
+//	route=NAME           the route that takes it
+//	status=N             what a proxy answers by itself
 //
 //	problem CODE KIND [PROJECT/]NAME
 //

@@ -131,7 +131,7 @@ func (p *Pure) Check(c *Check) error {
 
 // Query is the question of a Check to explain.
 func (c *Check) Query() explain.Query {
-	return explain.Query{From: c.From, To: c.To, Network: c.Network, Protocol: c.Protocol, Port: c.Port, IPv6: c.IPv6}
+	return explain.Query{From: c.From, To: c.To, Network: c.Network, Protocol: c.Protocol, Port: c.Port, IPv6: c.IPv6, Request: c.Request}
 }
 
 // told is what explain says.
@@ -144,6 +144,11 @@ func told(a explain.Answer) Seen {
 		seen.Verdict = Allow
 	case a.Depends:
 		seen.Verdict = Depends
+	case a.Proxy:
+		seen.Verdict = Proxy
+	}
+	if m := a.Mesh; m != nil {
+		seen.Route, seen.Status = m.Route, m.Status
 	}
 	if a.Shadow != nil {
 		seen.Shadow, seen.ShadowRule = Deny, a.Shadow.Rule

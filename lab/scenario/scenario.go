@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"moire.dev/moire/api/load"
+	"moire.dev/moire/explain"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -61,6 +62,7 @@ const (
 	Allow      = "allow"
 	Deny       = "deny"
 	Depends    = "depends" // on which way a hash chooses
+	Proxy      = "proxy"   // on the request
 	Unattached = "unattached"
 )
 
@@ -87,6 +89,11 @@ type Check struct {
 	Service  string
 	Backends []string
 	Via      [][]string
+	// Request, when set, is what is asked about. Route that takes it, and Status that
+	// a proxy answers by itself; "" and 0: nothing is expected of them.
+	Request *explain.Request
+	Route   string
+	Status  int
 	// As is the source and At the destination, as the destination's side sees
 	// them; At may have a port.
 	As, At string
