@@ -102,7 +102,7 @@ func checkEveryRule(t *testing.T, said string) {
 		}
 	}
 	for _, o := range objects {
-		if o.GetKind() == "CustomResourceDefinition" {
+		if o.GetKind() == "CustomResourceDefinition" && strings.HasSuffix(o.GetName(), "."+group) {
 			walk(o.Object)
 		}
 	}
@@ -150,7 +150,7 @@ func TestVerbs(t *testing.T) {
 		{"describe", "", in("describe", "net", "web"), `(?s)Default: +deny\n.*10.0.2.0/24`},
 		{"status of tenants", "", in("get", "net", "web", "-o", "jsonpath={.metadata.generation}"), `^\d+$`},
 		{"explain", "", []string{"explain", "policy.spec.ingress.action"}, `(?s)KIND: +Policy.*allow\s+deny\s+accept\s+pass.*Action: allow or deny`},
-		{"api-resources", "", []string{"api-resources", "--api-group=moire.dev", "-o", "name"}, `^domains.moire.dev\nfloatingips.moire.dev\nlinks.moire.dev\nnetworks.moire.dev\nnodes.moire.dev\npolicies.moire.dev\nservices.moire.dev\nworkloads.moire.dev\n$`},
+		{"api-resources", "", []string{"api-resources", "--api-group=moire.dev", "-o", "name"}, `^backendpolicies.moire.dev\ndomains.moire.dev\nfaultpolicies.moire.dev\nfloatingips.moire.dev\nlinks.moire.dev\nnetworks.moire.dev\nnodes.moire.dev\npolicies.moire.dev\nservices.moire.dev\nworkloads.moire.dev\n$`},
 		{"version", "", []string{"version"}, `Server Version: v1\.\d+\.\d+\+moire`},
 		{"delete", "", in("delete", "net", "web"), `"web" deleted`},
 		{"foreground", "", in("delete", "pol", "web", "--cascade=foreground"), `"web" deleted`},

@@ -73,6 +73,14 @@ func attempts(tenant, viewer, oneDomain, allDomains string) []attempt {
 		{tenant, "writes links, services, floating addresses", linkServiceFloating, "create -n acme-shop -f -", ""},
 		{tenant, "reads them by their short names", "", "get links,svc,fip,services.moire.dev -n acme-shop", ""},
 		{tenant, "deletes them", linkServiceFloating, "delete -n acme-shop -f -", ""},
+		{tenant, "writes routes and what is attached to them", trafficOne, "create -n acme-shop -f -", ""},
+		{tenant, "reads them", "", "get httproutes,tcproutes,refgrant,backendpolicies,faultpolicies -n acme-shop", ""},
+		{tenant, "writes no routes elsewhere", trafficOne, "create -n beta-shop -f -", "orbidden"},
+		{tenant, "reads no routes of others", "", "get httproutes -n beta-shop", "orbidden"},
+		{tenant, "writes no status of a route", "", "patch httproute one -n acme-shop --subresource=status --type=merge -p {\"status\":{\"parents\":[]}}", "orbidden"},
+		{viewer, "reads routes", "", "get httproutes,backendpolicies -n acme-shop", ""},
+		{viewer, "writes no routes", trafficOne, "create -n acme-shop -f -", "orbidden"},
+		{tenant, "deletes routes", trafficOne, "delete -n acme-shop -f -", ""},
 		{tenant, "captures", "", "create --raw /apis/moire.dev/v1alpha1/namespaces/acme-shop/captures -f -", ""},
 		{tenant, "captures no others", "", "create --raw /apis/moire.dev/v1alpha1/namespaces/beta-shop/captures -f -", "orbidden"},
 		{tenant, "captures not all", "", "create --raw /apis/moire.dev/v1alpha1/captures -f -", "orbidden"},
@@ -139,6 +147,32 @@ apiVersion: moire.dev/v1alpha1
 kind: FloatingIP
 metadata: {name: one}
 spec: {pool: {project: beta-shop, network: web}, targets: [{workload: ran}]}
+`
+	trafficOne = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: one}
+spec: {parentRefs: [{group: moire.dev, kind: Service, name: one}], rules: [{backendRefs: [{name: one, port: 80}], retry: {attempts: 2}}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: one}
+spec: {parentRefs: [{group: moire.dev, kind: Service, name: one}], rules: [{backendRefs: [{name: one, port: 80}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: one}
+spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: beta-shop}], to: [{group: "", kind: Service}]}
+---
+apiVersion: moire.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: one}
+spec: {targetRefs: [{kind: Service, name: one}], balancer: {}}
+---
+apiVersion: moire.dev/v1alpha1
+kind: FaultPolicy
+metadata: {name: one}
+spec: {targetRefs: [{kind: HTTPRoute, name: one}], abort: {status: 503, percent: 1}}
 `
 	networkExternal = `
 apiVersion: moire.dev/v1alpha1
