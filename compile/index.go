@@ -231,7 +231,7 @@ func nodeRows(in *Input) map[string]snapshot.Node {
 				addr = r.Address
 			}
 		}
-		out[name] = snapshot.Node{Name: name, Address: addr, Number: in.NodeNumbers[name], External: n.Spec.External}
+		out[name] = snapshot.Node{Name: name, Address: addr, Number: in.NodeNumbers[name], External: n.Spec.External, Zone: n.Spec.Zone}
 	}
 	return out
 }

@@ -86,6 +86,8 @@ type Node struct {
 	// Number is the 16-bit node number, the middle of the MACs it gives out.
 	Number   uint16
 	External bool
+	// Zone that it is in; "": not said.
+	Zone string
 }
 
 // Network is one virtual network.

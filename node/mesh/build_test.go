@@ -228,6 +228,20 @@ func TestAsks(t *testing.T) {
 	}
 }
 
+// TestZones: an endpoint is in the zone of its node, also when only that changes.
+func TestZones(t *testing.T) {
+	var b mesh.Builder
+	s := twins()
+	if c := b.Build(input(s, web(red))); c.Clusters[0].Endpoints[0].Zone != "" {
+		t.Errorf("%+v", c.Clusters[0])
+	}
+	moved := *s
+	moved.Nodes = map[string]snapshot.Node{"n2": {Name: "n2", Zone: "east"}}
+	if c := b.Build(input(&moved, web(red))); c.Clusters[0].Endpoints[0].Zone != "east" {
+		t.Errorf("%+v", c.Clusters[0])
+	}
+}
+
 // TestReceiver: ports that Services lead to, and who comes over a Link.
 func TestReceiver(t *testing.T) {
 	s := twins()

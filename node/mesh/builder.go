@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -101,7 +102,7 @@ func newDifference(was, now *Input) (d difference) {
 	d.certificates = reflect.DeepEqual(was.Certificates, now.Certificates)
 	d.workloads = who && d.certificates && same(a.Policies, b.Policies) && same(a.Services, b.Services)
 	d.peers = who
-	d.services = who && same(a.Policies, b.Policies) && same(a.Services, b.Services) && same(a.Frontends, b.Frontends) && same(a.Routes, b.Routes) && same(a.Clusters, b.Clusters)
+	d.services = who && maps.Equal(a.Nodes, b.Nodes) && same(a.Policies, b.Policies) && same(a.Services, b.Services) && same(a.Frontends, b.Frontends) && same(a.Routes, b.Routes) && same(a.Clusters, b.Clusters)
 	d.trusts, d.keys = same(a.Trusts, b.Trusts), same(a.KeySets, b.KeySets)
 	return d
 }

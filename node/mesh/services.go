@@ -217,7 +217,7 @@ func (w *world) endpoints(c *snapshot.Cluster) []l7.Endpoint {
 	out := []l7.Endpoint{}
 	for _, b := range w.s.BackendsOf(c) {
 		e, known := w.s.Endpoints[b.Addr]
-		x := l7.Endpoint{Address: netip.AddrPortFrom(b.Addr.IP, b.Port).String(), Labels: w.labelsOf(e.Identity)}
+		x := l7.Endpoint{Address: netip.AddrPortFrom(b.Addr.IP, b.Port).String(), Labels: w.labelsOf(e.Identity), Zone: w.s.Nodes[b.Node].Zone}
 		if b.Weight != 1 {
 			x.Weight = &b.Weight
 		}

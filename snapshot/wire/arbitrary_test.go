@@ -131,7 +131,7 @@ func fill[K comparable, V any](t *rapid.T, table string, row func(*rapid.T) (K, 
 func arbitrary(t *rapid.T) *snapshot.Snapshot {
 	s := &snapshot.Snapshot{Node: "n1"}
 	s.Nodes = fill(t, "nodes", func(t *rapid.T) (string, snapshot.Node) {
-		n := snapshot.Node{Name: name(t), Address: addr(t), Number: rapid.Uint16().Draw(t, "number"), External: rapid.Bool().Draw(t, "external")}
+		n := snapshot.Node{Name: name(t), Address: addr(t), Number: rapid.Uint16().Draw(t, "number"), External: rapid.Bool().Draw(t, "external"), Zone: name(t)}
 		return n.Name, n
 	})
 	s.Networks = fill(t, "networks", func(t *rapid.T) (snapshot.VNI, snapshot.Network) {

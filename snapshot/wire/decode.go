@@ -111,6 +111,7 @@ func (c *check) node(in *Node) snapshot.Node {
 		Address:  c.addr("address", in.GetAddress()),
 		Number:   c.uint16("number", in.GetNumber()),
 		External: in.GetExternal(),
+		Zone:     c.text("zone", in.GetZone(), maxName),
 	}
 }
 

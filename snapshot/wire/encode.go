@@ -74,7 +74,7 @@ func table[K comparable, V any](yield func(*Row, error) bool, keysOnly bool, nam
 func nodeRow(k string, v *snapshot.Node) (*Row, string) {
 	out := &Node{Name: k}
 	if v != nil {
-		out.Address, out.Number, out.External = v.Address.AsSlice(), uint32(v.Number), v.External
+		out.Address, out.Number, out.External, out.Zone = v.Address.AsSlice(), uint32(v.Number), v.External, v.Zone
 		k = v.Name
 	}
 	return &Row{Row: &Row_Node{out}}, k

@@ -1301,6 +1301,7 @@ type Node struct {
 	Address       []byte                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	Number        uint32                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
 	External      bool                   `protobuf:"varint,4,opt,name=external,proto3" json:"external,omitempty"`
+	Zone          string                 `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1361,6 +1362,13 @@ func (x *Node) GetExternal() bool {
 		return x.External
 	}
 	return false
+}
+
+func (x *Node) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
 }
 
 type Prefix struct {
@@ -5210,12 +5218,13 @@ const file_wire_proto_rawDesc = "" +
 	"\x05route\x18\x13 \x01(\v2\x14.moire.wire.v1.RouteH\x00R\x05route\x122\n" +
 	"\acluster\x18\x14 \x01(\v2\x16.moire.wire.v1.ClusterH\x00R\acluster\x120\n" +
 	"\akey_set\x18\x15 \x01(\v2\x15.moire.wire.v1.KeySetH\x00R\x06keySetB\x05\n" +
-	"\x03row\"h\n" +
+	"\x03row\"|\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x16\n" +
 	"\x06number\x18\x03 \x01(\rR\x06number\x12\x1a\n" +
-	"\bexternal\x18\x04 \x01(\bR\bexternal\"6\n" +
+	"\bexternal\x18\x04 \x01(\bR\bexternal\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04bits\x18\x02 \x01(\rR\x04bits\"1\n" +
