@@ -242,4 +242,3 @@ func TestMeshChange(t *testing.T) {
 		})
 	}
 }
-
