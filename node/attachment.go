@@ -66,6 +66,9 @@ type attachment struct {
 	retry time.Time
 	// inode of the namespace that it was last plugged into.
 	inode uint64
+	// spiffe is who it was last said to be, and meshed whether it is in the mesh.
+	spiffe string
+	meshed bool
 	// unfollow stops to watch the process; nil: none is watched.
 	unfollow context.CancelFunc
 }

@@ -101,6 +101,7 @@ type loop struct {
 	watcher   watcher
 	lost      func() uint64 // records
 	health    func() []snapshot.Health
+	svids     holder // nil: nobody gets certificates
 	// resolve puts addresses in the place of names.
 	resolve func(State) (*snapshot.Snapshot, uint64)
 	// lacks says what an interface still needs of its proxy; "": nothing.
@@ -145,6 +146,7 @@ type loop struct {
 	watched  time.Time
 	audited  time.Time
 	reported *snapshot.Report
+	trusted  *snapshot.Snapshot // of which svids was told last
 	lostTold time.Time
 }
 
@@ -277,6 +279,7 @@ func (l *loop) step() {
 		l.advance(a)
 	}
 	l.report()
+	l.identify()
 	l.apply()
 	for _, a := range l.sorted() {
 		l.settle(a)
@@ -292,6 +295,9 @@ func (l *loop) step() {
 func (l *loop) connection() {
 	switch {
 	case l.up.Connected():
+		if !l.away.IsZero() && l.svids != nil {
+			l.svids.Retry()
+		}
 		l.away = time.Time{}
 	case l.away.IsZero():
 		l.away = l.now()
