@@ -47,7 +47,8 @@ func (a *app) exec(ctx context.Context, f localFlags, args []string) error {
 	}
 	var away error // an agent that does not answer hides no workload of another
 	for _, socket := range sockets {
-		all, err := local.NewClient(socket).Attachments(ctx)
+		agent := local.NewClient(socket)
+		all, err := agent.Attachments(ctx)
 		if err != nil {
 			away = errors.Join(away, err)
 			continue
@@ -62,7 +63,11 @@ func (a *app) exec(ctx context.Context, f localFlags, args []string) error {
 		if netns == "" {
 			continue
 		}
-		code, err := run.Enter(netns, local.ResolvConf(own), args[1:])
+		status, err := agent.Status(ctx)
+		if err != nil {
+			return fromAgent(err)
+		}
+		code, err := run.Enter(netns, local.ResolvConf(own), status.WorkloadAPI, args[1:])
 		return &fault.Fault{Code: code, Text: err.Error(), Cause: err}
 	}
 	if away != nil {

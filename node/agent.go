@@ -100,11 +100,11 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 		return err
 	}
 	k.proxying, l.lacks = proxying, proxying.lacks
-	svids, err := openIdentities(a.cfg, up, l.stir, a.log)
+	who, err := openIdentities(a.cfg, up, l.stir, a.log)
 	if err != nil {
 		return err
 	}
-	l.svids, proxying.svids = svids.store, svids.certificates
+	l.identities, proxying.svids = who, who.certificates
 	names := newNames(a.cfg, k.presence, l.stir, k.dp.Alive, a.log)
 	k.learned, l.resolve = names.learned, names.learned.resolve
 	checked := newChecks(k.presence, l.rouse, a.log)
@@ -126,7 +126,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 		return k.run(ctx, func(r record.Record) { take([]record.Record{r}) }, up.captured)
 	})
 	g.Go(func() error { return proxying.run(ctx) })
-	g.Go(func() error { return svids.run(ctx) })
+	g.Go(func() error { return who.run(ctx) })
 	g.Go(func() error { return told.run(ctx) })
 	g.Go(func() error { return names.run(ctx) })
 	g.Go(func() error { return checked.run(ctx) })

@@ -50,7 +50,7 @@ func (l *loop) lacking(r *request) bool {
 
 // succeed makes it durable that the attacher knows, then tells.
 func (l *loop) succeed(r *request) {
-	out := local.Attached{}
+	out := local.Attached{WorkloadAPI: l.cfg.workloadAPI()}
 	for _, k := range r.keys {
 		a := l.attached[k]
 		if !a.Answered {

@@ -138,6 +138,12 @@ func (c Config) named() (Config, error) {
 
 func (c *Config) socket() string { return filepath.Join(c.RunDir, c.Name+".sock") }
 
+// workloadSocket is where applications get their identities. Its directory holds
+// nothing else, so that it can be shown to containers.
+func (c *Config) workloadSocket() string { return filepath.Join(c.RunDir, "workload", c.Name+".sock") }
+
+func (c *Config) workloadAPI() string { return "unix://" + c.workloadSocket() }
+
 // joinPath is where a control plane on this machine invites its node.
 func (c *Config) joinPath() string { return filepath.Join(c.RunDir, "join.json") }
 

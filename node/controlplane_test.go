@@ -26,6 +26,7 @@ type control struct {
 	ca     *identity.CA
 	server *discovery.Server
 	edit   func(*snapshot.Snapshot)
+	issuer discovery.Issuer
 
 	mu      sync.Mutex
 	report  snapshot.Report
@@ -47,7 +48,7 @@ func newControl(t *testing.T, edit func(*snapshot.Snapshot)) *control {
 func (c *control) run(addr string) (stop func()) {
 	c.t.Helper()
 	var err error
-	if c.server, err = discovery.NewServer(discovery.ServerConfig{Listen: addr, CA: c.ca, Sink: c, Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if c.server, err = discovery.NewServer(discovery.ServerConfig{Listen: addr, CA: c.ca, Sink: c, Issuer: c.issuer, Log: slog.New(slog.DiscardHandler)}); err != nil {
 		c.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(c.t.Context())

@@ -2,27 +2,46 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"moire.dev/moire/identity/svid"
+	"moire.dev/moire/identity/workloadapi"
 	"moire.dev/moire/node/mesh"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/wire"
 )
 
 // identities are the certificates of who is attached here: what the loop knows
-// goes in, what the proxies need comes out.
+// goes in; what the proxies and the applications need comes out.
 type identities struct {
 	store *svid.Store
+	api   *workloadapi.Server
 	// due is called when the proxies must be given other certificates.
 	due func()
 
-	mu   sync.Mutex
-	from *svid.Set
-	pem  map[string]mesh.Certificate
+	here   atomic.Pointer[[]present]
+	trusts atomic.Pointer[map[string]snapshot.Trust]
+
+	mu      sync.Mutex
+	from    *svid.Set
+	pem     map[string]mesh.Certificate
+	changed chan struct{} // closed and replaced when an answer to an application may be another
+}
+
+// present is an interface of somebody whose identity is certain.
+type present struct {
+	netns  string // path
+	inode  uint64 // of the namespace that the interface was put into
+	spiffe string
 }
 
 func openIdentities(cfg Config, up svid.Authority, due func(), log *slog.Logger) (*identities, error) {
@@ -30,25 +49,38 @@ func openIdentities(cfg Config, up svid.Authority, due func(), log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	return &identities{store: store, due: due}, nil
+	i := &identities{store: store, due: due, changed: make(chan struct{})}
+	i.here.Store(&[]present{})
+	i.trusts.Store(&map[string]snapshot.Trust{})
+	i.api, err = workloadapi.New(workloadapi.Config{Path: cfg.workloadSocket(), Source: i, Log: log})
+	return i, err
 }
 
 // run keeps the certificates, and tells of each change, until ctx ends.
 func (i *identities) run(ctx context.Context) error {
-	var telling sync.WaitGroup
-	defer telling.Wait()
-	telling.Go(func() {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
 		for {
 			changed := i.store.Changed()
 			i.due()
+			i.tell()
 			select {
 			case <-changed:
 			case <-ctx.Done():
-				return
+				return nil
 			}
 		}
 	})
-	return i.store.Run(ctx)
+	g.Go(func() error { return i.store.Run(ctx) })
+	g.Go(func() error { return i.api.Run(ctx) })
+	return g.Wait()
+}
+
+func (i *identities) tell() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	close(i.changed)
+	i.changed = make(chan struct{})
 }
 
 // certificates by SPIFFE ID; the very map of last time when they are the same.
@@ -65,41 +97,106 @@ func (i *identities) certificates() map[string]mesh.Certificate {
 	return i.pem
 }
 
-// holder is what the loop tells of identities.
-type holder interface {
-	Hold(ids map[string]bool)
-	Trusts(map[string]snapshot.Trust)
-	Retry()
+// holds takes over who is here, and which identities need a certificate now.
+func (i *identities) holds(here []present, ids map[string]bool) {
+	i.store.Hold(ids)
+	if !slices.Equal(*i.here.Load(), here) {
+		i.here.Store(&here)
+		i.tell()
+	}
 }
 
-// identify says whose certificates this node needs: of all that are attached,
-// those at once that are in the mesh.
+// believes takes over what the control plane said last of trust domains.
+func (i *identities) believes(trusts map[string]snapshot.Trust) {
+	i.store.Trusts(trusts)
+	if !reflect.DeepEqual(*i.trusts.Load(), trusts) {
+		i.trusts.Store(&trusts)
+		i.tell()
+	}
+}
+
+// back: the control plane hears us again.
+func (i *identities) back() { i.store.Retry() }
+
+// Identities implements workloadapi.Source. The path must still lead to the
+// namespace that the interface was put into, and that is the caller's.
+func (i *identities) Identities(ns workloadapi.Namespace) []string {
+	var out []string
+	for _, p := range *i.here.Load() {
+		if p.inode != ns.Inode || slices.Contains(out, p.spiffe) {
+			continue
+		}
+		if now, err := netnsInode(p.netns); err == nil && now == ns.Inode {
+			out = append(out, p.spiffe)
+		}
+	}
+	return out
+}
+
+// SVID implements workloadapi.Source.
+func (i *identities) SVID(ctx context.Context, id string) (workloadapi.SVID, error) {
+	v, err := i.store.Get(ctx, id)
+	if err != nil {
+		return workloadapi.SVID{}, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(v.Key)
+	return workloadapi.SVID{ID: id, Chain: v.Chain, Key: key}, err
+}
+
+// Token implements workloadapi.Source.
+func (i *identities) Token(ctx context.Context, id string, audiences []string) (string, error) {
+	return i.store.Token(ctx, id, audiences)
+}
+
+// Trusts implements workloadapi.Source.
+func (i *identities) Trusts() map[string]snapshot.Trust { return *i.trusts.Load() }
+
+// Changed implements workloadapi.Source.
+func (i *identities) Changed() <-chan struct{} {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.changed
+}
+
+// identifier is what the loop tells of identities.
+type identifier interface {
+	holds(here []present, ids map[string]bool)
+	believes(map[string]snapshot.Trust)
+	back()
+}
+
+// identify says who is here, and whose certificates the node needs: of all that
+// are attached, those at once that are in the mesh.
 func (l *loop) identify() {
-	if l.svids == nil || l.wanted == nil {
+	if l.identities == nil || l.wanted == nil {
 		return
 	}
-	s := l.wanted
-	if l.trusted != s {
-		l.trusted = s
-		l.svids.Trusts(s.Trusts)
+	if l.believed != l.wanted {
+		l.believed = l.wanted
+		l.identities.believes(l.wanted.Trusts)
 	}
+	var here []present
 	ids := map[string]bool{}
-	for _, a := range l.attached {
+	for _, a := range l.sorted() {
 		if a.stage == leaving {
 			continue
 		}
-		if id, meshed, ok := granted(s, a); ok {
+		if id, meshed, ok := granted(l.wanted, a); ok {
 			a.spiffe, a.meshed = id.SPIFFE, meshed
 		}
-		if a.spiffe != "" {
-			ids[a.spiffe] = ids[a.spiffe] || a.meshed
+		if a.spiffe == "" {
+			continue
+		}
+		ids[a.spiffe] = ids[a.spiffe] || a.meshed
+		if a.here() && !a.Tap {
+			here = append(here, present{a.Netns, a.inode, a.spiffe})
 		}
 	}
-	l.svids.Hold(ids)
+	l.identities.holds(here, ids)
 }
 
-// granted is who an attachment is as the control plane says; not ok: it does not
-// say, now.
+// granted is who an attachment is as the control plane says, or while that is away
+// what the node takes it for in every other way too (effective); not ok: neither.
 func granted(s *snapshot.Snapshot, a *attachment) (id snapshot.Identity, meshed, ok bool) {
 	g, answered := s.Grants[a.Key]
 	if answered && g.Error != "" {
@@ -111,8 +208,13 @@ func granted(s *snapshot.Snapshot, a *attachment) (id snapshot.Identity, meshed,
 			number, meshed = e.Identity, e.Mode != snapshot.Off
 		}
 	}
-	id, ok = s.Identities[number]
-	return id, meshed, ok
+	if id, ok = s.Identities[number]; ok {
+		return id, meshed, true
+	}
+	if number, ok = identityOf(s, a); ok {
+		return s.Identities[number], modeOf(s, a) != snapshot.Off, true
+	}
+	return id, false, false
 }
 
 // Issue asks the control plane for identities.

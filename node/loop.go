@@ -89,19 +89,19 @@ const (
 // loop owns the state of the node. Everything that is not marked as shared is
 // touched by run alone.
 type loop struct {
-	cfg       Config
-	log       *slog.Logger
-	now       func() time.Time
-	pool      pool
-	wiring    wiring
-	appliers  appliers
-	up        controlPlane
-	disk      *disk
-	snapshots snapshots
-	watcher   watcher
-	lost      func() uint64 // records
-	health    func() []snapshot.Health
-	svids     holder // nil: nobody gets certificates
+	cfg        Config
+	log        *slog.Logger
+	now        func() time.Time
+	pool       pool
+	wiring     wiring
+	appliers   appliers
+	up         controlPlane
+	disk       *disk
+	snapshots  snapshots
+	watcher    watcher
+	lost       func() uint64 // records
+	health     func() []snapshot.Health
+	identities identifier // nil: nobody gets certificates
 	// resolve puts addresses in the place of names.
 	resolve func(State) (*snapshot.Snapshot, uint64)
 	// lacks says what an interface still needs of its proxy; "": nothing.
@@ -146,7 +146,7 @@ type loop struct {
 	watched  time.Time
 	audited  time.Time
 	reported *snapshot.Report
-	trusted  *snapshot.Snapshot // of which svids was told last
+	believed *snapshot.Snapshot // of which identities was told last
 	lostTold time.Time
 }
 
@@ -295,8 +295,8 @@ func (l *loop) step() {
 func (l *loop) connection() {
 	switch {
 	case l.up.Connected():
-		if !l.away.IsZero() && l.svids != nil {
-			l.svids.Retry()
+		if !l.away.IsZero() && l.identities != nil {
+			l.identities.back()
 		}
 		l.away = time.Time{}
 	case l.away.IsZero():

@@ -56,11 +56,13 @@ func Cleanup(c Config, purge bool) error {
 	}
 	err = errors.Join(err, datapath.Cleanup(c.RunDir, c.Name))
 	os.Remove(c.toldPath())
+	os.Remove(c.workloadSocket())
 	if rm := os.Remove(c.socket()); rm != nil && !errors.Is(rm, os.ErrNotExist) {
 		err = errors.Join(err, rm)
 	}
 	// Only if nothing of others is in it.
 	os.Remove(filepath.Join(c.RunDir, "netns"))
+	os.Remove(filepath.Dir(c.workloadSocket()))
 	if purge {
 		err = errors.Join(err, os.RemoveAll(c.Dir))
 	}

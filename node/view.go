@@ -19,7 +19,7 @@ type view struct {
 func (l *loop) show() {
 	s := l.newest()
 	v := &view{snapshot: l.good, wanted: l.wanted, attachments: []local.Attachment{}, status: local.Status{
-		Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Started: l.since,
+		Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Started: l.since, WorkloadAPI: l.cfg.workloadAPI(),
 		Connected: l.away.IsZero(), Stale: !l.away.IsZero(),
 		Wanted: string(l.versions.wanted), Applied: string(l.versions.good),
 		WantedSince: l.versions.wantedSince, AppliedSince: l.versions.goodSince, Error: l.failure,

@@ -72,6 +72,9 @@ type Attach struct {
 // Attached answers Attach.
 type Attached struct {
 	Interfaces []Interface `json:"interfaces"`
+	// WorkloadAPI is where the SPIFFE Workload API is, as
+	// SPIFFE_ENDPOINT_SOCKET says it.
+	WorkloadAPI string `json:"workloadAPI,omitempty"`
 	// Warnings say what is not as it should be yet, such as a control plane
 	// that is away.
 	Warnings []string `json:"warnings,omitempty"`
@@ -128,6 +131,9 @@ type Status struct {
 	Agent     string     `json:"agent"` // version
 	Started   time.Time  `json:"started"`
 	Connected bool       `json:"connected"` // to the control plane
+	// WorkloadAPI is where the SPIFFE Workload API is, as
+	// SPIFFE_ENDPOINT_SOCKET says it.
+	WorkloadAPI string `json:"workloadAPI"`
 	// Stale: the snapshot in force may be older than what the control plane
 	// wants, because it is away.
 	Stale   bool   `json:"stale"`

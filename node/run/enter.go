@@ -11,8 +11,9 @@ import (
 
 // Enter becomes the command inside a network namespace that is there already,
 // and returns only when that cannot be; code is then what a shell would return.
-// resolv, when not empty, is what the command finds in /etc/resolv.conf.
-func Enter(netns, resolv string, command []string) (code int, err error) {
+// resolv, when not empty, is what the command finds in /etc/resolv.conf, and
+// workloadAPI where it gets its identity.
+func Enter(netns, resolv, workloadAPI string, command []string) (code int, err error) {
 	path, code, err := find(command)
 	if err != nil {
 		return code, err
@@ -31,6 +32,6 @@ func Enter(netns, resolv string, command []string) (code int, err error) {
 			return 1, err
 		}
 	}
-	err = syscall.Exec(path, command, os.Environ())
+	err = syscall.Exec(path, command, withWorkloadAPI(os.Environ(), workloadAPI))
 	return CodeNotExecutable, fmt.Errorf("%s cannot be executed: %w", path, err)
 }

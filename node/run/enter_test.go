@@ -43,7 +43,7 @@ func TestEnterRefuses(t *testing.T) {
 		{"/proc/self/ns/net", []string{"no-such-program"}, CodeNotFound, "not found"},
 		{"/nowhere", []string{"true"}, 1, "is not there"},
 	} {
-		code, err := Enter(c.netns, "", c.command)
+		code, err := Enter(c.netns, "", "", c.command)
 		if code != c.code || err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q %q: %d, %v", c.netns, c.command, code, err)
 		}

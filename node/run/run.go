@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,7 +102,21 @@ func Run(ctx context.Context, c Config) (code int, err error) {
 	if c.Attached != nil {
 		c.Attached(c.Workload, attached)
 	}
+	c.Env = withWorkloadAPI(c.Env, attached.WorkloadAPI)
 	return ns.run(ctx, c, path, local.ResolvConf(attached.Interfaces))
+}
+
+// endpointSocket is where a SPIFFE client looks for the Workload API.
+const endpointSocket = "SPIFFE_ENDPOINT_SOCKET"
+
+// withWorkloadAPI is the environment with the Workload API of this node: no other
+// one knows who the command is.
+func withWorkloadAPI(env []string, address string) []string {
+	env = slices.DeleteFunc(slices.Clone(env), func(v string) bool { return strings.HasPrefix(v, endpointSocket+"=") })
+	if address != "" {
+		env = append(env, endpointSocket+"="+address)
+	}
+	return env
 }
 
 // find is the path of the command, or why there is none, with the code that a

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	if netns := os.Getenv("MOIRE_TEST_ENTER"); netns != "" {
-		code, err := Enter(netns, "nameserver 192.0.2.53\n", os.Args[1:])
+		code, err := Enter(netns, "nameserver 192.0.2.53\n", "unix:///run/moire/workload/n1.sock", os.Args[1:])
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(code)
 	}
@@ -103,7 +103,7 @@ func (a *agent) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if err := unix.Stat(a.attach.Netns, &st); err == nil {
 		a.inode = st.Ino
 	}
-	json.NewEncoder(w).Encode(local.Attached{Interfaces: []local.Interface{{Network: "front", Nameservers: a.names, Search: []string{"shop.moire.internal"}}}})
+	json.NewEncoder(w).Encode(local.Attached{WorkloadAPI: "unix:///run/moire/workload/n1.sock", Interfaces: []local.Interface{{Network: "front", Nameservers: a.names, Search: []string{"shop.moire.internal"}}}})
 }
 
 func (a *agent) calls() string {
@@ -142,12 +142,16 @@ func (a *agent) config(t *testing.T, command ...string) (Config, func() string) 
 func TestRunInside(t *testing.T) {
 	needRoot(t)
 	a := newAgent(t)
-	c, out := a.config(t, "sh", "-c", "stat -Lc %i /proc/self/ns/net; stat -c %i "+filepath.Join(filepath.Dir(a.socket), "netns/shop.web")+"; cat /sys/class/net/lo/flags; exit 7")
+	c, out := a.config(t, "sh", "-c", "stat -Lc %i /proc/self/ns/net; stat -c %i "+filepath.Join(filepath.Dir(a.socket), "netns/shop.web")+"; cat /sys/class/net/lo/flags; echo $SPIFFE_ENDPOINT_SOCKET; exit 7")
+	t.Setenv("SPIFFE_ENDPOINT_SOCKET", "unix:///of/the/machine")
 	code, err := Run(t.Context(), c)
 	if err != nil || code != 7 {
 		t.Fatalf("code %d, %v: %s", code, err, out())
 	}
 	lines := strings.Fields(out())
+	if api := lines[len(lines)-1]; api != "unix:///run/moire/workload/n1.sock" {
+		t.Errorf("the Workload API is at %s", api)
+	}
 	if want := strconv.FormatUint(a.inode, 10); len(lines) < 2 || lines[0] != want || lines[1] != want {
 		t.Errorf("the command and the file are in %v, the agent was given %s", lines, want)
 	}
