@@ -70,17 +70,23 @@ func (a *app) demoServeCommand() *cobra.Command {
 	c.Flags().StringVar(&s.Listen, "listen", "[::]:8080", "host:port")
 	c.Flags().StringVar(&s.Say, "say", "hello", "the answer")
 	c.Flags().StringArrayVar(&s.Ask, "ask", nil, "URL of a neighbour whose answer is added")
+	c.Flags().DurationVar(&s.Delay, "delay", 0, "wait before each answer")
 	return c
 }
 
 func (a *app) demoFetchCommand() *cobra.Command {
-	var limit time.Duration
+	var client shop.Client
+	var times int
 	c := &cobra.Command{
 		Use:   "fetch URL",
 		Short: "Get a URL over HTTP, as a client of the demo's shop",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			got, err := shop.Fetch(c.Context(), args[0], limit)
+			if times > 1 {
+				_, err := fmt.Fprint(a.out, client.Tally(c.Context(), args[0], times))
+				return err
+			}
+			got, err := client.Fetch(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -88,6 +94,8 @@ func (a *app) demoFetchCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().DurationVar(&limit, "limit", 3*time.Second, "how long to wait")
+	c.Flags().DurationVar(&client.Limit, "limit", 3*time.Second, "how long to wait")
+	c.Flags().StringArrayVar(&client.Header, "header", nil, "header of the request, 'name: value'")
+	c.Flags().IntVar(&times, "times", 1, "fetch it so many times and count equal answers")
 	return c
 }
