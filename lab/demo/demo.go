@@ -47,6 +47,9 @@ var apps = []app{
 	{"shop", "front", "batch", "n1", []string{"--say", "batch of %s"}},
 	{"shop", "front", "blue", "n1", []string{"--say", "blue page of %s"}},
 	{"shop", "front", "green", "n2", []string{"--say", "green page of %s"}},
+	{"shop", "front", "catalog-v1", "n2", []string{"--say", "catalog v1 of %s"}},
+	{"shop", "front", "catalog-v2", "n1", []string{"--say", "catalog v2 of %s"}},
+	{"shop", "front", "catalog-slow", "n1", []string{"--say", "catalog v1 of %s, slowly", "--delay", "300ms"}},
 	{"data", "back", "ledger", "n2", []string{"--say", "ledger of %s"}},
 }
 
