@@ -160,14 +160,16 @@ func (d *Demo) vacant(ctx context.Context) (release func(), err error) {
 func (d *Demo) apply(ctx context.Context) error {
 	for _, tenant := range tenants {
 		d.progress("declaring tenant " + tenant)
-		intent, err := examples.Demo.ReadFile("demo/" + tenant + ".yaml")
-		if err != nil {
-			return err
-		}
-		cmd := d.command(ctx, "apply", "-f", "-")
-		cmd.Stdin = bytes.NewReader(intent)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("moire apply: %w: %s", err, out)
+		for _, part := range []string{"", "-mesh"} {
+			intent, err := examples.Demo.ReadFile("demo/" + tenant + part + ".yaml")
+			if err != nil {
+				return err
+			}
+			cmd := d.command(ctx, "apply", "-f", "-")
+			cmd.Stdin = bytes.NewReader(intent)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("moire apply: %w: %s", err, out)
+			}
 		}
 	}
 	return nil
