@@ -113,8 +113,10 @@ func leftIn(t *testing.T, ns string) string {
 	t.Helper()
 	out := sh(t, "ip -n %s rule | grep '^77:'; ip -n %s -6 rule | grep '^77:'; ip -n %s route show table all proto 77; ip -n %s -6 route show table all proto 77; ip netns exec %s ss -Hltn | grep -v ':7 '; exit 0", ns, ns, ns, ns, ns)
 	inNetns(t, ns, func() error {
-		if b, err := os.ReadFile(settingPath(markAccept)); err != nil || strings.TrimSpace(string(b)) != "0" {
-			out += markAccept + " " + string(b)
+		for _, path := range lentSettings {
+			if b, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(b)) != "0" {
+				out += path + " " + string(b)
+			}
 		}
 		return nil
 	})

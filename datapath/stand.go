@@ -28,8 +28,6 @@ const (
 	meshProtocol = 0x4d
 	meshPriority = 77
 
-	markAccept = "tcp_fwmark_accept"
-
 	listensOut, listensIn = 0, 1
 
 	backlog = 4096
@@ -96,19 +94,21 @@ func (s *stand) inside(ifindex int) (int, error) {
 	return i, err
 }
 
-func settingPath(name string) string { return "/proc/sys/net/ipv4/" + name }
+// lentSettings make what answers a packet bear its mark: sockets, and resets where
+// there is none. Bit i of Lent is about the one with index i.
+var lentSettings = [...]string{"/proc/sys/net/ipv4/tcp_fwmark_accept", "/proc/sys/net/ipv4/fwmark_reflect", "/proc/sys/net/ipv6/fwmark_reflect"}
 
-func (s *stand) setting(name string) (value string, err error) {
+func (s *stand) setting(path string) (value string, err error) {
 	err = s.ns.do(func() error {
-		b, err := os.ReadFile(settingPath(name))
+		b, err := os.ReadFile(path)
 		value = strings.TrimSpace(string(b))
 		return err
 	})
 	return value, err
 }
 
-func (s *stand) set(name, value string) error {
-	return s.ns.do(func() error { return os.WriteFile(settingPath(name), []byte(value), 0) })
+func (s *stand) set(path, value string) error {
+	return s.ns.do(func() error { return os.WriteFile(path, []byte(value), 0) })
 }
 
 // way is one rule of a namespace and the route that it leads to.
@@ -303,7 +303,7 @@ func removeWays(nl *netlink.Handle, but map[way]bool) error {
 }
 
 // restore makes the namespace as it was before a proxy stood there.
-func (s *stand) restore(lent bool) error {
+func (s *stand) restore(lent uint32) error {
 	nl, err := s.netlink()
 	if err != nil {
 		return err
@@ -312,8 +312,11 @@ func (s *stand) restore(lent bool) error {
 	if err := removeWays(nl, nil); err != nil {
 		return err
 	}
-	if lent {
-		return s.set(markAccept, "0")
+	var errs []error
+	for i, path := range lentSettings {
+		if lent&(1<<i) != 0 {
+			errs = append(errs, s.set(path, "0"))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

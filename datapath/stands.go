@@ -92,25 +92,38 @@ func (d *Datapath) stepsOf(s *stand, row *bpf.MoireStand) []func() error {
 	}
 }
 
-// lend sees to it that the sockets of the Workload answer a proxy where it is. The
-// row says that it was not so before, and says so first.
+// lend switches on what makes the Workload's answers to a proxy bear its mark. The row
+// says what was off before, and says so first.
 func (d *Datapath) lend(s *stand, row *bpf.MoireStand) error {
-	if row.Lent == 0 && !s.ready && wasLent(d.cfg.dir(), s.cookie) {
-		row.Lent = 1 // by an agent with other tables
+	if !s.ready {
+		row.Lent |= wasLent(d.cfg.dir(), s.cookie) // by an agent with other tables
 	}
-	on, err := s.setting(markAccept)
-	if err != nil || on == "1" {
-		return err
-	}
-	if row.Lent == 0 {
-		row.Lent = 1
-		if err := d.tables.stands.put(s.cookie, bpf.MoireStand{Lent: 1}); err != nil {
+	for i, path := range lentSettings {
+		value, err := s.setting(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // no IPv6
+		}
+		if err != nil {
 			return err
 		}
-	} else {
-		d.writes.found("mesh", "was switched off,", markAccept)
+		if value == "1" {
+			continue
+		}
+		if bit := uint32(1) << i; row.Lent&bit == 0 {
+			row.Lent |= bit
+			had := d.tables.stands.rows[s.cookie]
+			had.Lent = row.Lent
+			if err := d.tables.stands.put(s.cookie, had); err != nil {
+				return err
+			}
+		} else if s.ready {
+			d.writes.found("mesh", "was switched off,", path)
+		}
+		if err := s.set(path, "1"); err != nil {
+			return err
+		}
 	}
-	return s.set(markAccept, "1")
+	return nil
 }
 
 // intercept tells what the proxies need.
@@ -204,7 +217,7 @@ func (d *Datapath) dismantle(s *stand) error {
 	if err := d.dropListeners(s, 0); err != nil {
 		return err
 	}
-	if err := s.restore(row.Lent != 0); err != nil {
+	if err := s.restore(row.Lent); err != nil {
 		d.cfg.Log.Warn("a namespace is not as it was before its proxy came", "cookie", s.cookie, "error", err)
 	}
 	d.unsteer(s.cookie, s.link)
@@ -255,11 +268,11 @@ func leaveNamespaces(dir string) error {
 	return errors.Join(errs...)
 }
 
-// wasLent: the agent switched something on in the namespace, as a table says.
-func wasLent(dir string, cookie uint64) bool {
+// wasLent is what was switched on in the namespace, as the tables in dir say.
+func wasLent(dir string, cookie uint64) (lent uint32) {
 	tables, err := filepath.Glob(filepath.Join(dir, "layout-*", "stands"))
 	if err != nil {
-		return false
+		return 0
 	}
 	for _, path := range tables {
 		m, err := ebpf.LoadPinnedMap(path, nil)
@@ -267,13 +280,12 @@ func wasLent(dir string, cookie uint64) bool {
 			continue
 		}
 		var row bpf.MoireStand
-		err = m.Lookup(&cookie, &row)
-		m.Close()
-		if err == nil && row.Lent != 0 {
-			return true
+		if err := m.Lookup(&cookie, &row); err == nil {
+			lent |= row.Lent
 		}
+		m.Close()
 	}
-	return false
+	return lent
 }
 
 func (d *Datapath) dumpMesh(w io.Writer) {

@@ -32,7 +32,7 @@ struct stand { // by the cookie of a namespace
 	u32 workers; // of the proxy
 	u32 count;   // of interfaces
 	u32 port;    // of the listeners, in host order
-	u32 lent;    // the agent switched tcp_fwmark_accept on
+	u32 lent;    // what the agent switched on there
 	struct standing at[STANDINGS];
 };
 
