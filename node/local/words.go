@@ -182,7 +182,7 @@ type Proxy struct {
 }
 
 // ProxyDoors are what a proxy can be asked for.
-var ProxyDoors = []string{"config", "listeners", "clusters", "certs", "stats", "metrics", "build"}
+var ProxyDoors = []string{"config", "listeners", "routes", "workloads", "clusters", "certs", "stats", "metrics", "build"}
 
 // Risks that somebody on the node can consent to.
 const (

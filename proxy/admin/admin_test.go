@@ -86,7 +86,12 @@ func someFake() *fake {
 	status := 14
 	at := time.Date(2026, 11, 27, 10, 0, 0, 123e6, time.UTC)
 	return &fake{
-		cfg: &l7.Config{Name: "edge", Listeners: []l7.Listener{{Name: "web", Address: "0.0.0.0:80"}}},
+		cfg: &l7.Config{Name: "edge", Listeners: []l7.Listener{{Name: "web", Address: "0.0.0.0:80"}},
+			Routes: []l7.Route{{Name: "shop/a", Hostnames: []string{"shop.example"}, Rules: []l7.Rule{{Name: "cart",
+				Matches:  []l7.Match{{Method: "GET", Path: &l7.PathMatch{Kind: l7.Prefix, Value: "/cart"}}, {GRPC: &l7.GRPCMatch{Service: "s.C"}}},
+				Backends: []l7.Backend{{Cluster: "shop/cart"}, {Cluster: "shop/pay"}}}, {}}}},
+			Mesh: &l7.Mesh{Workloads: []l7.Workload{{VNI: 7, Name: "shop/web", Mode: "strict", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+				SPIFFE: "spiffe://shop/ns/shop/sa/web", Certificate: "old", View: "7/shop"}, {VNI: 8, Name: "shop/db"}}}},
 		state: State{
 			Listeners: []Listener{{Name: "web", Address: "0.0.0.0:80", Protocol: "http", Connections: 3}, {Name: "tls", Address: "[::]:443", Protocol: "http2", TLS: true, Draining: true}},
 			Clusters: []Cluster{
@@ -120,8 +125,8 @@ func TestGolden(t *testing.T) {
 	s := New(Options{Proxy: f, Telemetry: f, Level: &slog.LevelVar{}, Drain: func() {}, Version: "v1"})
 	var b strings.Builder
 	for _, path := range []string{
-		"/", "/ready", "/config", "/listeners", "/listeners?format=json", "/clusters", "/clusters?format=json", "/certs?format=json",
-		"/stats", "/stats?format=json", "/metrics", "/records", "/records?last=1", "/records?format=text", "/log",
+		"/", "/ready", "/config", "/listeners", "/listeners?format=json", "/routes", "/workloads", "/clusters", "/clusters?format=json", "/certs?format=json",
+		"/stats", "/stats?format=json", "/metrics", "/records", "/records?last=1", "/records?route=shop/a&status=2xx&format=text", "/records?status=404", "/records?format=text", "/log",
 	} {
 		status, body := get(t, s, "GET", path)
 		fmt.Fprintf(&b, "## GET %s: %d\n%s", path, status, body)
@@ -172,6 +177,7 @@ func TestBadInput(t *testing.T) {
 		{"GET", "/records?last=many", 400, "is not a number"},
 		{"GET", "/records?last=100001", 400, "is not a number"},
 		{"GET", "/records?follow=perhaps", 400, `follow="perhaps"; write true or false`},
+		{"GET", "/records?paths=/", 400, `"paths" is unknown; filters are direction`},
 		{"GET", "/records?format=%0a", 400, `format="\n" is unknown`},
 		{"POST", "/log", 400, `level="" is unknown; write debug, info, warn or error`},
 		{"POST", "/log?level=INFO-4", 400, "is unknown"},
@@ -231,7 +237,7 @@ func keyPEM(t *testing.T) (text string, body string) {
 
 // fill puts text into every string there is.
 func fill(v reflect.Value, text string, depth int) {
-	if depth > 12 {
+	if depth > 12 || !v.CanSet() {
 		return
 	}
 	switch v.Kind() {

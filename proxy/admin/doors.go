@@ -29,11 +29,13 @@ func (s *Server) doors() []door {
 		{"GET /ready", s.ready, "200 when the proxy takes traffic, 503 and why when it does not"},
 		{"GET /config", s.config, "the configuration that is served, without its secrets (JSON)"},
 		{"GET /listeners", s.listeners, "where callers come in"},
+		{"GET /routes", s.routes, "where requests go, rule by rule"},
+		{"GET /workloads", s.workloads, "whom it speaks for in tenant networks: mode, identity, certificate"},
 		{"GET /clusters", s.clusters, "endpoints: health, ejections, load, latency"},
 		{"GET /certs", s.certificates, "certificates: names and expiry"},
 		{"GET /stats", s.stats, "figures for people"},
 		{"GET /metrics", s.metrics, "figures for Prometheus"},
-		{"GET /records", s.records, "the last requests, one a line: ?last=100, ?follow=true"},
+		{"GET /records", s.records, "the last requests, one a line: ?last=100, ?follow=true, ?verdict=deny and other filters"},
 		{"GET /log", s.level, "the log's level"},
 		{"POST /log", s.setLevel, "change it: ?level=debug, info, warn or error"},
 		{"POST /drain", s.drain, "let what goes on come to its end, then stop"},
@@ -185,7 +187,12 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	out := recordWriter{json: is, w: w, c: http.NewResponseController(w)}
+	choose, err := chosen(r)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "%v", err)
+		return
+	}
+	out := recordWriter{choose: choose, json: is, w: w, c: http.NewResponseController(w)}
 	if is {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 	} else {
@@ -201,9 +208,10 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 
 // recordWriter writes records, one a line.
 type recordWriter struct {
-	json bool
-	w    io.Writer
-	c    *http.ResponseController
+	choose func([]record.Record) []record.Record
+	json   bool
+	w      io.Writer
+	c      *http.ResponseController
 }
 
 func (o recordWriter) write(records []record.Record, missed uint64) error {
@@ -211,6 +219,7 @@ func (o recordWriter) write(records []record.Record, missed uint64) error {
 	b := bufio.NewWriter(o.w)
 	e := json.NewEncoder(b)
 	e.SetEscapeHTML(false)
+	records = o.choose(records)
 	if missed > 0 && o.json {
 		fmt.Fprintf(b, "{\"missed\":%d}\n", missed)
 	} else if missed > 0 {
