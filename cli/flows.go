@@ -46,7 +46,7 @@ func (f *requestFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.method, "method", "", "only requests with this method")
 	fl.StringVar(&f.path, "path", "", "only requests whose path begins so")
 	fl.StringVar(&f.status, "status", "", "only requests with this status, such as 503, or of this class, such as 5xx")
-	fl.StringVar(&f.route, "route", "", "only requests of this route, PROJECT/NAME, or of a project's")
+	fl.StringVar(&f.route, "route", "", "only requests of this route, [KIND ]PROJECT/NAME, or of a project's")
 }
 
 func (a *app) flowsCommand() *cobra.Command {

@@ -239,7 +239,7 @@ func (p *path) share(cfg *l7.Config) (*routes.Backend, bool) {
 	if p.private {
 		m = &Mesh{} // of no use
 	}
-	m.Route, m.Rule = r.Route.Name, r.Name
+	m.Route, m.Rule = snapshot.RouteObject(r.Route.Name), r.Name
 	total, some := uint32(0), []int{}
 	for i, b := range r.Backends {
 		if total += b.Weight; b.Weight > 0 {
@@ -247,7 +247,7 @@ func (p *path) share(cfg *l7.Config) (*routes.Backend, bool) {
 		}
 	}
 	if len(some) == 0 {
-		_, _ = p.unrouted(500, NoBackend, fmt.Sprintf("rule %s of route %s has no backend", r.Name, r.Route.Name))
+		_, _ = p.unrouted(500, NoBackend, fmt.Sprintf("rule %s of %s has no backend", r.Name, routeText(r.Route.Name)))
 		return nil, false
 	}
 	name := func(b *routes.Backend) string {
@@ -265,10 +265,10 @@ func (p *path) share(cfg *l7.Config) (*routes.Backend, bool) {
 	}
 	b := &r.Backends[some[p.pick(len(some))]]
 	if !strings.HasPrefix(r.Route.Name, "default/") { // what takes all needs no word
-		p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.src.Node, Text: p.secret(fmt.Sprintf("route %s, rule %s%s: %s", r.Route.Name, r.Name, p.extras(cfg), few(all)))})
+		p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.src.Node, Text: p.secret(fmt.Sprintf("%s, rule %s%s: %s", routeText(r.Route.Name), r.Name, p.extras(cfg), few(all)))})
 	}
 	if b.Cluster == routes.Invalid {
-		_, _ = p.unrouted(500, NoBackend, fmt.Sprintf("rule %s of route %s names a backend that does not exist", r.Name, r.Route.Name))
+		_, _ = p.unrouted(500, NoBackend, fmt.Sprintf("rule %s of %s names a backend that does not exist", r.Name, routeText(r.Route.Name)))
 		return nil, false
 	}
 	return b, true
@@ -306,14 +306,22 @@ func (p *path) unrouted(status int, id policy.RuleID, why string) (string, bool)
 	return "", false
 }
 
+// routeText names a route for people: the object that it is made of.
+func routeText(name string) string {
+	if object := snapshot.RouteObject(name); object != name && object != "" {
+		return object
+	}
+	return "route " + name
+}
+
 // answeredByProxy: the request goes nowhere, but is answered.
 func (p *path) answeredByProxy(f routes.Found) (string, bool) {
 	m, r := p.mesh(), f.Rule
 	m.Status, p.Decides = r.Filters.Redirect.Status, ByProxy
 	if !p.private {
-		m.Route, m.Rule = r.Route.Name, r.Name
+		m.Route, m.Rule = snapshot.RouteObject(r.Route.Name), r.Name
 	}
-	why := p.secret(fmt.Sprintf("route %s, rule %s: the proxy of the source answers with a redirect (%d)", r.Route.Name, r.Name, m.Status))
+	why := p.secret(fmt.Sprintf("%s, rule %s: the proxy of the source answers with a redirect (%d)", routeText(r.Route.Name), r.Name, m.Status))
 	p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.src.Node, Text: why})
 	p.Allow, p.Reason = true, why
 	return "", false

@@ -178,7 +178,7 @@ func (f *matcher) matchRequest(r *record.Record) bool {
 		return true
 	}
 	q := r.Request
-	if q == nil || f.Method != "" && q.Method != f.Method || !strings.HasPrefix(q.Path, f.Path) || f.Route != "" && !within(r.Route, f.Route) {
+	if q == nil || f.Method != "" && q.Method != f.Method || !strings.HasPrefix(q.Path, f.Path) || f.Route != "" && !ofRoute(r.Route, f.Route) {
 		return false
 	}
 	if f.Status == "" {
@@ -186,6 +186,13 @@ func (f *matcher) matchRequest(r *record.Record) bool {
 	}
 	status := strconv.Itoa(q.Status)
 	return status == f.Status || f.Status[1:] == "xx" && len(status) == 3 && status[0] == f.Status[0]
+}
+
+// ofRoute says whether a route, "HTTPRoute shop/cart", is the one that is asked
+// for, or of the project that is, with or without its kind.
+func ofRoute(route, want string) bool {
+	_, object, _ := strings.Cut(route, " ")
+	return within(route, want) || object != "" && within(object, want)
 }
 
 // within: rule is want or lies below it.

@@ -14,7 +14,7 @@ func sample() record.Record {
 		ID: "1", Time: epoch, Verdict: record.Deny, Rule: "policy/shop/db/ingress/0", ShadowRule: "policy/shop/audit/egress/x",
 		Source:      record.End{Project: "shop", Workload: "web", Address: netip.MustParseAddr("10.0.0.1")},
 		Destination: record.End{Project: "bank", Workload: "db", Address: netip.MustParseAddr("fd00::1")},
-		Route:       "shop/cart", TraceID: "trace-1", Request: &record.Request{ID: "req-1", Method: "GET", Path: "/cart?x=1", Status: 503},
+		Route:       "HTTPRoute shop/cart", TraceID: "trace-1", Request: &record.Request{ID: "req-1", Method: "GET", Path: "/cart?x=1", Status: 503},
 	}
 }
 

@@ -151,7 +151,7 @@ func TestRoutes(t *testing.T) {
 			r.settled(t, vip)
 			r.meets(t, vip)
 		}
-		l.tells(t, r.domain+"-p", "--path", "/lost", "--status", "500")
+		l.tells(t, r.domain+"-p", "--path", "/lost", "--status", "500", "--route", "HTTPRoute "+r.domain+"-p/page")
 		for _, w := range []string{"100/0", "1/99", "0/100"} {
 			one, two, _ := strings.Cut(w, "/")
 			r.shifted(t, "10.9.0.200", two == "100", func() { l.weigh(t, r.domain, one, two) })

@@ -17,7 +17,7 @@ func (l *loop) known(rs []record.Record) []record.Record {
 	}
 	for i := range rs {
 		r := &rs[i]
-		r.Node = l.cfg.Name
+		r.Node, r.Route = l.cfg.Name, snapshot.RouteObject(r.Route)
 		complete(s, &r.Source)
 		complete(s, &r.Destination)
 		if at, err := netip.ParseAddrPort(r.ServiceAddress); err == nil && r.Service == "" {

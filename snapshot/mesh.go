@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 
 	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
@@ -133,6 +134,24 @@ func (k FrontendKey) Compare(o FrontendKey) int {
 // families.
 func ClusterName(s *Service) string {
 	return fmt.Sprintf("%d/%s/%s/%d", s.Addr.VNI, s.Project, s.Name, s.Port)
+}
+
+// RouteObject is what people wrote that became a Route, by its name: "HTTPRoute
+// shop/cart". It is "" for the default of a Frontend, and the name itself when it
+// is of another form.
+func RouteObject(name string) string {
+	parts := strings.SplitN(name, "/", 4)
+	if parts[0] == "default" {
+		return ""
+	}
+	if len(parts) < 4 || !strings.HasSuffix(parts[1], "Route") && parts[1] != "Service" {
+		return name
+	}
+	object, _, _ := strings.Cut(parts[3], "@")
+	if parts[1] == "Service" {
+		object, _, _ = strings.Cut(object, "/") // behind it is the port
+	}
+	return parts[1] + " " + parts[2] + "/" + object
 }
 
 // Meshed says whether callers in the mesh reach a Service by their proxy although

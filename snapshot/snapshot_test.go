@@ -133,3 +133,14 @@ func TestIdentityOf(t *testing.T) {
 		t.Error("found an identity of another account")
 	}
 }
+
+func TestRouteObject(t *testing.T) {
+	for name, want := range map[string]string{
+		"7/HTTPRoute/shop/cart": "HTTPRoute shop/cart", "7/GRPCRoute/shop/cart@shop/web/80": "GRPCRoute shop/cart", "7/Service/shop/web/80": "Service shop/web",
+		"default/http/7/shop/web/80": "", "shop/cart": "shop/cart", "edge": "edge", "": "",
+	} {
+		if got := RouteObject(name); got != want {
+			t.Errorf("%q is made of %q, want %q", name, got, want)
+		}
+	}
+}
