@@ -170,7 +170,7 @@ var corpus2 = []struct{ fields, want string }{
 // arrival is a request as the application got it.
 type arrival struct {
 	method, path, host string
-	fields             http.Header
+	fields             map[string][]string
 }
 
 // arrivals are by the field x-case.
@@ -202,7 +202,7 @@ func (a *arrivals) raw(c net.Conn) {
 		}
 		lines := strings.Split(strings.TrimSuffix(head.String(), "\r\n\r\n"), "\r\n")
 		first := strings.SplitN(lines[0], " ", 3)
-		got := arrival{method: first[0], path: first[1], fields: http.Header{}}
+		got := arrival{method: first[0], path: first[1], fields: map[string][]string{}}
 		for _, l := range lines[1:] {
 			name, value, _ := strings.Cut(l, ": ")
 			if name = strings.ToLower(name); name == "host" {
@@ -222,7 +222,7 @@ func (a *arrivals) raw(c net.Conn) {
 
 // ServeHTTP is an application that speaks HTTP/2.
 func (a *arrivals) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
-	got := arrival{method: r.Method, path: r.RequestURI, host: r.Host, fields: http.Header{}}
+	got := arrival{method: r.Method, path: r.RequestURI, host: r.Host, fields: map[string][]string{}}
 	for name, values := range r.Header {
 		got.fields[strings.ToLower(name)] = values
 	}

@@ -28,9 +28,10 @@ type bearing struct {
 	// Set mostly ask for one.
 	last *token
 	by   *content
-	// refusal is why a token that was wanted is not there; nil: none was wanted, or
-	// one was there.
+	// refusal is why a token that was wanted is not there; nil: none was wanted.
 	refusal error
+	// believed: a token that was wanted is there, whatever it says.
+	believed bool
 }
 
 var bearerScheme = []byte("bearer ")
@@ -61,6 +62,7 @@ func bearer(h *message.Head) ([]byte, error) {
 func (c *Case) Token(want *policy.Token) policy.Answer {
 	t, err := c.token(want)
 	if err == nil {
+		c.bears.believed = true
 		if t.isFor(want.Audiences) {
 			return policy.Yes
 		}

@@ -98,6 +98,18 @@ func TestTokensInRequests(t *testing.T) {
 	}
 }
 
+// TestBelievedAndDenied: who is known, and may not, is not asked who it is.
+func TestBelievedAndDenied(t *testing.T) {
+	set := tokens(policy.Allow, role("admin"))
+	set.Rules[0].Requests = append([]policy.RequestMatch{{Token: &policy.Token{Issuer: "https://other.example", Keys: uri}}}, set.Rules[0].Requests...)
+	k := aCase(head("GET /", "authorization: Bearer "+signers()["ed"].sign(payload(""), nil)), &holder{})
+	k.Keys = mustKeys(t, 0)
+	s := set.Decider().Session(packet)
+	if d := k.Denial(s, k.Decide(s), &message.Head{}); d.Status != 403 {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestMemory: a token is verified once, until its keys change or it ends.
 func TestMemory(t *testing.T) {
 	es := signers()["ec-ES256"]

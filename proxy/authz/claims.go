@@ -32,7 +32,7 @@ func decode(b []byte, into any) error {
 		return errors.New("JSON is nested too deeply")
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
+	d.SetNumberType(json.UnmarshalJSONNumber)
 	if err := d.Decode(into); err != nil {
 		return err
 	}

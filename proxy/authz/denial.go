@@ -55,7 +55,7 @@ func (c *Case) Denial(s *policy.Session, v policy.Verdict, h *message.Head) Deni
 func (b *bearing) denial(h *message.Head) Denial {
 	err := b.refusal
 	switch {
-	case err == nil:
+	case err == nil, b.believed:
 		return Denial{Status: 403}
 	case errors.Is(err, errNoSet), errors.Is(err, errBusy): // the fault is ours
 		return Denial{Status: 503, Lack: NoKeys}

@@ -89,7 +89,8 @@ func (k *Keys) find(uri string, now int64) (*content, bool) {
 
 // read makes a JWK set ready. Keys that we have no use for are left out, as RFC
 // 7517 wants it; a set without any that is of use is an error.
-func read(text string) (*content, error) {
+func read(text string) (out *content, err error) {
+	defer survive(&err)
 	if len(text) > maxSet {
 		return nil, fmt.Errorf("%d bytes are more than the %d of a JWK set", len(text), maxSet)
 	}
@@ -102,7 +103,7 @@ func read(text string) (*content, error) {
 	if len(raw.Keys) > maxKeys {
 		return nil, fmt.Errorf("%d keys are more than the %d of a JWK set", len(raw.Keys), maxKeys)
 	}
-	out := &content{json: text}
+	out = &content{json: text}
 	var errs []error
 	for i, r := range raw.Keys {
 		k, err := readKey(r)
@@ -118,23 +119,52 @@ func read(text string) (*content, error) {
 	return out, nil
 }
 
+// survive makes an error of a panic: who sends bytes that a library stumbles over
+// must not end the proxy of all others.
+func survive(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("it cannot be read: %v", v)
+	}
+}
+
+// jwk are the members of a JWK that are read. Certificates beside the key say
+// nothing that we ask, and are often not as they should be.
+type jwk struct {
+	Type       string   `json:"kty"`
+	ID         string   `json:"kid,omitempty"`
+	Use        string   `json:"use,omitempty"`
+	Operations []string `json:"key_ops,omitempty"`
+	Algorithm  string   `json:"alg,omitempty"`
+	Curve      string   `json:"crv,omitempty"`
+	N          string   `json:"n,omitempty"`
+	E          string   `json:"e,omitempty"`
+	X          string   `json:"x,omitempty"`
+	Y          string   `json:"y,omitempty"`
+	Private    string   `json:"d,omitempty"`
+}
+
 // readKey reads one JWK.
 func readKey(raw []byte) (key, error) {
-	var k jose.JSONWebKey
-	if err := k.UnmarshalJSON(raw); err != nil {
-		return key{}, err
-	}
-	var more struct {
-		Operations []string `json:"key_ops"`
-	}
-	if err := json.Unmarshal(raw, &more); err != nil {
+	var members jwk
+	if err := json.Unmarshal(raw, &members); err != nil {
 		return key{}, err
 	}
 	switch {
-	case !k.IsPublic():
-		return key{}, errors.New("it is not a public key")
-	case k.Use != "" && k.Use != "sig", len(more.Operations) > 0 && !slices.Contains(more.Operations, "verify"):
+	case members.Private != "":
+		return key{}, errors.New("it is a private key, which anybody could have taken")
+	case members.Use != "" && members.Use != "sig", len(members.Operations) > 0 && !slices.Contains(members.Operations, "verify"):
 		return key{}, errors.New("it is not for signatures")
+	}
+	public, err := json.Marshal(members)
+	if err != nil {
+		return key{}, err
+	}
+	var k jose.JSONWebKey
+	if err := k.UnmarshalJSON(public); err != nil {
+		return key{}, err
+	}
+	if !k.IsPublic() {
+		return key{}, errors.New("it is not a public key")
 	}
 	algorithms, err := algorithmsOf(k.Key)
 	if err != nil {

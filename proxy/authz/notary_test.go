@@ -40,8 +40,10 @@ func TestNotaryIsFair(t *testing.T) {
 	if taken != maxWaiting {
 		t.Errorf("%d of one kind wait", taken)
 	}
-	if !do("honest") || !do("honest") {
-		t.Error("a flood of one kind keeps others out")
+	for range 2 {
+		if !do("honest") {
+			t.Error("a flood of one kind keeps others out")
+		}
 	}
 	close(gate)
 	done.Wait()

@@ -110,12 +110,14 @@ func (w *writer) message(field protowire.Number, write func()) {
 }
 
 func (w *writer) party(p *Party) {
-	w.message(peerAddress, func() {
-		w.message(addressSocket, func() {
-			w.text(socketAddress, p.Address.Addr().String())
-			w.number(socketPort, int64(p.Address.Port()))
+	if p.Address.IsValid() {
+		w.message(peerAddress, func() {
+			w.message(addressSocket, func() {
+				w.text(socketAddress, p.Address.Addr().String())
+				w.number(socketPort, int64(p.Address.Port()))
+			})
 		})
-	})
+	}
 	w.text(peerService, p.Name)
 	for k, v := range p.Labels {
 		w.message(peerLabels, func() { w.text(entryKey, k); w.text(entryValue, v) })

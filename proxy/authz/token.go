@@ -14,6 +14,8 @@ import (
 const (
 	// maxToken bytes of a token are looked at.
 	maxToken = 16 << 10
+	// maxIssuer bytes has the longest issuer that a Policy can name.
+	maxIssuer = 1024
 	// leeway is how far the clock of an issuer may be from ours, in seconds.
 	leeway = 30
 )
@@ -46,7 +48,8 @@ var told = []error{errTooLarge, errCritical, errType, errNoKey, errSignature, er
 // verify reads a token in compact form and verifies it: first what costs
 // little, then its signature. Of a token that can be read but is not believed it
 // returns what it says, too.
-func (c *content) verify(text, issuer string, now int64) (*token, error) {
+func (c *content) verify(text, issuer string, now int64) (t *token, err error) {
+	defer survive(&err)
 	if len(text) > maxToken {
 		return nil, errTooLarge
 	}
@@ -61,8 +64,7 @@ func (c *content) verify(text, issuer string, now int64) (*token, error) {
 	if !isToken(h.ExtraHeaders[jose.HeaderType]) {
 		return nil, errType
 	}
-	t, err := readToken(jws.UnsafePayloadWithoutVerification())
-	if err != nil {
+	if t, err = readToken(jws.UnsafePayloadWithoutVerification()); err != nil {
 		return nil, err
 	}
 	if t.issuer != issuer {
@@ -110,6 +112,9 @@ func readToken(payload []byte) (*token, error) {
 	t := &token{claims: all, audiences: all["aud"], size: all.size()}
 	if iss := all["iss"]; len(iss) == 1 {
 		t.issuer = iss[0]
+	}
+	if len(t.issuer) > maxIssuer { // it is remembered, whoever wrote it
+		return nil, errTooLarge
 	}
 	end, ends, err := t.date("exp")
 	if err != nil {
