@@ -100,7 +100,7 @@ or input, 3 the server cannot be reached, 4 forbidden, 5 timeout.`,
 	)
 	a.add(root, "start", a.demoCommand(), a.upCommand(), a.downCommand(), a.checkCommand(), a.statusCommand())
 	a.add(root, "objects", a.applyCommand(), a.getCommand(), a.describeCommand(), a.diffCommand(), a.deleteCommand())
-	a.add(root, "see", a.explainCommand(), a.analyzeCommand(), a.traceCommand(), a.flowsCommand(), a.tapCommand(), a.topCommand(), a.captureCommand())
+	a.add(root, "see", a.explainCommand(), a.analyzeCommand(), a.traceCommand(), a.flowsCommand(), a.tapCommand(), a.topCommand(), a.captureCommand(), a.proxyCommand())
 	a.add(root, "work", a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand())
 	a.add(root, "", a.identityCommand(), a.tokenCommand(), a.versionCommand(), a.completionCommand())
 	return root
