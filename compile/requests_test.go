@@ -152,6 +152,21 @@ func TestRuleOrder(t *testing.T) {
 	}
 }
 
+// TestPathOfNoRequest: what the API server lets in, although it can never match,
+// is told.
+func TestPathOfNoRequest(t *testing.T) {
+	w := shop()
+	w.attach("n1", "shop", "web", "main", 1, "10.0.0.2")
+	w.policy("shop", "p", "project", false, v1alpha1.Rule{Action: "deny", HTTP: []v1alpha1.HTTPMatch{{Paths: []v1alpha1.PathMatch{{Prefix: "/a//b"}}}}})
+	w.settle()
+	_, problems := Compile(w.Input)
+	if !slices.ContainsFunc(problems, func(p v1alpha1.Problem) bool {
+		return p.Code == v1alpha1.CodeRequest && p.Field == "spec.ingress[0].http[0].paths[0].prefix"
+	}) {
+		t.Errorf("%v", problems)
+	}
+}
+
 // TestModes: Workload over project over Domain; what has no proxy is off, and
 // says so.
 func TestModes(t *testing.T) {

@@ -65,6 +65,12 @@ func parsePolicy(p *v1alpha1.Policy) *parsedPolicy {
 		out.subject = out.parseSelector(p, s.Labels, "spec.subject.labels")
 		out.networks, out.projects = s.Networks, s.Projects
 	}
+	for _, wrong := range v1alpha1.ValidatePolicy(p) {
+		// The API server cannot see all of it, such as a path that no request has.
+		if wrong.Code == v1alpha1.CodeRequest && !wrong.Warning {
+			out.problems = append(out.problems, wrong)
+		}
+	}
 	for d, rules := range [2][]v1alpha1.Rule{policy.Ingress: p.Spec.Ingress, policy.Egress: p.Spec.Egress} {
 		dir := policy.Direction(d)
 		out.selects[d] = rules != nil

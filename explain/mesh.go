@@ -92,7 +92,7 @@ const bothMeshed = "both ends are in the mesh"
 // meet is what the two ends say about who may speak plain bytes, and which
 // proxies they need. False: what comes is refused, and the Answer says why.
 func (p *path) meet(a *arrival, out, in leg) bool {
-	if p.protocol != policy.TCP || p.src.Addr.VNI == snapshot.Outside && a == nil {
+	if p.protocol != policy.TCP {
 		return true
 	}
 	peer, own := snapshot.Off, snapshot.Off

@@ -68,6 +68,9 @@ func Happened(r *record.Record, sees func(project string) bool, origin func(poli
 	a.Record = r
 	a.Then = then(r)
 	a.Differs = differs(&a, r)
+	if a.Error != "" {
+		a.Error = "what would happen now: " + a.Error + "; what happened: " + a.Then
+	}
 	return a
 }
 

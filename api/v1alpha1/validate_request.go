@@ -137,7 +137,7 @@ func (j *judge) ways(field string, n int, which string) {
 // told takes over what the judge of routes says of a match with one part.
 func (j *judge) told(field string, m *l7.Match) {
 	for _, p := range m.Validate() {
-		j.add(CodeRequest, field, p.Fix, "%s", p.Reason)
+		j.add(CodeRequest, field, strings.ReplaceAll(p.Fix, "hostnames", "hosts"), "%s", p.Reason)
 	}
 }
 
@@ -207,7 +207,11 @@ func (j *judge) jwt(field string, t *JWTMatch) {
 	}
 	j.named(field+".claims", t.Claims, func(at string, m *NamedMatch) {
 		if m.Regex != "" {
-			if _, err := regexp.Compile("^(?:" + m.Regex + ")$"); err != nil {
+			_, err := regexp.Compile(m.Regex)
+			if err == nil {
+				_, err = regexp.Compile("^(?:" + m.Regex + ")$")
+			}
+			if err != nil {
 				j.add(CodeRequest, at+".regex", "correct it; the syntax is that of RE2, without look-around and back-references", "%s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 			}
 		}
