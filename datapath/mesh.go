@@ -68,6 +68,8 @@ type wantedStand struct {
 	proxy string
 	row   bpf.MoireStand // but for what only the namespace knows
 	keys  []snapshot.AttachmentKey
+	// problem: it cannot be made ready.
+	problem error
 }
 
 // wantMesh says which proxies there are, and where they stand.
@@ -99,9 +101,7 @@ func (d *Datapath) wantMesh(w *want, s State) error {
 			return fmt.Errorf("interface %s: there is no proxy %q", l.Host, l.Proxy)
 		}
 		if l.Netns != "" && !d.cfg.Ephemeral && l.Proxy != "" {
-			if err := d.wantStand(w, l, workers[l.Proxy]); err != nil {
-				return err
-			}
+			d.wantStand(w, l, workers[l.Proxy])
 		}
 	}
 	if len(m.stands) < len(d.stands) {
@@ -130,33 +130,37 @@ func frontendKey(k snapshot.FrontendKey) bpf.MoireFrontendKey {
 }
 
 // wantStand adds the interface to its namespace. A namespace that is not there any
-// more is nobody's: whoever has it open would keep it, and its interfaces.
-func (d *Datapath) wantStand(w *want, l *Local, workers int) error {
+// more is nobody's: whoever has it open would keep it, and its interfaces. What is wrong
+// with one namespace is not the others' trouble.
+func (d *Datapath) wantStand(w *want, l *Local, workers int) {
 	ifindex := w.links[l.Host]
 	if ifindex == 0 {
-		return nil
+		return
 	}
-	stand, err := d.standIn(l.Netns, l.Proxy != "")
+	stand, err := d.standIn(l.Netns, true)
 	if err != nil {
-		return fmt.Errorf("interface %s: %w", l.Host, err)
+		d.cfg.Log.Warn("no proxy can stand in a namespace", "interface", l.Host, "error", err)
 	}
-	if stand == nil {
-		return nil
+	if err != nil || stand == nil {
+		return
 	}
 	at := w.mesh.stands[stand.cookie]
 	if at == nil {
 		at = &wantedStand{proxy: l.Proxy, row: bpf.MoireStand{Proxy: proxyNumber(l.Proxy), Workers: uint32(workers)}}
 		w.mesh.stands[stand.cookie] = at
 	}
-	if at.proxy != l.Proxy {
-		return fmt.Errorf("interface %s: proxies %s and %s cannot both speak in one namespace", l.Host, at.proxy, l.Proxy)
-	}
-	if at.row.Count == mostStandings {
-		return fmt.Errorf("interface %s: a proxy speaks for at most %d interfaces of a Workload", l.Host, mostStandings)
-	}
+	at.keys = append(at.keys, l.Key)
 	inside, err := stand.inside(ifindex)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		at.problem = err
+		return
+	case at.proxy != l.Proxy:
+		at.problem = fmt.Errorf("proxies %s and %s cannot both speak in one namespace", at.proxy, l.Proxy)
+		return
+	case at.row.Count == mostStandings:
+		at.problem = fmt.Errorf("a proxy speaks for at most %d interfaces of a Workload", mostStandings)
+		return
 	}
 	row := bpf.MoireStanding{Vni: uint32(l.VNI), Ifindex: uint32(ifindex), Inside: uint32(inside), Project: projectNumber(l.Key.Project)}
 	for _, a := range l.Addrs {
@@ -167,8 +171,6 @@ func (d *Datapath) wantStand(w *want, l *Local, workers int) error {
 	}
 	at.row.At[at.row.Count] = row
 	at.row.Count++
-	at.keys = append(at.keys, l.Key)
-	return nil
 }
 
 // growMesh makes everything ready for proxies, before anything needs one.

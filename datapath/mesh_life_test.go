@@ -82,7 +82,7 @@ func TestMeshRestart(t *testing.T) {
 			t.Errorf("%s: %v", when, got.err)
 		}
 	}
-	for range 3 {
+	for range often(3, 1) {
 		for name, p := range map[string]*testProxy{"a": a, "b": b} {
 			n := w.nodes[name]
 			if err := n.Close(); err != nil {

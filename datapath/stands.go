@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"moire.dev/moire/datapath/bpf"
 )
@@ -26,7 +27,7 @@ const standLinger = 30 * time.Second
 // nothing yet. nil: there is none, as the namespace is gone, or nobody wants one.
 func (d *Datapath) standIn(path string, wanted bool) (*stand, error) {
 	ns, err := openNamespace(path)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errNoNamespace) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errNoNamespace) || errors.Is(err, unix.ESRCH) {
 		return nil, nil
 	}
 	if err != nil {
@@ -67,6 +68,9 @@ func (d *Datapath) growStands(m *wantedMesh, verify bool) {
 }
 
 func (d *Datapath) growStand(s *stand, want *wantedStand, verify bool) error {
+	if want.problem != nil {
+		return want.problem
+	}
 	row, had := want.row, d.tables.stands.rows[s.cookie]
 	row.Port, row.Lent = cmp.Or(s.row.Port, had.Port), cmp.Or(s.row.Lent, had.Lent)
 	s.leaving = time.Time{}
