@@ -48,6 +48,7 @@ var apps = []app{
 	{"shop", "front", "blue", "n1", []string{"--say", "blue page of %s"}},
 	{"shop", "front", "green", "n2", []string{"--say", "green page of %s"}},
 	{"shop", "front", "catalog-v1", "n2", []string{"--say", "catalog v1 of %s"}},
+	{"shop", "front", "catalog-v1b", "n2", []string{"--say", "catalog v1 of %s"}},
 	{"shop", "front", "catalog-v2", "n1", []string{"--say", "catalog v2 of %s"}},
 	{"shop", "front", "catalog-slow", "n1", []string{"--say", "catalog v1 of %s, slowly", "--delay", "300ms"}},
 	{"data", "back", "ledger", "n2", []string{"--say", "ledger of %s"}},
@@ -243,7 +244,7 @@ func (d *Demo) ask(ctx context.Context, tenant, project, name, url string) (stri
 type question struct{ project, from, url, what string }
 
 // questions of each tenant: one allowed and one denied flow in IPv4 and IPv6,
-// then a Service, a Link and a FloatingIP.
+// then a Service, a Link and a FloatingIP, then requests.
 var questions = []question{
 	{"shop", "web", "http://10.0.0.12:8080/", ""},
 	{"shop", "web", "http://[fd00:77::12]:8080/", ""},
@@ -252,6 +253,8 @@ var questions = []question{
 	{"shop", "web", "http://10.0.0.20/", "a Service in front of blue and green"},
 	{"shop", "web", "http://10.1.0.11:8080/", "over a Link into another Network"},
 	{"data", "ledger", "http://10.1.0.100:8080/", "a floating address, now of blue"},
+	{"shop", "web", "http://10.0.0.30/", "a route to two versions"},
+	{"shop", "web", "http://10.0.0.30/admin", "the same, and a path that a rule denies"},
 }
 
 // prove shows them.
@@ -292,6 +295,14 @@ Names, a Link into another Network, and one address for two versions of a page:
   bin/moire exec acme-shop/web -- bin/moire demo fetch http://ledger.acme-data:8080/
   bin/moire exec acme-shop/web -- bin/moire demo fetch http://page/
   bin/moire explain --from acme-shop/web --to acme-shop/page --port 80
+
+Requests: one of ten goes to v2, and who asks for v2 gets it; a path is denied; the slow one is left out after some seconds:
+  bin/moire exec acme-shop/web -- bin/moire demo fetch --times 100 http://catalog/
+  bin/moire exec acme-shop/web -- bin/moire demo fetch --times 5 --header 'x-version: v2' http://catalog/
+  bin/moire exec acme-shop/web -- bin/moire demo fetch http://catalog/admin || true
+  bin/moire explain --from acme-shop/web --to acme-shop/catalog --port 80 --request 'GET /admin' || true
+  bin/moire flows --kind request --limit 5
+  bin/moire get httproutes,backendpolicies -n acme-shop
 
 A floating address moves from blue to green, and back:
   bin/moire exec acme-data/ledger -- bin/moire demo fetch http://public.acme-shop:8080/
