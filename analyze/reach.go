@@ -12,7 +12,8 @@ import (
 )
 
 // allows: what the Policies of one end say about a packet to or from a peer.
-// Where that depends on an address which is not declared, they allow.
+// Where that depends on an address which is not declared, or on requests, they
+// allow.
 func (m *model) allows(d verdict.Direction, own, x *iface, protocol string, port int32) bool {
 	isolated := false
 	for _, tier := range verdict.Tiers[:verdict.Default] {
@@ -32,6 +33,9 @@ func (m *model) allows(d verdict.Direction, own, x *iface, protocol string, port
 		decided := false
 		for _, r := range rules {
 			sure := m.matchesPeer(r, own, x)
+			if r.requests != nil && sure == yes {
+				sure = maybe // for some requests
+			}
 			if !contains(r.ports, protocol, port) || sure == no || sure == maybe && r.action == v1alpha1.ActionDeny {
 				continue
 			}
