@@ -39,6 +39,9 @@ func NewDomains(all []l7.Trust) (*Domains, error) {
 		if t.Roots == "" { // to NewTrust that would be everybody's roots
 			continue
 		}
+		if t.Name != "" && t.Name != t.TrustDomain {
+			continue // foreign, as one tenant knows it: nobody of it is in the mesh, and it is no other tenant's
+		}
 		trust, err := NewTrust(t.Roots)
 		if err != nil {
 			return nil, fmt.Errorf("trust domain %s: %w", t.TrustDomain, err)

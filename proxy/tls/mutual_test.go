@@ -141,3 +141,20 @@ func TestMutualResumption(t *testing.T) {
 		t.Error("resumed across a change of trust")
 	}
 }
+
+// TestForeignTrusts: what two tenants were given of one foreign trust domain
+// makes nobody in the mesh believe it, and changes nothing for the other.
+func TestForeignTrusts(t *testing.T) {
+	good, evil := newCA(t, "good"), newCA(t, "evil")
+	d, err := NewDomains([]l7.Trust{
+		{Name: "shop", TrustDomain: "shop", Roots: good.pem, Federates: []string{"partner/shop"}},
+		{Name: "partner/shop", TrustDomain: "partner", Roots: good.pem},
+		{Name: "partner/bank", TrustDomain: "partner", Roots: evil.pem},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.between("shop", "shop") == nil || d.between("shop", "partner") != nil || d.between("partner", "partner") != nil {
+		t.Error("a foreign trust domain is believed in the mesh")
+	}
+}
