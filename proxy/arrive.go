@@ -43,7 +43,7 @@ func (g *greeting) enter() {
 	case f.peer.Mesh:
 		g.manner, patience = either, meshPatience
 	case f.work.Strict:
-		g.refuse(f.leg.Verdict, telemetry.PlainCaller)
+		g.refuse(f.leg.Verdict, telemetry.NotInMesh)
 		return
 	}
 	g.admitted(patience)
@@ -85,7 +85,7 @@ func (g *greeting) listenFirst() {
 // takePlain goes on with a caller that does not speak the TLS of the mesh.
 func (g *greeting) takePlain() {
 	if g.flow.work.Strict {
-		g.refuse(g.flow.leg.Verdict, telemetry.PlainCaller)
+		g.refuse(g.flow.leg.Verdict, telemetry.NotInMesh)
 		return
 	}
 	g.manner = plainly

@@ -49,7 +49,7 @@ func (f *caller) followIn(n *plan, was *workload) bool {
 	case f.secure && fl.peer != nil && fl.peer.SPIFFE != string(f.identity):
 		fl.barred = telemetry.WrongIdentity
 	case !f.secure && work.Strict:
-		fl.barred = telemetry.PlainCaller
+		fl.barred = telemetry.NotInMesh
 	case was.spoken(port, fl.leg) == work.spoken(port, fl.leg) && (f.secure || fl.peer == nil || !fl.peer.Mesh || before != nil && before.Mesh):
 		return true
 	}

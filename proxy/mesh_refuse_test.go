@@ -87,7 +87,7 @@ func TestMeshModes(t *testing.T) {
 				}
 			}
 			if c.refused {
-				eventually(t, "the records", func() bool { return slices.Contains(drops(all[1]), "plain-caller") })
+				eventually(t, "the records", func() bool { return slices.Contains(drops(all[1]), "not-in-mesh") })
 			}
 		})
 	}
