@@ -109,19 +109,18 @@ type Drop uint8
 // Drops.
 const (
 	NoDrop        Drop = iota
-	PlainCaller        // mtls is strict, and no TLS came
+	NotInMesh          // mtls is strict, and no TLS came
 	WrongIdentity      // who called, or answered, is not who is at that address
 	NoCertificate      // the Workload has no certificate that is good
 	BadTLS             // the handshake failed
 	NotHTTP            // a rule asks for requests, and none came
-	NotAttached        // no Workload has that address
 	BadToken           // a rule asks for a token, and the one that came is not believed
 	NoKeys             // a rule asks for a token, and there is nothing to verify it with
 	NoAuthorizer       // the service that a rule asks gave no answer
 	lastDrop
 )
 
-var dropNames = [lastDrop]string{"", "plain-caller", "wrong-identity", "no-certificate", "bad-tls", "not-http", "not-attached", "bad-token", "no-keys", "no-authorizer"}
+var dropNames = [lastDrop]string{"", "not-in-mesh", "wrong-identity", "no-certificate", "bad-tls", "not-http", "bad-token", "no-keys", "no-authorizer"}
 
 // String is the name in records.
 func (d Drop) String() string {
