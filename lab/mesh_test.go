@@ -124,6 +124,82 @@ func TestRequestsArePolicy(t *testing.T) {
 	}
 }
 
+const meshTenant = `
+apiVersion: moire.dev/v1alpha1
+kind: Service
+metadata: {name: api, namespace: DOMAIN-p}
+spec:
+  networks: [{network: net, addresses: [10.9.0.200, "fd09::200"]}]
+  ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
+  selector: {matchLabels: {app: api}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: api, namespace: DOMAIN-p}
+spec:
+  parentRefs: [{group: moire.dev, kind: Service, name: api, port: 80}]
+  rules:
+    - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-routed, value: "yes"}]}}]
+      backendRefs: [{group: moire.dev, kind: Service, name: api, port: 80}]
+`
+
+// TestMesh: two Domains with the same addresses, strict: mutual TLS, a route and
+// a rule about requests; then the proxies and agents are killed.
+func TestMesh(t *testing.T) {
+	l := theLab(t)
+	domains := []string{"mesh-a", "mesh-b"}
+	clients := map[string]*http.Client{}
+	for _, domain := range domains {
+		intent := strings.ReplaceAll(askingTenant+"---"+meshTenant, "metadata: {name: DOMAIN}", "metadata: {name: DOMAIN}\nspec: {mtls: strict}")
+		l.apply(t, strings.ReplaceAll(intent, "DOMAIN", domain))
+	}
+	for _, domain := range domains {
+		p := domain + "-p"
+		api := l.attach(t, "n2", p, "net", "api", "app=api")
+		clients[domain] = l.attach(t, "n1", p, "net", "web", "app=web").client(t)
+		api.serve(t, 8080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s routed=%s", domain, r.Header.Get("x-routed"))
+		}))
+	}
+	check := func(when string) {
+		t.Helper()
+		for _, domain := range domains {
+			for _, vip := range []string{"10.9.0.200", "[fd09::200]"} {
+				base := "http://" + vip
+				if code, body, err := get(clients[domain], base+"/cart"); err != nil || code != 200 || body != domain+" routed=yes" {
+					t.Errorf("%s: GET /cart of %s in %s: %d %q %v", when, vip, domain, code, body, err)
+				}
+				if code, _, err := get(clients[domain], base+"/admin"); err != nil || code != 403 {
+					t.Errorf("%s: GET /admin of %s in %s: %d %v", when, vip, domain, code, err)
+				}
+			}
+		}
+	}
+	check("at first")
+	for _, domain := range domains {
+		p := domain + "-p"
+		l.tells(t, p, "--route", p+"/api", "--from", p+"/web", "--verdict", "allow")
+		l.tells(t, p, "--rule", "policy/"+p+"/api/ingress/no-admin", "--verdict", "deny")
+	}
+	for _, n := range l.Nodes[:2] {
+		if err := n.Agent.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("without agents")
+	for _, n := range l.Nodes[:2] {
+		if err := l.StartAgent(context.Background(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.settle(t)
+	check("with new agents")
+	for _, n := range l.Nodes[:2] {
+		l.must(t, "proxy", "upgrade", "--run-dir", l.RunDir, "--node", n.Name)
+	}
+	check("with new proxies")
+}
+
 // tells waits for a record of a request that `moire flows` finds with these flags.
 func (l *Lab) tells(t *testing.T, project string, flags ...string) {
 	t.Helper()

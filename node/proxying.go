@@ -213,6 +213,9 @@ func (p serving) Grow(s State) error {
 	p.give(s)
 	told := map[string]bool{}
 	for _, g := range p.proxies.Groups() {
+		if !g.Up && !g.Sure {
+			continue // it stays what it was before this agent
+		}
 		if up, known := p.told[g.Name]; !known || up != g.Up {
 			if err := p.kernel.ProxyUp(g.Name, g.Up); err != nil {
 				return err
@@ -240,8 +243,10 @@ func (p serving) Dump(w io.Writer) error {
 }
 
 // changed is told by the proxies: the kernel side knows at once, the rest soon.
-func (p *proxying) changed(name string, up bool) {
-	p.tell(name, up)
+func (p *proxying) changed(g proxies.Group) {
+	if g.Up || g.Sure {
+		p.tell(g.Name, g.Up)
+	}
 	if p.ejected.due() {
 		p.due()
 	}
@@ -272,7 +277,7 @@ func (p *proxying) run(ctx context.Context) error {
 			case <-tick.C:
 			}
 			for _, g := range p.proxies.Groups() {
-				if !g.Up {
+				if !g.Up && g.Sure {
 					p.tell(g.Name, false)
 				}
 			}

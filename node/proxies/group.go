@@ -30,6 +30,7 @@ type group struct {
 	door                       *door.Agent
 	keeper                     *keep.Keeper
 	ended                      atomic.Bool // run has returned
+	heard                      atomic.Bool // it was up since the agent was started
 
 	builder mesh.Builder
 	whole   *l7.Config // as it was built
@@ -67,7 +68,12 @@ func (p *Proxies) newGroup(name string) (*group, error) {
 	}
 	path := filepath.Join(g.dir, "door")
 	g.door = door.NewAgent(door.AgentOptions{Path: path, Grace: grace, Log: g.log,
-		Changed: func(s door.Status) { p.o.Changed(name, up(s)) }})
+		Changed: func(s door.Status) {
+			if up(s) {
+				g.heard.Store(true)
+			}
+			p.o.Changed(Group{Name: name, Cgroup: g.cgroup, Workers: p.o.Workers, Up: up(s), Sure: g.sure()})
+		}})
 	g.keeper = keep.New(keep.Options{
 		Name: name, Path: p.o.Program, Args: []string{"--agent", path, "--admin", g.admin(), "--workers", fmt.Sprint(p.o.Workers)},
 		Cgroup: g.cgroup, Log: g.logFile, Logger: g.log,
@@ -88,6 +94,10 @@ func (g *group) admin() string { return filepath.Join(g.dir, "admin") }
 func up(s door.Status) bool { return s.Up && s.Applied > 0 }
 
 func (g *group) up() bool { return up(g.door.Status()) }
+
+// sure: whether it is up is certain. A proxy that runs since before the agent
+// needs a moment to find the door.
+func (g *group) sure() bool { return g.heard.Load() || time.Since(g.begun) >= firstPatience }
 
 // run keeps the proxy until ctx is done, or it was ended.
 func (g *group) run(ctx context.Context) error {

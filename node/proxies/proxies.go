@@ -49,7 +49,7 @@ type Options struct {
 	Mark uint32
 	// Changed is told that a proxy takes connections now, or that it does not, and
 	// of everything else that may change an answer given here.
-	Changed func(name string, up bool)
+	Changed func(Group)
 	// Take is given what the proxies tell of requests.
 	Take func([]record.Record)
 	Log  *slog.Logger
@@ -223,6 +223,8 @@ type Group struct {
 	Name, Cgroup string
 	Workers      int
 	Up           bool
+	// Sure: that it is not up is certain, not only that it has not been heard yet.
+	Sure bool
 }
 
 // Groups lists the proxies that are needed, sorted by name.
@@ -232,7 +234,7 @@ func (p *Proxies) Groups() []Group {
 	var out []Group
 	for _, g := range p.sorted() {
 		if g.idle.IsZero() {
-			out = append(out, Group{g.name, g.cgroup, p.o.Workers, g.up()})
+			out = append(out, Group{g.name, g.cgroup, p.o.Workers, g.up(), g.sure()})
 		}
 	}
 	return out

@@ -130,10 +130,10 @@ func (s *stage) run(m Mode, cgroup string) {
 	}
 	s.p, err = New(Options{Node: "n1", Mode: m, Program: self, Dir: filepath.Join(s.dir, "run"), Logs: filepath.Join(s.dir, "logs"), Cgroup: cgroup, Workers: 1,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Changed: func(name string, up bool) {
+		Changed: func(g Group) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.ups[name] = up
+			s.ups[g.Name] = g.Up
 		},
 		Take: func(rs []record.Record) {
 			s.mu.Lock()
