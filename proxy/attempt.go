@@ -328,6 +328,7 @@ func (a *attempt) garbled(err error) step {
 func (a *attempt) finish(result balance.Result, status int, keep bool) {
 	x, w, p := a.x, a.x.w, a.p
 	a.unpending()
+	a.up.unpipe()
 	a.p = nil
 	p.limits.ReleaseRequest()
 	at := x.rec.FirstByte

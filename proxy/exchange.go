@@ -235,6 +235,7 @@ func (x *exchange) serve() {
 // end tells what happened and gives the connection back.
 func (x *exchange) end() {
 	w := x.w
+	x.down.unpipe()
 	r := &x.rec
 	r.End = w.loop.Now
 	r.In, r.Out = x.down.read, x.down.wrote

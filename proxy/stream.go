@@ -36,6 +36,7 @@ type stream struct {
 	read     uint64        // body bytes taken
 	most     uint64        // that may be taken; 0: no limit
 	tunnel   bool          // the end of one direction is told, and the other goes on
+	pipe     *engine.Pipe  // what comes in a tunnel goes through it; nil: through c.In
 
 	out      message.Framing // of the body that goes
 	finished bool            // all of the body has been put
@@ -81,7 +82,7 @@ func (s *stream) peek() ([]byte, error) {
 		}
 	default:
 		if len(b) == 0 && s.c.EOF && s.c.Err == 0 && s.c.Fault == nil {
-			s.ended = true
+			s.ended = s.pipe == nil || s.pipe.Held() == 0
 			return nil, nil
 		}
 	}
@@ -235,6 +236,9 @@ func (s *stream) blockedAt() int64 {
 // pump moves the body from one side to the other as far as there are bytes and
 // room, and says whether anything moved. It is over when to is finished.
 func pump(w *worker, from, to *stream) (moved bool, err error) {
+	if from.tunnel && from.two == nil && to.two == nil && !to.finished {
+		moved = from.carry(to)
+	}
 	for !to.finished {
 		data, err := from.peek()
 		if err != nil {
@@ -268,6 +272,35 @@ func pump(w *worker, from, to *stream) (moved bool, err error) {
 		moved = true
 	}
 	return moved, nil
+}
+
+// carry moves what comes in a tunnel through a pipe, if much comes and both sides
+// are plain connections. What was read before goes first.
+func (s *stream) carry(to *stream) (moved bool) {
+	if s.pipe == nil {
+		if s.pipe = s.c.PipeTo(to.c); s.pipe == nil {
+			return false
+		}
+	}
+	if s.c.In.Len() == 0 && to.c.Pending() > 0 {
+		to.starved()
+		return false
+	}
+	in, out := s.pipe.Move()
+	s.read += uint64(in)
+	to.wrote += uint64(out)
+	if s.pipe.Scarce() {
+		s.unpipe()
+	}
+	return in+out > 0
+}
+
+// unpipe gives the pipe back, if there is one.
+func (s *stream) unpipe() {
+	if s.pipe != nil {
+		s.pipe.Close()
+		s.pipe = nil
+	}
 }
 
 // crumb is the size of chunks below which several are passed on as one; together

@@ -37,6 +37,7 @@ type job struct {
 // result of one run. CPU is in seconds within the span.
 type result struct {
 	Requests       int64
+	Bytes          int64 // of answers over plain HTTP/1.1, whole or not
 	Seconds        float64
 	Proxy          float64
 	Load           float64
@@ -51,6 +52,9 @@ type result struct {
 }
 
 func (r result) perCPU() float64 { return float64(r.Requests) / r.Proxy }
+
+// perGB is the proxy's CPU time for a gigabyte.
+func (r result) perGB() float64 { return r.Proxy / float64(r.Bytes) * 1e9 }
 
 // full: core 1 had nothing left.
 func (r result) full() bool { return (r.Load+r.Upstream)/r.Seconds > 0.95 }

@@ -223,6 +223,9 @@ func (m *maker) receive(c *caller) (bool, error) {
 	if n == 0 {
 		return false, errors.New("the proxy closed a connection")
 	}
+	if m.span.started {
+		m.span.r.Bytes += int64(n)
+	}
 	c.left, err = rest(m.buf[:n], c.left, m.job.size)
 	return c.left == 0, err
 }

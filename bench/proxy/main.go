@@ -39,10 +39,10 @@ func run(ctx context.Context, args []string) error {
 		return loadMain(args[1:])
 	}
 	f := flag.NewFlagSet("proxy", flag.ContinueOnError)
-	proxies := f.String("proxies", "moire nginx haproxy envoy", "whom to measure")
+	proxies := f.String("proxies", "moire nginx haproxy envoy", "whom to measure; name@path is one with another binary")
 	rounds := f.Int("rounds", 5, "interleaved rounds; tables show medians")
 	quick := f.Bool("quick", false, "few lines, two rounds, short spans: about three minutes")
-	only := f.String("only", "", "sections, of: check on off latency memory handshakes mesh balancers routes telemetry; empty: all")
+	only := f.String("only", "", "sections, of: check on off tcp latency memory handshakes mesh balancers routes telemetry; empty: all")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -64,6 +64,7 @@ func (b *bench) sections() []section {
 		{"check", "What each listener answers", b.check},
 		{"on", "Requests per CPU-second: 100 routes, metrics and records on", func(ctx context.Context) error { return b.speed(ctx, everything) }},
 		{"off", "Requests per CPU-second: everything off", func(ctx context.Context) error { return b.speed(ctx, nothing) }},
+		{"tcp", "TCP passed through: answers of one size on kept connections", b.tcp},
 		// P1b, both local hops on a sockmap, is the data path's and gets its table beside these.
 		{"latency", "Latency added at a fixed rate: HTTP/1.1, 128 B, 64 connections, Poisson arrivals, from when a request was due", b.latency},
 		{"memory", "Memory, with 100 routes", b.memory},

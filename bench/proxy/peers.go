@@ -36,6 +36,10 @@ var kinds = map[string]kind{
 // executable finds a proxy: an environment variable (MOIRE_PROXY, NGINX, …), what
 // bench/proxy/run has installed into bin, or the path.
 func executable(name string) (string, error) {
+	name, path, other := strings.Cut(name, "@")
+	if other {
+		return filepath.Abs(path)
+	}
 	if path := os.Getenv(map[bool]string{true: "MOIRE_PROXY", false: strings.ToUpper(name)}[name == "moire"]); path != "" {
 		return path, nil
 	}
@@ -134,7 +138,8 @@ type bench struct {
 
 // launch starts a proxy. mesh is the port that its mesh hop goes to; 0: its own.
 func (b *bench) launch(ctx context.Context, name string, v variant, mesh int) (*instance, error) {
-	k, ok := kinds[name]
+	kindName, _, _ := strings.Cut(name, "@")
+	k, ok := kinds[kindName]
 	if !ok {
 		return nil, fmt.Errorf("no proxy %q: moire, nginx, haproxy, envoy", name)
 	}
@@ -143,7 +148,7 @@ func (b *bench) launch(ctx context.Context, name string, v variant, mesh int) (*
 		return nil, err
 	}
 	in := &instance{name: name, of: v, port: b.freePorts(), certs: b.certs, up: b.upstream.cmd.Process.Pid}
-	dir := filepath.Join(b.dir, fmt.Sprintf("%s-%s-%d", name, v.name, in.port.HTTP1))
+	dir := filepath.Join(b.dir, fmt.Sprintf("%s-%s-%d", kindName, v.name, in.port.HTTP1))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}

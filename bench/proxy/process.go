@@ -180,7 +180,7 @@ func load(ctx context.Context, j *job) (result, error) {
 	if err := json.Unmarshal(out, &r); err != nil {
 		return r, err
 	}
-	if r.Requests == 0 || len(j.watch) > 0 && r.Proxy == 0 {
+	if r.Requests == 0 && r.Bytes == 0 || len(j.watch) > 0 && r.Proxy == 0 {
 		return r, errors.New("nothing happened")
 	}
 	return r, nil

@@ -53,15 +53,15 @@ func TestUpstreamAndLoad(t *testing.T) {
 func TestHTTP1InPieces(t *testing.T) {
 	whole := []byte("POST /p1/128 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
 	for i := range whole {
-		if used, _, _, err := (http1{}).take(whole[:i]); used != 0 || err != nil {
+		if used, _, _, err := ((&http1{})).take(whole[:i]); used != 0 || err != nil {
 			t.Fatalf("after %d bytes it has used %d, %v", i, used, err)
 		}
 	}
-	used, answer, _, err := http1{}.take(append(whole, "GET "...))
+	used, answer, _, err := (&http1{}).take(append(whole, "GET "...))
 	if used != len(whole) || !bytes.HasSuffix(answer, bytes.Repeat([]byte("x"), 128)) || err != nil {
 		t.Errorf("used %d of %d, %v", used, len(whole), err)
 	}
-	if _, _, _, err := (http1{}).take([]byte("GET /p1/7 HTTP/1.1\r\n\r\n")); err == nil {
+	if _, _, _, err := (&http1{}).take([]byte("GET /p1/7 HTTP/1.1\r\n\r\n")); err == nil {
 		t.Error("a size that there is not is answered")
 	}
 }

@@ -53,6 +53,7 @@ type peer struct {
 	speaks  protocol
 	in      []byte // begun and not yet whole
 	pending []byte // not yet sent
+	filler  int    // bytes of filler that come after pending
 }
 
 type upstream struct {
@@ -70,7 +71,7 @@ func serve() error {
 		return err
 	}
 	u := &upstream{poll: p, listens: map[int]*service{}, peers: map[int]*peer{}, buf: make([]byte, 1<<18)}
-	one := func() protocol { return http1{} }
+	one := func() protocol { return &http1{} }
 	for _, s := range []struct {
 		port  int
 		delay time.Duration
@@ -204,6 +205,9 @@ func (u *upstream) receive(p *peer) {
 		if p.of.delay > 0 {
 			p.of.late = append(p.of.late, lateAnswer{nanos() + int64(p.of.delay), p, answer})
 		} else if len(answer) > 0 {
+			if h, ok := p.speaks.(*http1); ok {
+				p.filler = h.filler
+			}
 			if u.send(p, answer, lasting); u.peers[p.fd] != p {
 				return
 			}
@@ -222,7 +226,7 @@ func (u *upstream) send(p *peer, b []byte, lasting bool) {
 		u.end(p)
 		return
 	}
-	if n == len(b) {
+	if n == len(b) && p.filler == 0 {
 		return
 	}
 	if p.pending = b[n:]; !lasting {
@@ -232,28 +236,40 @@ func (u *upstream) send(p *peer, b []byte, lasting bool) {
 }
 
 func (u *upstream) flush(p *peer) {
+	if len(p.pending) == 0 && p.filler > 0 {
+		p.pending = filler[:min(p.filler, len(filler))]
+		p.filler -= len(p.pending)
+	}
 	n, err := write(p.fd, p.pending)
 	if err != nil && !errors.Is(err, errAgain) {
 		u.end(p)
 		return
 	}
-	if p.pending = p.pending[n:]; len(p.pending) == 0 {
+	if p.pending = p.pending[n:]; len(p.pending) == 0 && p.filler == 0 {
 		p.pending = nil
 		u.poll.watch(unix.EPOLL_CTL_MOD, p.fd, unix.EPOLLIN)
 	}
 }
 
 // http1 answers HTTP/1.1: the last element of the path is how many bytes.
-type http1 struct{}
+type http1 struct {
+	filler int // bytes that come after the last answer
+}
 
-var sizes = []int{0, 128, 16 << 10, 1 << 20}
+var sizes = []int{0, 128, 1 << 10, 16 << 10, 128 << 10, 1 << 20, 16 << 20, 256 << 20, 1 << 30}
 
-// answers to each size that may be asked for, whole.
+// filler is what large answers are made of.
+var filler = bytes.Repeat([]byte{'x'}, 1<<20)
+
+// answers to each size that may be asked for; of those that are larger than
+// filler the head.
 var answers = func() map[int][]byte {
 	all := map[int][]byte{}
 	for _, n := range sizes {
 		head := fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: upstream\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", n)
-		all[n] = append([]byte(head), bytes.Repeat([]byte{'x'}, n)...)
+		if all[n] = []byte(head); n <= len(filler) {
+			all[n] = append(all[n], filler[:n]...)
+		}
 	}
 	return all
 }()
@@ -264,7 +280,7 @@ var (
 	lengthField = [2][]byte{[]byte("\r\nContent-Length: "), []byte("\r\ncontent-length: ")}
 )
 
-func (http1) take(in []byte) (int, []byte, bool, error) {
+func (h *http1) take(in []byte) (int, []byte, bool, error) {
 	end := bytes.Index(in, endOfHead)
 	if end < 0 {
 		return 0, nil, false, nil
@@ -282,7 +298,11 @@ func (http1) take(in []byte) (int, []byte, bool, error) {
 	}
 	line := head[:bytes.IndexByte(head, '\r')]
 	path := line[:max(bytes.LastIndexByte(line, ' '), 0)]
-	answer := answers[number(path[bytes.LastIndexByte(path, '/')+1:])]
+	size := number(path[bytes.LastIndexByte(path, '/')+1:])
+	answer := answers[size]
+	if h.filler = 0; size > len(filler) {
+		h.filler = size
+	}
 	if answer == nil {
 		return 0, nil, false, fmt.Errorf("request %q asks for no size of %v", line, sizes)
 	}

@@ -65,6 +65,9 @@ type Conn struct {
 	done    bool // the write side is shut down
 	linger  bool // discards what comes
 	resting bool // nothing happens: see Rest
+	lent    bool // a Pipe takes what comes
+	pipes   int8 // that it is an end of
+	flood   int8 // large reads in a row
 	timer   Timer
 
 	// With a ring only.
@@ -210,7 +213,7 @@ func (c *Conn) pull() {
 		c.pullLayer()
 		return
 	}
-	if c.In.Len() >= c.limit {
+	if c.lent || c.In.Len() >= c.limit {
 		c.more = true
 		return
 	}
@@ -251,7 +254,12 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 			b.space(c.loop, c.want-b.Len())
 		}
 	}
-	if c.armed == polling {
+	if n < bulkyRead {
+		c.flood = 0
+	} else if c.flood < flooded {
+		c.flood++
+	}
+	if c.armed == polling && c.pipes == 0 {
 		c.counted(n == len(room))
 	}
 	return n, n == len(room)

@@ -39,6 +39,8 @@ type Loop struct {
 	again  []*Conn // sockets that may have more to read
 	other  []*Conn // the other array of again
 	dirty  []*Conn // something to write
+	pipes  []*Pipe // that are not in use
+	piped  int     // pipes, those in use, too
 
 	base   time.Time
 	posted struct {
@@ -110,6 +112,9 @@ func (l *Loop) Close() {
 		case s.listener != nil:
 			s.listener.Close()
 		}
+	}
+	for len(l.pipes) > 0 {
+		l.trimPipes()
 	}
 	l.poll.close()
 	if l.ring != nil {

@@ -59,6 +59,7 @@ func (l *Loop) Trim() (bytes int) {
 	}
 	l.idle = l.idle[:n]
 	l.idlest = n
+	l.trimPipes()
 	return bytes
 }
 
