@@ -229,6 +229,9 @@ func (a *attempt) send1() {
 	if x.down2 != nil && h.Framing == message.Sized && trails(h) {
 		h.Framing = message.Chunked
 	}
+	if x.down2 != nil {
+		a.up.c.Limit(streamLimit)
+	}
 	w.scratch = http1.AppendRequest(w.scratch[:0], h)
 	a.up.c.Write(w.scratch)
 	h.Upgrade = upgrade
@@ -264,7 +267,8 @@ func (a *attempt) lost(err error) step {
 	return a.fail(f)
 }
 
-// streamLimit is how much of an HTTP/1 answer waits for one stream of a caller.
+// streamLimit is how much of an HTTP/1 answer waits for one stream of a caller: a
+// connection may have many streams that nobody reads.
 const streamLimit = 16 << 10
 
 // readHead looks for the head of the answer; interim ones are passed on.
@@ -290,6 +294,7 @@ func (a *attempt) readHead() step {
 			case c.EOF || c.Broken():
 				return a.lost(errShort)
 			}
+			c.Limit(0) // a head may be larger than what waits of a body
 			a.scanned = len(b)
 			return stepNone
 		}
@@ -313,7 +318,6 @@ func (a *attempt) readHead() step {
 	}
 	a.up.expect(&x.resp, &x.respTrailers, limits)
 	if x.down2 != nil {
-		// A connection may have many streams that nobody reads.
 		c.Limit(streamLimit)
 	}
 	return stepAnswer

@@ -16,8 +16,11 @@ type conn2 struct {
 	down    *down2  // exactly one of these
 	up      *upConn // is set
 	streams []*stream2
-	since   int64 // there is no stream
-	touched bool  // in worker.touched
+	held    []*stream2 // of these, requests that did not begin: see crowds
+	since   int64      // there is no stream
+	acked   uint64     // bytes of the wire when it was last swept
+	takes   bool       // answers, as it seemed then
+	touched bool       // in worker.touched
 	over    bool
 }
 
@@ -56,6 +59,7 @@ func (k *conn2) flush() {
 	for s := k.h.Writable(); s != nil; s = k.h.Writable() {
 		s.Owner.(*stream2).wake()
 	}
+	k.admit(0)
 	if len(k.streams) == 0 && k.h.Drained() {
 		k.end()
 	}
@@ -70,6 +74,7 @@ func (k *conn2) ready() {
 		return
 	}
 	c := k.c
+	heads := 0
 	for !k.over { // also when nothing came: what follows a frame are events, too
 		ev, n, err := k.h.Next(c.In.Bytes(), k.w.loop.Now)
 		k.event(&ev)
@@ -80,6 +85,13 @@ func (k *conn2) ready() {
 		}
 		if ev.Kind == http2.NeedMore {
 			break
+		}
+		if k.down != nil && (ev.Kind == http2.Head || ev.Kind == http2.Refused) {
+			if heads++; heads == maxHeads && !k.over {
+				c.Again()
+				k.touch()
+				return
+			}
 		}
 	}
 	if k.over {
@@ -94,6 +106,9 @@ func (k *conn2) ready() {
 		k.down.watch()
 	}
 }
+
+// maxHeads of one connection are taken in a turn: others want to go on, too.
+const maxHeads = 16
 
 // failed: the peer broke the protocol; what it gets is in Out.
 func (k *conn2) failed(err error) {
@@ -120,6 +135,10 @@ func (k *conn2) gone() {
 	for _, t := range k.streams {
 		t.lost(http2.Cancel, false)
 	}
+	for _, t := range k.held {
+		t.free()
+	}
+	k.held = nil
 	k.shut()
 }
 
@@ -164,7 +183,9 @@ func (k *conn2) event(ev *http2.Event) {
 		}
 	case http2.Reset:
 		if t, ok := ev.Stream.Owner.(*stream2); ok {
-			t.lost(ev.Code, ev.Unprocessed)
+			if t.lost(ev.Code, ev.Unprocessed); t.x == nil {
+				k.unhold(t)
+			}
 		} else {
 			k.h.Release(ev.Stream)
 		}

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/http2"
 	"moire.dev/moire/proxy/message"
@@ -35,26 +37,91 @@ func serve2(from caller, c *engine.Conn) {
 	d.k.ready()
 }
 
-// request begins an exchange for a request that came.
+// request begins an exchange for a request that came, or holds it back.
 func (d *down2) request(ev *http2.Event) {
-	w := d.w
-	x := w.newExchange(&d.caller)
-	t := d.k.newStream2(ev.Stream, x)
+	k := &d.k
+	t := k.newStream2(ev.Stream, nil)
 	t.gotEnd = ev.End
+	d.served++
+	if most := d.ln.limits.requests; most > 0 && d.served >= most && !d.w.draining && !d.leaves {
+		k.h.Drain()
+	}
+	if len(k.held) > 0 || k.crowds() || k.throngs() {
+		k.held = append(k.held, t)
+		return
+	}
+	d.begin(t)
+}
+
+// begin begins the exchange of a request.
+func (d *down2) begin(t *stream2) {
+	x := d.w.newExchange(&d.caller)
+	d.w.streaming++
+	t.x = x
 	x.down2 = t
 	x.down.two = t
-	head := ev.Stream.Head
+	head := t.s.Head
 	head.Fields = append(x.req.Fields[:0], head.Fields...)
 	x.req = head
 	x.down.expect(&x.req, &x.reqTrailers, nil)
-	if ev.End {
-		x.req.Framing, x.down.ended = message.None, true
-	}
-	d.served++
-	if most := d.ln.limits.requests; most > 0 && d.served >= most && !w.draining && !d.leaves {
-		d.k.h.Drain()
+	if x.down.ended {
+		x.req.Framing = message.None
 	}
 	x.begin()
+}
+
+const (
+	// mostWaiting answers of a connection may wait for their caller in a crowd.
+	mostWaiting = 8
+	// throng is how many requests of a worker over HTTP/2 go on at a time until a
+	// connection that was not seen to take answers may have modest of them.
+	throng = 1024
+	modest = 16
+	// taken bytes in a second say that it does.
+	taken = 1 << 10
+)
+
+// crowds says whether the connection takes too little of what it asked for to ask
+// for more: many answers of it wait, and many of everybody. It is a caller's.
+func (k *conn2) crowds() bool { return k.w.loop.Crowded() && k.h.Waiting() >= mostWaiting }
+
+// throngs says whether it asks for much while others do, too, and it is not known
+// how it takes the answers.
+func (k *conn2) throngs() bool {
+	return k.w.streaming >= throng && !k.takes && len(k.streams)-len(k.held) >= modest
+}
+
+// admit begins what was held back, some at a time, and so many even in a throng.
+func (k *conn2) admit(anyhow int) {
+	for i := range maxHeads {
+		if len(k.held) == 0 || k.over || k.crowds() || i >= anyhow && k.throngs() {
+			return
+		}
+		t := k.held[0]
+		k.held = slices.Delete(k.held, 0, 1)
+		k.down.begin(t)
+	}
+	if len(k.held) > 0 {
+		k.c.Again()
+	}
+}
+
+// seep is admit once a second: also of what was asked for before nothing may come
+// for long.
+func (k *conn2) seep() {
+	if len(k.held) == 0 {
+		return
+	}
+	acked := k.c.Acked()
+	k.takes = acked-k.acked > taken && k.c.BlockedAt == 0 && k.h.Waiting() < mostWaiting
+	k.acked = acked
+	k.admit(1)
+}
+
+// unhold forgets a request that did not begin, and never will.
+func (k *conn2) unhold(t *stream2) {
+	k.held = slices.DeleteFunc(k.held, func(o *stream2) bool { return o == t })
+	t.free()
 }
 
 // watch bounds how long a frame or a head may take, and how long nothing may happen.
@@ -78,6 +145,7 @@ func (d *down2) sweep(now int64) {
 	if d.k.idleFor(now) > 1e9 {
 		d.k.rest()
 	}
+	d.k.seep()
 }
 
 // cut implements conn.
@@ -181,6 +249,7 @@ func (x *exchange) end2() {
 	}
 	t.free()
 	x.w.freeExchange(x)
+	d.w.streaming--
 	if d.slow >= maxSlow && !d.closed {
 		d.k.h.GoAway(http2.EnhanceYourCalm, "streams that do not move")
 		d.k.gone()

@@ -12,7 +12,7 @@ type stream2 struct {
 	k     *conn2
 	place int // in k.streams
 	s     *http2.Stream
-	x     *exchange // that reads and writes it
+	x     *exchange // that reads and writes it; nil: it did not begin yet
 	// try that asked, on the side of an endpoint.
 	try *attempt
 

@@ -37,6 +37,7 @@ type worker struct {
 	streams                   http2.Pool
 	twos                      []*stream2 // to be used again
 	touched                   []*conn2   // with something in Out
+	streaming                 int        // requests over HTTP/2 that go on
 	scratch                   []byte
 	crumbs                    []byte
 	routing                   route.Scratch

@@ -12,6 +12,7 @@ const keep = 4 << 20
 type pool struct {
 	free  [len(sizes)][][]byte
 	least [len(sizes)]int
+	used  int // bytes that are not here
 }
 
 // get is a buffer of at least n bytes, or of the largest size.
@@ -20,6 +21,7 @@ func (p *pool) get(n int) []byte {
 		if size < n && i < len(sizes)-1 {
 			continue
 		}
+		p.used += size
 		if k := len(p.free[i]); k > 0 {
 			b := p.free[i][k-1]
 			p.free[i][k-1] = nil
@@ -35,6 +37,7 @@ func (p *pool) get(n int) []byte {
 func (p *pool) put(b []byte) {
 	for i, size := range sizes {
 		if len(b) == size {
+			p.used -= size
 			if len(p.free[i])*size < keep {
 				p.free[i] = append(p.free[i], b)
 			}

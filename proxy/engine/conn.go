@@ -12,6 +12,12 @@ const (
 	// reading; writeLimit is the same for output.
 	readLimit  = 64 << 10
 	writeLimit = 64 << 10
+	// scantLimit is readLimit for a Conn that has a smaller one, in a crowd.
+	scantLimit = 4 << 10
+	// unsentLimit is how many bytes wait in the kernel beyond what is on the wire:
+	// without it that is megabytes for a peer that reads nothing, and long until
+	// we notice.
+	unsentLimit = 256 << 10
 	// direct is the least that is written from where it is, without a copy.
 	direct = 8 << 10
 )
@@ -64,7 +70,6 @@ type Conn struct {
 	half    bool // shut down the write side when out is written
 	done    bool // the write side is shut down
 	linger  bool // discards what comes
-	resting bool // nothing happens: see Rest
 	lent    bool // a Pipe takes what comes
 	pipes   int8 // that it is an end of
 	flood   int8 // large reads in a row
@@ -118,12 +123,40 @@ func (c *Conn) Closed() bool { return c.fd < 0 }
 func (c *Conn) Broken() bool { return c.fd < 0 || c.Err != 0 || c.Fault != nil }
 
 // Limit sets how many bytes wait in In before reading stops; 0: as in the
-// beginning.
+// beginning. A Conn with less than that has still less in a crowd.
 func (c *Conn) Limit(n int) {
 	if n == 0 {
 		n = readLimit
 	}
-	c.limit = n
+	if c.limit = n; c.loop.crowded {
+		c.thrift()
+	}
+	c.Resume()
+}
+
+// most is how many bytes wait in In.
+func (c *Conn) most() int {
+	if c.loop.crowded && c.limit < readLimit {
+		return min(scantLimit, c.limit)
+	}
+	return c.limit
+}
+
+// Acked is how many bytes of the wire the peer has taken.
+func (c *Conn) Acked() uint64 {
+	left := 0
+	if c.fd >= 0 {
+		left, _ = unix.IoctlGetInt(c.fd, unix.SIOCOUTQ)
+	}
+	return c.Sent - min(uint64(left), c.Sent)
+}
+
+// Again has the owner told in the next turn.
+func (c *Conn) Again() {
+	if !c.queued && c.fd >= 0 {
+		c.queued = true
+		c.loop.again = append(c.loop.again, c)
+	}
 }
 
 // Consume takes n bytes of In; when In was full, reading goes on.
@@ -136,26 +169,21 @@ func (c *Conn) Consume(n int) {
 
 // Resume reads in the next turn if there may be something.
 func (c *Conn) Resume() {
-	if c.more && !c.queued && c.fd >= 0 && c.In.Len() < c.limit {
+	if c.more && !c.queued && c.fd >= 0 && c.In.Len() < c.most() {
 		if c.ringed() && c.layer == nil {
 			c.pullRing()
 			return
 		}
-		c.queued = true
-		c.loop.again = append(c.loop.again, c)
+		c.Again()
 	}
 }
 
-// Rest gives back the memory of a connection on which nothing happens, that of
-// the output when it is written.
+// Rest gives back the memory of a connection on which nothing happens; that of
+// its output goes when it is written.
 func (c *Conn) Rest() {
 	if c.In.Len() == 0 {
 		c.In.release(c.loop)
 		c.want = sizes[0]
-	}
-	c.resting = true
-	if c.out.Len() == 0 {
-		c.out.release(c.loop)
 	}
 	if c.layer != nil && c.In.Len() == 0 && c.out.Len() == 0 {
 		c.layer.Rest()
@@ -213,7 +241,7 @@ func (c *Conn) pull() {
 		c.pullLayer()
 		return
 	}
-	if c.lent || c.In.Len() >= c.limit {
+	if c.lent || c.In.Len() >= c.most() {
 		c.more = true
 		return
 	}
@@ -227,10 +255,12 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 	if b.b == nil {
 		b.b = c.loop.buffers.get(c.want)
 	}
+	left := c.most() - b.Len()
 	room := b.b[b.w:]
-	if len(room) < len(b.b)/4 {
-		room = b.space(c.loop, c.want/2)
+	if len(room) < min(len(b.b)/4, left) {
+		room = b.space(c.loop, min(c.want/2, left))
 	}
+	room = room[:min(len(room), left)]
 	n, errno := rawRead(c.fd, room)
 	switch {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
@@ -245,10 +275,9 @@ func (c *Conn) read(b *Buffer) (n int, whole bool) {
 		c.EOF = true
 		return 0, false
 	}
-	c.resting = false
 	b.w += n
 	c.Received += uint64(n)
-	if n == len(room) && c.want < c.limit {
+	if n == len(room) && c.want < c.most() {
 		c.want *= 4
 		if b.Len() == n && b.r == 0 { // all of it is new: the next read gets more room
 			b.space(c.loop, c.want-b.Len())
@@ -389,9 +418,7 @@ func (c *Conn) written() {
 	case c.half && !c.done:
 		c.shutdown()
 	}
-	if c.resting {
-		c.out.release(c.loop)
-	}
+	c.out.release(c.loop)
 	if c.fd >= 0 && !c.linger && (c.Starved || c.Err != 0) {
 		c.Starved = false
 		c.owner.Ready(c)

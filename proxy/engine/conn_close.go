@@ -113,10 +113,7 @@ func (c *Conn) discard() {
 			return
 		}
 	}
-	if c.fd >= 0 && !c.queued {
-		c.queued = true
-		c.loop.again = append(c.loop.again, c)
-	}
+	c.Again()
 }
 
 // Expire implements Expirer: the peer took too long to take or to end.

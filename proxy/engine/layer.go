@@ -38,7 +38,7 @@ func (c *Conn) RemoveLayer() { c.layer = nil }
 
 // pullLayer reads through the layer.
 func (c *Conn) pullLayer() {
-	if c.In.Len() >= c.limit {
+	if c.In.Len() >= c.most() {
 		c.more = true
 		return
 	}
@@ -62,7 +62,7 @@ func (c *Conn) Decrypt() {
 	if c.Shaking {
 		return
 	}
-	for c.Fault == nil && c.In.Len() < c.limit {
+	for c.Fault == nil && c.In.Len() < c.most() {
 		room := c.In.space(c.loop, sizes[0])
 		n, err := c.layer.Read(room)
 		c.In.w += n
@@ -74,7 +74,7 @@ func (c *Conn) Decrypt() {
 			break
 		}
 	}
-	if c.In.Len() >= c.limit {
+	if c.In.Len() >= c.most() {
 		c.more = true
 	}
 	if c.In.Len() == 0 {

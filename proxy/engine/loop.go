@@ -48,6 +48,7 @@ type Loop struct {
 		work []func()
 		rang bool
 	}
+	crowded bool
 	stopped bool
 
 	origin int    // descriptor of the namespace of this process; 0: nobody left it yet
@@ -185,6 +186,7 @@ func (l *Loop) turn() error {
 	l.timers.advance(l.Now)
 	l.runReady()
 	l.flush()
+	l.crowd()
 	return nil
 }
 
@@ -206,6 +208,27 @@ func (l *Loop) epoll(wait int64) error {
 		l.event(&l.poll.events[i])
 	}
 	return nil
+}
+
+// plenty of buffers, in bytes, may be in use before a Loop is Crowded.
+const plenty = 8 << 20
+
+// Crowded says whether connections hold so much that each should hold less.
+func (l *Loop) Crowded() bool { return l.crowded }
+
+// crowd looks whether it is crowded.
+func (l *Loop) crowd() {
+	switch used := l.buffers.used; {
+	case l.crowded:
+		l.crowded = used > plenty/2
+	case used > plenty:
+		l.crowded = true
+		for i := range l.slots {
+			if c := l.slots[i].conn; c != nil {
+				c.thrift()
+			}
+		}
+	}
 }
 
 func (l *Loop) clock() int64 { return int64(time.Since(l.base)) }

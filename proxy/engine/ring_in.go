@@ -42,14 +42,14 @@ func (c *Conn) arm() {
 	if c.fd < 0 || c.EOF || c.Err != 0 || c.Connecting || !l.ring.enabled {
 		return
 	}
-	if c.In.Len() >= c.limit {
+	if c.In.Len() >= c.most() {
 		c.more = true // Consume arms it
 		return
 	}
 	if c.armed != disarmed || c.linger && c.Received > lingeringMost {
 		return // the end of what is ending arms it again
 	}
-	if c.bulk > 0 {
+	if c.bulk > 0 || l.crowded && c.limit < readLimit {
 		c.armed = polling
 		l.ringPoll(c.fd, l.data(ofPoll, c.fd), unix.EPOLLIN|unix.EPOLLRDHUP, pollMulti)
 		return
@@ -74,6 +74,15 @@ func (c *Conn) disarm() {
 	e.addr, e.flags = c.loop.data(of, c.fd), sqeSkipSuccess
 }
 
+// thrift has what comes read in place, if no more than a little may: the ring
+// would receive what there is.
+func (c *Conn) thrift() {
+	if c.armed == receiving && c.limit < readLimit {
+		c.bulk = bulky
+		c.disarm()
+	}
+}
+
 // received takes what a multishot receive has.
 func (c *Conn) received(b []byte, res int32, flags uint32) {
 	if flags&cqeMore == 0 {
@@ -89,7 +98,6 @@ func (c *Conn) received(b []byte, res int32, flags uint32) {
 			}
 			break
 		}
-		c.resting = false
 		c.take(b)
 		if len(b) == ringBuffer && flags&cqeNonEmpty != 0 {
 			c.bulk = bulky
@@ -106,7 +114,7 @@ func (c *Conn) received(b []byte, res int32, flags uint32) {
 		c.Close()
 		return
 	}
-	if c.In.Len() >= c.limit {
+	if c.In.Len() >= c.most() {
 		c.disarm()
 	}
 	if c.rearm() || told && !c.linger {
@@ -159,6 +167,7 @@ func (c *Conn) take(b []byte) {
 		held := c.In
 		c.In = Buffer{b: make([]byte, 2*len(held.b))}
 		c.In.w = copy(c.In.b, held.Bytes())
+		c.loop.buffers.put(held.b)
 		room = c.In.b[c.In.w:]
 	}
 	c.In.w += copy(room, b)

@@ -96,13 +96,7 @@ func (c *Conn) landed() {
 // unlaunch puts what is left of what was launched before what waits.
 func (c *Conn) unlaunch() {
 	if c.fly.Len() == 0 {
-		c.fly.r, c.fly.w = 0, 0
-		if c.out.b == nil && !c.resting {
-			c.out = c.fly
-		} else {
-			c.fly.release(c.loop)
-		}
-		c.fly = Buffer{}
+		c.fly.release(c.loop)
 		return
 	}
 	later := c.out

@@ -77,6 +77,10 @@ const pause = int64(50e6)
 // Listener owns fd.
 func (l *Loop) Accept(fd int, take func(fd int, peer netip.AddrPort)) (*Listener, error) {
 	ln := &Listener{loop: l, fd: fd, take: take}
+	// Accepted sockets inherit it.
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit); err != nil {
+		return nil, fmt.Errorf("accept: %w", err)
+	}
 	// Level-triggered: what one turn leaves, the next one sees.
 	if err := l.adopt(fd, nil, ln, unix.EPOLLIN); err != nil {
 		return nil, fmt.Errorf("accept: %w", err)

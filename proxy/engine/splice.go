@@ -115,7 +115,7 @@ func (p *Pipe) Move() (in, out int) {
 	if !p.begin() {
 		return 0, 0
 	}
-	from, to := p.from, p.to
+	from := p.from
 	for range moves {
 		n := p.fill()
 		m := p.drain()
@@ -131,9 +131,6 @@ func (p *Pipe) Move() (in, out int) {
 		p.scarce = 0
 	} else if in > 0 {
 		p.scarce++
-	}
-	if in > 0 {
-		from.resting, to.resting = false, false
 	}
 	return in, out
 }

@@ -42,6 +42,7 @@ type Conn struct {
 	peerLast  uint32 // the highest id the peer opened
 	nextID    uint32 // the next id we open
 	resets    ring   // ids that we reset lately
+	waiting   int    // streams that are blocked
 	ready     queue  // blocked streams that may write when connection and Out let them
 	lost      *Stream
 	goingAway uint32 // the last id in the GOAWAY that we sent; goneNot: none

@@ -231,8 +231,7 @@ func (c *Conn) unlist(s *Stream) {
 		c.streams.remove(s)
 		s.flags &^= listed
 	}
-	s.flags &^= blocked
-	c.ready.remove(s)
+	c.unblock(s)
 }
 
 // closeIfDone unlists a stream whose both sides have ended.

@@ -51,16 +51,25 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool, now int64) int {
 // wait notes that s waits. It queues s when its own window is not what it waits
 // for.
 func (c *Conn) wait(s *Stream) {
-	s.flags |= blocked
+	if !s.is(blocked) {
+		s.flags |= blocked
+		c.waiting++
+	}
 	if s.sendWindow > 0 {
 		c.ready.add(s)
 	}
 }
 
 func (c *Conn) unblock(s *Stream) {
-	s.flags &^= blocked
+	if s.is(blocked) {
+		s.flags &^= blocked
+		c.waiting--
+	}
 	c.ready.remove(s)
 }
+
+// Waiting is how many streams could not write all that they wanted to.
+func (c *Conn) Waiting() int { return c.waiting }
 
 // wake queues a stream whose own window opened; it says whether it may write
 // now.
