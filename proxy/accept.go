@@ -25,6 +25,9 @@ type caller struct {
 	open     *int   // connections of the listening address, to be counted down
 	opened   bool
 	flow     *flow // of the mesh; nil: it came by a socket of the proxy itself
+	// Since when it takes what waits too slowly, maybe, and what it had taken then.
+	owesSince int64
+	acked     uint64
 }
 
 // preface begins every HTTP/2 connection (RFC 9113, 3.4).
@@ -235,13 +238,28 @@ func (n *plan) sameListener(was *listener) *listener {
 	return nil
 }
 
-// stuck: the caller has read nothing for so long that it will not.
+// stuck: the caller took less than it has to of what waits for it, for so long
+// that it will not. What it took is what its kernel acknowledged: ours may
+// have no room for minutes for one that reads slowly but well.
 func (f *caller) stuck(c *engine.Conn, now int64) bool {
-	if c.BlockedAt == 0 || f.ln.limits.minRate <= 0 || now-c.BlockedAt < 2*rateWindow {
+	if c.BlockedAt == 0 || f.ln.limits.minRate <= 0 {
+		f.owesSince = 0
 		return false
 	}
-	f.w.tel.AddListener(f.plan.table, f.ln.id, telemetry.SlowCallers, 1)
-	return true
+	if f.owesSince == 0 {
+		f.owesSince, f.acked = c.BlockedAt, c.Acked()
+		return false
+	}
+	if now-f.owesSince < 2*rateWindow {
+		return false
+	}
+	acked := c.Acked()
+	slow := acked-f.acked < uint64(f.ln.limits.minRate)*uint64((now-f.owesSince)/1e9)
+	f.owesSince, f.acked = now, acked
+	if slow {
+		f.w.tel.AddListener(f.plan.table, f.ln.id, telemetry.SlowCallers, 1)
+	}
+	return slow
 }
 
 // cut implements conn.

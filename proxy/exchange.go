@@ -88,6 +88,7 @@ type passage struct {
 	by        int64 // when the request's time is up; 0: never
 	rateSince int64 // of the measure of the minimum rate
 	rateBytes uint64
+	rateWire  bool
 }
 
 // newExchange is an exchange for a caller, with the memory of an earlier one.

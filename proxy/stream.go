@@ -239,7 +239,7 @@ func pump(w *worker, from, to *stream) (moved bool, err error) {
 	if from.tunnel && from.two == nil && to.two == nil && !to.finished {
 		moved = from.carry(to)
 	}
-	for !to.finished {
+	for swept := 0; !to.finished; {
 		data, err := from.peek()
 		if err != nil {
 			return moved, err
@@ -255,11 +255,16 @@ func pump(w *worker, from, to *stream) (moved bool, err error) {
 			return moved, errTooLong
 		}
 		if len(data) < crumb && from.framing == message.Chunked && from.two == nil && from.c != nil && len(from.tees) == 0 {
-			if ok, err := from.sweepCrumbs(w, to, data); ok || err != nil {
-				moved = moved || ok
-				if err != nil {
-					return moved, err
-				}
+			n, err := from.sweepCrumbs(w, to, data)
+			moved = moved || n > 0
+			if err != nil {
+				return moved, err
+			}
+			if swept += n; swept >= mostCrumbs {
+				from.c.Again() // others want to go on, too
+				return moved, nil
+			}
+			if n > 0 {
 				continue
 			}
 		}
@@ -304,22 +309,23 @@ func (s *stream) unpipe() {
 }
 
 // crumb is the size of chunks below which several are passed on as one; together
-// they are fewer than a write without a copy (engine.Conn.Offer).
+// they are fewer than a write without a copy (engine.Conn.Offer). Each costs as
+// much as a large one: mostCrumbs of one message in a turn.
 const (
-	crumb  = 256
-	crumbs = 4 << 10
+	crumb      = 256
+	crumbs     = 4 << 10
+	mostCrumbs = 512
 )
 
-// sweepCrumbs passes on many tiny chunks as one, of which data is the first. It
-// says false when there is no room, and nothing was done.
-func (s *stream) sweepCrumbs(w *worker, to *stream, data []byte) (bool, error) {
+// sweepCrumbs passes on many tiny chunks as one, of which data is the first, and
+// says how many; 0: there is no room.
+func (s *stream) sweepCrumbs(w *worker, to *stream, data []byte) (n int, err error) {
 	room := min(to.room(), crumbs)
 	if room < len(data) {
-		return false, nil
+		return 0, nil
 	}
 	w.crumbs = w.crumbs[:0]
-	var err error
-	for len(data) > 0 && len(w.crumbs)+len(data) <= room && !s.tooLong(len(data)) {
+	for ; n < mostCrumbs && len(data) > 0 && len(w.crumbs)+len(data) <= room && !s.tooLong(len(data)); n++ {
 		w.crumbs = append(w.crumbs, data...)
 		s.take(len(data))
 		if data, err = s.peek(); err != nil {
@@ -327,7 +333,7 @@ func (s *stream) sweepCrumbs(w *worker, to *stream, data []byte) (bool, error) {
 		}
 	}
 	to.put(w, w.crumbs, false)
-	return true, err
+	return n, err
 }
 
 // room is how much put takes for certain.

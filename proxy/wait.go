@@ -91,9 +91,9 @@ func (x *exchange) tooSlow(now int64) bool {
 		x.rateSince = 0
 		return false
 	}
-	moved := x.down.read + x.down.wrote - uint64(x.pendingDown())
-	if x.rateSince == 0 {
-		x.rateSince, x.rateBytes = now, moved
+	moved, wire := x.movedDown()
+	if x.rateSince == 0 || wire != x.rateWire {
+		x.rateSince, x.rateBytes, x.rateWire = now, moved, wire
 		return false
 	}
 	if now-x.rateSince < rateWindow {
@@ -113,9 +113,19 @@ func (x *exchange) waitsForEndpoint() bool {
 	return err == nil && len(data) > 0
 }
 
-func (x *exchange) pendingDown() int {
-	if x.down2 != nil || x.copyOf != nil {
-		return 0
+// movedDown is how many bytes of the bodies the caller sent and took. What it took
+// is measured on the wire, but for a stream that waits for a window: others of its
+// connection may move.
+func (x *exchange) movedDown() (bytes uint64, wire bool) {
+	c := x.down.c
+	if t := x.down2; t != nil {
+		if t.k.h.Shut(t.s) {
+			return x.down.read + x.down.wrote, false
+		}
+		c = t.k.c
 	}
-	return x.down.c.Pending()
+	if c == nil { // a copy
+		return x.down.read + x.down.wrote, false
+	}
+	return x.down.read + c.Acked(), true
 }

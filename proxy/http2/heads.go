@@ -203,6 +203,10 @@ func (c *Conn) reject(b block, status int, reason string, ev *Event) *Error {
 // to be decompressed to its end.
 const tooLarge = 20
 
+// bomb is how many times the largest head one may be that is decoded to its end,
+// so that the connection can go on: nobody sends more in good faith.
+const bomb = 4
+
 const maxInterim = 32
 
 // answer is a head on a stream that we opened.
@@ -284,7 +288,9 @@ func (c *Conn) decode(s *Stream, p []byte) *Error {
 			arena = arena[:mark]
 			continue
 		}
-		if r.size += f.Size(); r.size > c.cfg.MaxHead {
+		if r.size += f.Size(); r.size > bomb*c.cfg.MaxHead {
+			return &Error{EnhanceYourCalm, "a head that grows without end"}
+		} else if r.size > c.cfg.MaxHead {
 			r.large = true
 		} else {
 			r.field(s, &f, c.cfg.MaxFields)

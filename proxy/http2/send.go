@@ -68,6 +68,9 @@ func (c *Conn) unblock(s *Stream) {
 	c.ready.remove(s)
 }
 
+// Shut says whether the peer's windows let a stream write nothing.
+func (c *Conn) Shut(s *Stream) bool { return s.sendWindow <= 0 || c.sendWindow <= 0 }
+
 // Waiting is how many streams could not write all that they wanted to.
 func (c *Conn) Waiting() int { return c.waiting }
 

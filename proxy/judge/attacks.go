@@ -15,6 +15,7 @@ import (
 
 	"moire.dev/moire/proxy/judge/attack"
 	"moire.dev/moire/proxy/judge/stage"
+	"moire.dev/moire/snapshot/l7"
 )
 
 const (
@@ -92,7 +93,17 @@ func (h *hall) attackOne(ctx context.Context, a attack.Attack) (harm, error) {
 	if err != nil {
 		return r, err
 	}
+	// What is large comes from an origin that works at leisure, as attackers do: on
+	// two cores it is the proxy that is judged, not how fast bytes are made.
+	large, err := s.Origin(ctx, onLeisure)
+	if err != nil {
+		return r, err
+	}
 	c, plain, tls := own.plain(origin)
+	c.Clusters = append(c.Clusters, l7.Cluster{Name: "large", Endpoints: []l7.Endpoint{{Address: large}}})
+	c.Routes[0].Rules = append(c.Routes[0].Rules, l7.Rule{
+		Matches:  []l7.Match{{Path: &l7.PathMatch{Kind: l7.Prefix, Value: "/bytes"}}},
+		Backends: []l7.Backend{{Cluster: "large"}}})
 	c.Listeners[0].Limits.Connections = 2 * attack.Many
 	c.Listeners[1].Limits.Connections = 2 * attack.Many
 	target := plain
