@@ -168,12 +168,19 @@ func (r *reader) structure(n *yaml.Node, into reflect.Value, field string, depth
 	})
 }
 
+// ofAgent are the fields that only an agent gives, with the sockets to them
+// (proxy/door): in a file they would mean nothing.
+var ofAgent = []string{"mesh", "view", "spiffe"}
+
 // fields are the names of a struct in a file, sorted, and which field each is.
 func fields(t reflect.Type) ([]string, map[string]int) {
 	index := make(map[string]int, t.NumField())
 	var names []string
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if slices.Contains(ofAgent, name) {
+			continue
+		}
 		index[name] = i
 		names = append(names, name)
 	}

@@ -173,7 +173,11 @@ func fill(v reflect.Value, depth int) {
 		fill(v.Elem(), depth+1)
 	case reflect.Struct:
 		for i := range v.NumField() {
-			fill(v.Field(i), depth+1)
+			switch name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); name {
+			case "mesh", "view", "spiffe": // given by an agent, never by a file
+			default:
+				fill(v.Field(i), depth+1)
+			}
 		}
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
