@@ -20,15 +20,6 @@ type frontFacts struct {
 	refs []judgedRef
 }
 
-// judgedRef is something that a route refers to.
-type judgedRef struct {
-	from      RouteKey
-	name      string            // in route.refs
-	service   *v1alpha1.Service // nil: it does not exist, or is none
-	policies  *policies         // of that Service
-	permitted bool
-}
-
 func (f *frontFacts) equal(o *frontFacts) bool {
 	return f.service == o.service && f.policies == o.policies && slices.Equal(f.routes, o.routes) && slices.Equal(f.ofRoute, o.ofRoute) && slices.Equal(f.refs, o.refs)
 }
@@ -62,21 +53,6 @@ type frontView struct {
 	why    string
 }
 
-// clusterRef is a port of a Service as a destination.
-type clusterRef struct {
-	service  Key
-	port     int32
-	protocol l7.Protocol
-	// natural is what is spoken to it by itself: another protocol is in the name.
-	natural l7.Protocol
-}
-
-// parentKey is one parent of a route.
-type parentKey struct {
-	route RouteKey
-	index int
-}
-
 // refreshFronts computes the fronts that may be different, and returns the
 // Services whose fronts are.
 func (m *memory) refreshFronts() []Key {
@@ -85,7 +61,12 @@ func (m *memory) refreshFronts() []Key {
 		t.everything()
 	}
 	var out []Key
-	for k := range t.stale {
+	for p := range t.stale {
+		if p.kind != KindService {
+			continue
+		}
+		delete(t.stale, p)
+		k := p.key
 		old := t.fronts[k]
 		f := m.frontFacts(k)
 		switch {
@@ -102,72 +83,28 @@ func (m *memory) refreshFronts() []Key {
 		t.moved = true
 		out = append(out, k)
 	}
-	clear(t.stale)
 	return out
 }
 
 // frontFacts gathers what the front of a Service depends on.
 func (m *memory) frontFacts(k Key) *frontFacts {
 	t := &m.traffic
-	f := &frontFacts{key: k, service: m.services[k], policies: t.targeted[targetKey{v1alpha1.TargetService, k}]}
-	for _, r := range t.attached[k] {
-		f.routes = append(f.routes, r)
-	}
-	slices.SortFunc(f.routes, older)
-	for _, r := range f.routes {
-		f.ofRoute = append(f.ofRoute, t.targeted[targetKey{r.Kind, r.Key}])
-		for _, name := range sortedNames(r.refs) {
-			b := r.refs[name]
-			if t.users[b.key] == nil {
-				t.users[b.key] = map[Key]bool{}
-			}
-			t.users[b.key][k] = true
-			j := judgedRef{from: r.RouteKey, name: name, permitted: b.key.Project == r.Project || b.key.Project == k.Project || t.granted(r, b)}
-			if b.isService() {
-				j.service, j.policies = m.services[b.key], t.targeted[targetKey{v1alpha1.TargetService, b.key}]
-			}
-			f.refs = append(f.refs, j)
-		}
-	}
+	self := targetKey{KindService, k}
+	f := &frontFacts{key: k, service: m.services[k], policies: t.targeted[self]}
+	f.routes, f.ofRoute, f.refs = m.routesAt(self)
 	return f
-}
-
-// granted says whether a ReferenceGrant allows the reference.
-func (t *traffic) granted(r *route, b backendRef) bool {
-	for k, g := range t.grants {
-		if k.Project != b.key.Project {
-			continue
-		}
-		from, to := false, false
-		for _, f := range g.Spec.From {
-			from = from || string(f.Group) == gatewayGroup && string(f.Kind) == r.Kind && string(f.Namespace) == r.Project
-		}
-		for _, o := range g.Spec.To {
-			to = to || isService(string(o.Group)) && string(o.Kind) == KindService && (deref(o.Name) == "" || string(*o.Name) == b.key.Name)
-		}
-		if from && to {
-			return true
-		}
-	}
-	return false
 }
 
 // draftFront is a front in the making.
 type draftFront struct {
 	*front
-	f      *frontFacts
-	judged map[RouteKey]map[string]*judgedRef
+	router
+	f *frontFacts
 }
 
 func compileFront(f *frontFacts) *front {
-	d := &draftFront{f: f, front: &front{facts: f, refs: map[string]clusterRef{}, verdicts: map[parentKey]*parentVerdict{}}, judged: map[RouteKey]map[string]*judgedRef{}}
-	for i := range f.refs {
-		j := &f.refs[i]
-		if d.judged[j.from] == nil {
-			d.judged[j.from] = map[string]*judgedRef{}
-		}
-		d.judged[j.from][j.name] = j
-	}
+	d := &draftFront{f: f, router: newRouter(f.refs), front: &front{facts: f, verdicts: map[parentKey]*parentVerdict{}}}
+	d.refs = d.known
 	d.parents()
 	if f.service == nil {
 		return d.front
@@ -185,17 +122,18 @@ func (d *draftFront) port(p *v1alpha1.ServicePort) {
 	out := frontPort{port: p.Port}
 	attached := map[string][]*attachment{"": nil} // by the project of the callers
 	for i, r := range d.f.routes {
+		a := &attachment{route: r, policies: d.f.ofRoute[i]}
 		for n := range r.parents {
-			v := d.verdicts[parentKey{r.RouteKey, n}]
-			if v == nil || !v.selects(p) {
-				continue
+			if v := d.verdicts[parentKey{r.RouteKey, n}]; v != nil && v.selects(p.Name, p.Port) {
+				a.verdicts = append(a.verdicts, v)
 			}
-			callers := r.Project
-			if callers == d.f.key.Project {
-				callers = ""
-			}
-			attached[callers] = append(attached[callers], &attachment{route: r, policies: d.f.ofRoute[i], verdict: v})
-			break // of several parents that select the port one is enough
+		}
+		callers := r.Project
+		if callers == d.f.key.Project {
+			callers = ""
+		}
+		if len(a.verdicts) > 0 {
+			attached[callers] = append(attached[callers], a)
 		}
 	}
 	for _, callers := range sortedNames(attached) {
@@ -260,17 +198,10 @@ func (d *draftFront) plain(v *frontView, p *v1alpha1.ServicePort, own inForce) b
 	return true
 }
 
-// destination notes a destination and returns its name.
-func (d *draftFront) destination(r clusterRef) string {
-	name := r.String()
-	d.refs[name] = r
-	return name
-}
-
 // variant tells apart what is made of one route where it has to do with the
 // Service, so that it is not the same for all of its parents.
 func (d *draftFront) variant(r *route, p *v1alpha1.ServicePort, own inForce) string {
-	if len(r.services()) < 2 && len(own.requests)+len(own.faults) == 0 {
+	if len(r.parentObjects()) < 2 && len(own.requests)+len(own.faults) == 0 {
 		return ""
 	}
 	if d.f.policies.namePorts() {

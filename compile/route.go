@@ -20,6 +20,9 @@ const (
 	KindTCPRoute  = "TCPRoute"
 )
 
+// KindGateway is the kind of parents that are Gateways.
+const KindGateway = "Gateway"
+
 // RouteKey names a route object of one of these kinds.
 type RouteKey struct {
 	Kind string

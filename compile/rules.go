@@ -14,9 +14,32 @@ import (
 type attachment struct {
 	route    *route
 	policies *policies
-	verdict  *parentVerdict
+	// verdicts of its parents that mean the port.
+	verdicts []*parentVerdict
 	// rules as the port has them; none: all are broken.
 	rules []l7.Rule
+}
+
+func (a *attachment) refuse(reason, text, fix string) {
+	for _, v := range a.verdicts {
+		v.refuse(reason, text, fix)
+	}
+}
+
+func (a *attachment) take() {
+	for _, v := range a.verdicts {
+		v.taken = true
+	}
+}
+
+// breaks notes what is wrong with a rule.
+func (a *attachment) breaks(rule int, flaws []flaw) {
+	for _, v := range a.verdicts {
+		v.broken[rule] = true
+		for _, f := range flaws {
+			v.note(f)
+		}
+	}
 }
 
 // nowhere is the cluster of a destination that is not valid: there is none of
@@ -25,7 +48,7 @@ const nowhere = "none"
 
 // rules makes the rules of a route at a port. What cannot be done answers with an
 // error in place of what it would do; what cannot even be matched is left out.
-func (d *draftFront) rules(a *attachment, own inForce) {
+func (d *router) rules(a *attachment, own inForce) {
 	sound := false
 	for i := range a.route.rules {
 		of := &a.route.rules[i]
@@ -56,10 +79,7 @@ func (d *draftFront) rules(a *attachment, own inForce) {
 			a.rules = append(a.rules, rule)
 			continue
 		}
-		a.verdict.broken[i] = true
-		for _, f := range flaws {
-			a.verdict.note(f)
-		}
+		a.breaks(i, flaws)
 		if !unmet {
 			a.rules = append(a.rules, l7.Rule{Name: rule.Name, Matches: rule.Matches})
 		}
@@ -88,7 +108,7 @@ var toGateway = strings.NewReplacer(".requestHeaders", ".requestHeaderModifier",
 
 // resolve is the destination that a reference of a route means, or nowhere and
 // why.
-func (d *draftFront) resolve(r *route, name string) (string, *flaw) {
+func (d *router) resolve(r *route, name string) (string, *flaw) {
 	b, j := r.refs[name], d.judged[r.RouteKey][name]
 	bad := func(reason, text, fix string) (string, *flaw) {
 		return nowhere, &flaw{condition: conditionResolved, reason: reason, text: text, fix: fix}

@@ -20,17 +20,18 @@ type traffic struct {
 	faults   map[Key]*v1alpha1.FaultPolicy
 
 	routes map[RouteKey]*route
-	// attached are the routes that name a Service as parent.
-	attached map[Key]map[RouteKey]*route
+	// attached are the routes that name a Service or Gateway as parent.
+	attached map[targetKey]map[RouteKey]*route
 	// targeted are the policies that are attached to a Service or route.
 	targeted map[targetKey]*policies
-	// users are the Services whose fronts have sent requests to a Service so far.
-	users  map[Key]map[Key]bool
+	// users are the Services and Gateways whose routes have sent requests to a
+	// Service so far.
+	users  map[Key]map[targetKey]bool
 	fronts map[Key]*front
 
-	// Of the running compile: Services whose fronts may be different; something of
-	// a policy or of what it is attached to came, went or is different.
-	stale map[Key]bool
+	// Of the running compile: Services and Gateways whose fronts may be different;
+	// something of a policy or of what it is attached to came, went or is different.
+	stale map[targetKey]bool
 	moved bool
 
 	// What followed from the last Input.
@@ -39,7 +40,7 @@ type traffic struct {
 	problems []v1alpha1.Problem
 }
 
-// targetKey names a Service or route that policies are attached to.
+// targetKey names a Service, Gateway or route that something is attached to.
 type targetKey struct {
 	kind string
 	key  Key
@@ -49,8 +50,8 @@ func newTraffic() traffic {
 	return traffic{
 		http: map[Key]*gateway.HTTPRoute{}, grpc: map[Key]*gateway.GRPCRoute{}, tls: map[Key]*gateway.TLSRoute{}, tcp: map[Key]*gateway.TCPRoute{},
 		grants: map[Key]*gateway.ReferenceGrant{}, backends: map[Key]*v1alpha1.BackendPolicy{}, faults: map[Key]*v1alpha1.FaultPolicy{},
-		routes: map[RouteKey]*route{}, attached: map[Key]map[RouteKey]*route{}, targeted: map[targetKey]*policies{}, users: map[Key]map[Key]bool{},
-		fronts: map[Key]*front{}, stale: map[Key]bool{}, moved: true,
+		routes: map[RouteKey]*route{}, attached: map[targetKey]map[RouteKey]*route{}, targeted: map[targetKey]*policies{}, users: map[Key]map[targetKey]bool{},
+		fronts: map[Key]*front{}, stale: map[targetKey]bool{}, moved: true,
 	}
 }
 
@@ -116,9 +117,9 @@ func (t *traffic) learn(in *Input) {
 func (t *traffic) exchange(k RouteKey, r *route) {
 	t.moved = true
 	if old := t.routes[k]; old != nil {
-		for _, s := range old.services() {
-			delete(t.attached[s], k)
-			t.stale[s] = true
+		for _, p := range old.parentObjects() {
+			delete(t.attached[p], k)
+			t.stale[p] = true
 		}
 		delete(t.routes, k)
 	}
@@ -126,30 +127,31 @@ func (t *traffic) exchange(k RouteKey, r *route) {
 		return
 	}
 	t.routes[k] = r
-	for _, s := range r.services() {
-		if t.attached[s] == nil {
-			t.attached[s] = map[RouteKey]*route{}
+	for _, p := range r.parentObjects() {
+		if t.attached[p] == nil {
+			t.attached[p] = map[RouteKey]*route{}
 		}
-		t.attached[s][k] = r
-		t.stale[s] = true
+		t.attached[p][k] = r
+		t.stale[p] = true
 	}
 }
 
-// services are the parents of the route that are Services, each once.
-func (r *route) services() []Key {
-	var out []Key
+// parentObjects are the parents of the route that are Services or Gateways, each
+// once.
+func (r *route) parentObjects() []targetKey {
+	var out []targetKey
 	for i := range r.parents {
-		if k, is := r.parentService(i); is && !slices.Contains(out, k) {
-			out = append(out, k)
+		if p, is := r.parentObject(i); is && !slices.Contains(out, p) {
+			out = append(out, p)
 		}
 	}
 	return out
 }
 
-// parentService is the Service that a parent is.
-func (r *route) parentService(i int) (Key, bool) {
+// parentObject is the Service or Gateway that a parent is.
+func (r *route) parentObject(i int) (targetKey, bool) {
 	p := &r.parents[i]
-	group, kind := gateway.GroupName, "Gateway"
+	group, kind := gatewayGroup, KindGateway
 	if p.Group != nil {
 		group = string(*p.Group)
 	}
@@ -160,7 +162,7 @@ func (r *route) parentService(i int) (Key, bool) {
 	if n := deref(p.Namespace); n != "" {
 		k.Project = string(n)
 	}
-	return k, kind == KindService && isService(group)
+	return targetKey{kind, k}, kind == KindService && isService(group) || kind == KindGateway && group == gatewayGroup
 }
 
 // isService says whether the kind Service of a group is ours. The core group
@@ -187,19 +189,19 @@ func (t *traffic) retarget(of Key, targets []v1alpha1.PolicyTarget, change func(
 // touch marks the fronts that the policies of a target are about.
 func (t *traffic) touch(k targetKey) {
 	if k.kind == v1alpha1.TargetService {
-		t.stale[k.key] = true
+		t.stale[k] = true
 		t.restart(t.users[k.key]) // a cluster may be there now, or not any more
 		return
 	}
 	if r := t.routes[RouteKey{k.kind, k.key}]; r != nil {
-		for _, s := range r.services() {
-			t.stale[s] = true
+		for _, p := range r.parentObjects() {
+			t.stale[p] = true
 		}
 	}
 }
 
 // restart marks fronts.
-func (t *traffic) restart(fronts map[Key]bool) {
+func (t *traffic) restart(fronts map[targetKey]bool) {
 	for k := range fronts {
 		t.stale[k] = true
 	}
@@ -220,9 +222,7 @@ func with[P attached](list []P, p P) []P {
 // serviceMoved marks what depends on a Service that came, went or is different.
 func (t *traffic) serviceMoved(k Key) {
 	t.moved = true
-	if t.attached[k] != nil || t.targeted[targetKey{v1alpha1.TargetService, k}] != nil || t.fronts[k] != nil {
-		t.stale[k] = true
-	}
+	t.stale[targetKey{KindService, k}] = true
 	t.restart(t.users[k])
 }
 
@@ -233,11 +233,11 @@ func (t *traffic) everything() {
 		t.stale[k] = true
 	}
 	for k := range t.targeted {
-		if k.kind == v1alpha1.TargetService {
-			t.stale[k.key] = true
+		if k.kind == KindService {
+			t.stale[k] = true
 		}
 	}
 	for k := range t.fronts {
-		t.stale[k] = true
+		t.stale[targetKey{KindService, k}] = true
 	}
 }

@@ -82,11 +82,12 @@ func (m *memory) parentsOf(r *route) []ParentStatus {
 // verdictOf is the verdict of a parent that is a Service with all flaws, sorted;
 // nil: it is none.
 func (m *memory) verdictOf(r *route, i int) (*parentVerdict, []flaw) {
-	k, is := r.parentService(i)
-	f := m.traffic.fronts[k]
-	if !is || f == nil {
+	p, is := r.parentObject(i)
+	f := m.traffic.fronts[p.key]
+	if !is || p.kind != KindService || f == nil {
 		return nil, nil
 	}
+	k := p.key
 	v := f.verdicts[parentKey{r.RouteKey, i}]
 	if v == nil {
 		return nil, nil

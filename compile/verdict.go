@@ -47,9 +47,9 @@ type parentVerdict struct {
 	broken map[int]bool
 }
 
-// selects says whether the parent means a port.
-func (v *parentVerdict) selects(p *v1alpha1.ServicePort) bool {
-	return (deref(v.parent.SectionName) == "" || string(*v.parent.SectionName) == p.Name) && (v.parent.Port == nil || *v.parent.Port == p.Port)
+// selects says whether the parent means a part of it.
+func (v *parentVerdict) selects(section string, port int32) bool {
+	return (deref(v.parent.SectionName) == "" || string(*v.parent.SectionName) == section) && (v.parent.Port == nil || *v.parent.Port == port)
 }
 
 func (v *parentVerdict) refuse(reason, text, fix string) {
@@ -69,7 +69,7 @@ func isTCPPort(p *v1alpha1.ServicePort) bool { return cmp.Or(p.Protocol, "TCP") 
 func (d *draftFront) parents() {
 	for _, r := range d.f.routes {
 		for i := range r.parents {
-			if k, is := r.parentService(i); !is || k != d.f.key {
+			if p, is := r.parentObject(i); !is || p != (targetKey{KindService, d.f.key}) {
 				continue
 			}
 			v := &parentVerdict{parent: &r.parents[i], field: fmt.Sprintf("spec.parentRefs[%d]", i), broken: map[int]bool{}}
@@ -78,7 +78,7 @@ func (d *draftFront) parents() {
 			switch s := d.f.service; {
 			case s == nil:
 				v.refuse(reasonNoParent, "Service "+d.f.key.String()+" does not exist", "create it, or correct the name")
-			case !slices.ContainsFunc(s.Spec.Ports, func(p v1alpha1.ServicePort) bool { return isTCPPort(&p) && v.selects(&p) }):
+			case !slices.ContainsFunc(s.Spec.Ports, func(p v1alpha1.ServicePort) bool { return isTCPPort(&p) && v.selects(p.Name, p.Port) }):
 				v.refuse(reasonNoParent, "Service "+d.f.key.String()+" has no such TCP port", "name a port that it has")
 			}
 		}
@@ -86,7 +86,7 @@ func (d *draftFront) parents() {
 }
 
 // references notes what of a route refers to nothing that it may use.
-func (d *draftFront) references(r *route, v *parentVerdict) {
+func (d *router) references(r *route, v *parentVerdict) {
 	for i := range r.rules {
 		for _, u := range r.rules[i].uses {
 			if _, f := d.resolve(r, u.name); f != nil {
@@ -106,7 +106,7 @@ func (d *draftFront) accepted(p *v1alpha1.ServicePort, own inForce, all []*attac
 	var fit []*attachment
 	for _, a := range all {
 		if !carries(appOf(p), a.route.kind) {
-			a.verdict.refuse(reasonNotAllowed, fmt.Sprintf("port %d of Service %s has appProtocol %s, which no %s is for", p.Port, d.f.key, p.AppProtocol, a.route.Kind),
+			a.refuse(reasonNotAllowed, fmt.Sprintf("port %d of Service %s has appProtocol %s, which no %s is for", p.Port, d.f.key, p.AppProtocol, a.route.Kind),
 				"change the appProtocol of the port, or the kind of the route")
 			continue
 		}
@@ -131,10 +131,10 @@ func (d *draftFront) accepted(p *v1alpha1.ServicePort, own inForce, all []*attac
 			owner = nil
 		}
 		if owner != nil && owner != a.route {
-			a.verdict.refuse(reasonConflicted, fmt.Sprintf("port %d of Service %s is taken by %s", p.Port, d.f.key, owner), "remove one of them, or attach them to different ports")
+			a.refuse(reasonConflicted, fmt.Sprintf("port %d of Service %s is taken by %s", p.Port, d.f.key, owner), "remove one of them, or attach them to different ports")
 			return true
 		}
-		a.verdict.taken = true
+		a.take()
 		return false
 	})
 }
