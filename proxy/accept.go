@@ -22,6 +22,7 @@ type caller struct {
 	address  []byte // text of peer's address
 	secure   bool
 	identity []byte // URI SAN
+	at       int    // place in the roll; 0: it is not there
 	open     *int   // connections of the listening address, to be counted down
 	opened   bool
 	flow     *flow // of the mesh; nil: it came by a socket of the proxy itself
@@ -70,7 +71,7 @@ func (w *worker) accept(a *accepting, fd int, peer netip.AddrPort) {
 		return
 	}
 	w.tel.ConnOpened(w.plan.table, ln.id)
-	w.conns[g] = struct{}{}
+	w.conns.enter(g)
 	g.header = ln.conf.ProxyProtocol
 	if t := ln.limits.handshake; t > 0 {
 		w.loop.Arm(&g.timer, w.loop.Now+t, g)
@@ -189,7 +190,7 @@ func (g *greeting) hurry() {
 // leave: another owner takes over.
 func (g *greeting) leave() {
 	g.w.loop.Disarm(&g.timer)
-	delete(g.w.conns, g)
+	g.w.conns.leave(g)
 	g.follow()
 	if g.peer.IsValid() {
 		g.address = g.peer.Addr().AppendTo(nil)
@@ -199,7 +200,7 @@ func (g *greeting) leave() {
 // end closes a connection that came to nothing.
 func (g *greeting) end() {
 	g.w.loop.Disarm(&g.timer)
-	delete(g.w.conns, g)
+	g.w.conns.leave(g)
 	g.caller.close()
 	g.c.Close()
 }

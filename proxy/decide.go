@@ -65,12 +65,21 @@ func (x *exchange) admit() bool {
 		x.reply(413, errTooLong.Error())
 		return false
 	}
-	x.by = rule.deadlines.Whole(w.loop.Now, x.callersTimeout())
+	callers, ok := x.callersTimeout()
+	if !ok {
+		x.rec.Flags |= telemetry.CallerProtocolError
+		x.reply(400, "malformed grpc-timeout")
+		return false
+	}
+	x.by = rule.deadlines.Whole(w.loop.Now, callers)
 	if rule.fault != nil {
 		in := rule.fault.Inject(&x.req, w.random())
 		if in.Delay > 0 {
 			x.rec.Flags |= telemetry.DelayInjected
-			x.t.Sleep(w.loop.Now + in.Delay)
+			if !x.pause(w.loop.Now + in.Delay) {
+				x.fail(&failure{flags: telemetry.CallerClosed, status: 499, reason: errCaller.Error()})
+				return false
+			}
 		}
 		if in.Abort {
 			x.rec.Flags |= telemetry.FaultInjected
@@ -79,10 +88,10 @@ func (x *exchange) admit() bool {
 		}
 	}
 	for i, l := range rule.limiters {
-		a := l.Take(w.loop.Now, rule.LimitKey(i, &x.req, x.from.peer.Addr(), x.from.identity, &w.routing))
+		a := l.Take(w.loop.Now, rule.LimitKey(i, l.Seed(), &x.req, x.from.peer.Addr(), x.from.identity, &w.routing))
 		if !a.OK {
 			for j := range i {
-				rule.limiters[j].GiveBack(w.loop.Now, rule.LimitKey(j, &x.req, x.from.peer.Addr(), x.from.identity, &w.routing))
+				rule.limiters[j].GiveBack(w.loop.Now, rule.LimitKey(j, rule.limiters[j].Seed(), &x.req, x.from.peer.Addr(), x.from.identity, &w.routing))
 			}
 			x.rec.Flags |= telemetry.RateLimited
 			v := resilience.AppendSeconds(nil, a.After)
@@ -109,17 +118,22 @@ func (x *exchange) abort(in resilience.Injected) {
 	x.reply(status, "fault injected")
 }
 
-// callersTimeout is what the caller itself allows, by grpc-timeout; 0: nothing said.
-func (x *exchange) callersTimeout() int64 {
+// callersTimeout is what the caller itself allows, by grpc-timeout; 0: nothing
+// said. False: nobody can tell what it says.
+func (x *exchange) callersTimeout() (nanos int64, ok bool) {
 	if !x.grpc {
-		return 0
+		return 0, true
 	}
-	if v, ok := x.req.Get(message.GRPCTimeout); ok {
-		if d, ok := resilience.ParseGRPCTimeout(v); ok {
-			return d
+	said := false
+	for i := range x.req.Fields {
+		if f := &x.req.Fields[i]; f.ID == message.GRPCTimeout {
+			if nanos, ok = resilience.ParseGRPCTimeout(f.Value); !ok || said {
+				return 0, false
+			}
+			said = true
 		}
 	}
-	return 0
+	return nanos, true
 }
 
 // filter does what filters do to a request; false: one has answered.
@@ -169,6 +183,7 @@ func (x *exchange) choose() bool {
 	case x.pool.two || x.pool.auto || x.pool.meshed():
 		x.body.keep(4 << 10) // for an endpoint that goes away: see mayResend
 	}
+	x.hedges(rule.hedge.Most)
 	x.mirror(rule.Filters.Mirrors)
 	x.mirror(x.backend.Filters.Mirrors)
 	x.ids = w.tel.Inject(x.rec.Table, &x.req, &x.rec.Trace, x.ids)

@@ -24,7 +24,7 @@ type down1 struct {
 func serve1(from caller, c *engine.Conn) {
 	d := &down1{caller: from, c: c}
 	c.SetOwner(d)
-	d.w.conns[d] = struct{}{}
+	d.w.conns.enter(d)
 	d.next()
 }
 
@@ -172,7 +172,7 @@ func (d *down1) cut() {
 // close ends the connection after what was written.
 func (d *down1) close() {
 	d.w.loop.Disarm(&d.timer)
-	delete(d.w.conns, d)
+	d.w.conns.leave(d)
 	d.caller.close()
 	d.c.CloseSoon()
 }

@@ -28,7 +28,7 @@ func serve2(from caller, c *engine.Conn) {
 	d.k.h.Init(&http2.Config{TLS: from.secure, MaxStreams: uint32(ln.limits.streams), MaxHead: ln.limits.head.Head,
 		MaxFields: ln.limits.head.Fields, EnableConnect: true}, &w.streams, w.loop.Now)
 	c.SetOwner(&d.k)
-	w.conns[d] = struct{}{}
+	w.conns.enter(d)
 	if w.draining || d.leaves {
 		d.k.h.Drain()
 	}
@@ -196,7 +196,7 @@ func (d *down2) close() {
 	}
 	d.closed = true
 	d.w.loop.Disarm(&d.timer)
-	delete(d.w.conns, d)
+	d.w.conns.leave(d)
 	d.caller.close()
 	d.k.c.CloseSoon()
 }

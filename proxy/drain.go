@@ -49,17 +49,13 @@ func (w *worker) drain() {
 	for _, h := range w.homes { // their sockets are the agent's: another process accepts on them
 		h.stop()
 	}
-	for c := range w.conns {
-		c.drain(false)
-	}
+	w.changing.begin()
 }
 
 // lastWords ends what is left.
 func (w *worker) lastWords() {
 	w.closing = true
-	for c := range w.conns {
-		c.drain(true)
-	}
+	w.conns.all(func(c conn) { c.drain(true) })
 }
 
 // shut frees what a worker has after its loop ended.

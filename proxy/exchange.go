@@ -27,6 +27,7 @@ type keeping struct {
 	ids                       []byte // of trace context
 	body                      kept   // request body that may be sent again
 	mirrors                   []*mirror
+	more                      []attempt // for rules with more hedges than one
 	rec                       telemetry.Request
 	cases                     [2]authz.Case // egress, ingress
 	host                      []byte        // that is decided about
@@ -55,14 +56,16 @@ type passage struct {
 	hash     uint64
 	visited  balance.Tried
 	origins  [2]route.Origin // for CORS: of the rule, of the backend
-	tries    [2]attempt      // the second for a hedge
+	pair     [2]attempt      // most exchanges need no more than one
+	tries    []attempt       // pair, or more of them for hedges
 	live     int             // how many of tries are under way
 	won      *attempt        // whose answer is taken
 	tried    int             // attempts begun
 	budgeted int             // of these, taken from the budget of retries
 	backoff  int64           // before the next
 	resent   bool            // once more, because a kept connection was closed
-	alone    bool            // there will be no hedge, or there was one
+	hedged   int             // hedges begun
+	alone    bool            // there will be no more
 
 	grpc     bool     // content-type application/grpc
 	close    bool     // the caller's connection ends with this answer
@@ -105,6 +108,7 @@ func (w *worker) newExchange(from *caller) *exchange {
 		x.rec.Reset()
 	}
 	x.from, x.plan, x.speaker, x.ln = from, from.plan, from.speaker, from.ln
+	x.tries = x.pair[:]
 	return x
 }
 
@@ -129,6 +133,7 @@ func (w *worker) freeExchange(x *exchange) {
 		}
 	}
 	x.body.free()
+	clear(x.more)
 	x.heads, x.answers, x.ids, x.mirrors = x.heads[:0], x.answers[:0], x.ids[:0], x.mirrors[:0]
 	x.passage = passage{}
 	if len(w.exchanges) < spare {

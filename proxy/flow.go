@@ -73,7 +73,7 @@ func (w *worker) meet(h *home, side telemetry.Side, fd int, peer netip.AddrPort)
 func (g *greeting) admitted(patience int64) {
 	w := g.w
 	w.tel.ConnOpened(g.plan.table, g.ln.id)
-	w.conns[g] = struct{}{}
+	w.conns.enter(g)
 	if patience > 0 {
 		w.loop.Arm(&g.timer, w.loop.Now+patience, g)
 	}
@@ -125,8 +125,8 @@ func (w *workload) spoken(port uint16, leg mesh.Leg) l7.Protocol {
 func (g *greeting) refuse(v policy.Verdict, drop telemetry.Drop) {
 	g.w.denied(&g.caller, v, drop)
 	g.w.loop.Disarm(&g.timer)
-	if _, counted := g.w.conns[g]; counted {
-		delete(g.w.conns, g)
+	if g.at > 0 {
+		g.w.conns.leave(g)
 		g.caller.close()
 	} else {
 		g.opened = false

@@ -68,21 +68,20 @@ func (x *exchange) ask() *failure {
 
 // retire removes a try that is over.
 func (x *exchange) retire(i int) {
-	if i == 0 && x.live == 2 {
-		x.moveTry()
+	for x.live--; i < x.live; i++ {
+		x.moveTry(i+1, i)
 	}
-	x.live--
 }
 
-// win makes try i the one whose answer is taken; the other is ended.
+// win makes try i the one whose answer is taken; the others are ended.
 func (x *exchange) win(i int) {
 	for j := range x.tries[:x.live] {
 		if j != i {
 			x.tries[j].drop()
 		}
 	}
-	if i == 1 {
-		x.moveTry()
+	if i > 0 {
+		x.moveTry(i, 0)
 	}
 	x.live = 1
 	x.won = &x.tries[0]
@@ -91,16 +90,16 @@ func (x *exchange) win(i int) {
 	x.won.by = 0      // from here on only the whole request's time counts
 }
 
-// moveTry puts the second try into the first place.
-func (x *exchange) moveTry() {
-	x.tries[0] = x.tries[1]
-	a := &x.tries[0]
-	if a.u != nil && a.u.user == &x.tries[1] {
+// moveTry puts a try into another place.
+func (x *exchange) moveTry(from, to int) {
+	x.tries[to] = x.tries[from]
+	a, was := &x.tries[to], &x.tries[from]
+	if a.u != nil && a.u.user == was {
 		a.u.user = a
 	}
 	if a.u != nil {
 		for k, o := range a.u.waiting {
-			if o == &x.tries[1] {
+			if o == was {
 				a.u.waiting[k] = a
 			}
 		}

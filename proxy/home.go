@@ -126,11 +126,11 @@ func (w *worker) moveOut(name string) {
 	unix.Close(h.namespace)
 	h.namespace = -1
 	delete(w.homes, name)
-	for c := range w.conns {
+	w.conns.all(func(c conn) {
 		if f := c.flowing(); f != nil && f.home == h {
 			c.cut()
 		}
-	}
+	})
 }
 
 // stop accepts no more.

@@ -26,6 +26,9 @@ var nothing = &rule{Rule: &route.Rule{Route: &route.Route{}}}
 
 // mirror sends copies of the request as it now is.
 func (x *exchange) mirror(all []route.Mirror) {
+	if x.req.Upgrade != nil || x.req.IsMethod("CONNECT") {
+		return // what is said in a tunnel is for one ear
+	}
 	for i := range all {
 		m := &all[i]
 		if !m.Takes(x.w.random()) || m.Cluster == route.Invalid {

@@ -165,6 +165,7 @@ func (p *Proxy) apply(cfg *l7.Config, sockets map[string]*door.Sockets) error {
 	}
 	p.follow(n)
 	p.forget(n)
+	p.trimmed.Add(giveBack + 1) // what the configuration was made of, and the old one
 	return nil
 }
 

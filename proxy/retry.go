@@ -78,10 +78,7 @@ func (x *exchange) again(why *failure) bool {
 		return false
 	}
 	x.w.tel.AddCluster(x.pool.table, x.pool.id, telemetry.Retried, 1)
-	if x.backoff > 0 {
-		x.t.Sleep(x.w.loop.Now + x.backoff)
-	}
-	if x.down.gone() || x.down2 != nil && x.down2.wasReset() {
+	if !x.pause(x.w.loop.Now + x.backoff) {
 		return false
 	}
 	x.resp.Reset()
@@ -109,31 +106,44 @@ func idempotent(method []byte) bool {
 	return false
 }
 
-// hedgeAt is when a second try is due; 0: none is.
+// hedgeAt is when another try is due beside those under way; 0: none is. There is
+// none any more after a retry.
 func (x *exchange) hedgeAt() int64 {
-	if x.rule == nil || x.rule.hedge.Delay == 0 || x.won != nil || x.live != 1 || x.tried > 1 || x.alone || !x.down.ended {
+	if x.rule == nil || x.rule.hedge.Delay == 0 || x.won != nil || x.live == 0 || x.tried != 1+x.hedged || x.alone || !x.down.ended {
 		return 0
 	}
-	at, ok := x.rule.hedge.At(x.tries[0].began, x.by, x.live, idempotent(x.req.Method), x.bodyKept())
+	at, ok := x.rule.hedge.At(x.tries[x.live-1].began, x.by, x.tried, idempotent(x.req.Method), x.bodyKept())
 	if !ok {
 		return 0
 	}
 	return at
 }
 
-// hedge begins a second try when the first takes long.
+// hedge begins another try when those under way take long.
 func (x *exchange) hedge() bool {
 	at := x.hedgeAt()
 	if at == 0 || x.w.loop.Now < at {
 		return false
 	}
-	x.alone = true // one way or the other
 	if !x.pool.limits.AcquireRetry() {
+		x.alone = true
 		x.w.tel.AddCluster(x.pool.table, x.pool.id, telemetry.RetriesRefused, 1)
 		return false
 	}
 	x.budgeted++
+	x.hedged++
 	x.w.tel.AddRoute(x.rec.Table, x.rec.Route, telemetry.Hedged, 1)
 	_, why := x.start(false)
-	return why == nil
+	x.alone = why != nil
+	return !x.alone
+}
+
+// hedges makes room for so many tries at a time.
+func (x *exchange) hedges(most int) {
+	if most > len(x.pair) {
+		if cap(x.more) < most {
+			x.more = make([]attempt, most)
+		}
+		x.tries = x.more[:most]
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"moire.dev/moire/proxy/http2"
 	"moire.dev/moire/snapshot/l7"
 )
 
@@ -282,6 +283,12 @@ func TestGRPCTimeout(t *testing.T) {
 			t.Errorf("a call with %q of %v reached the endpoint with %q", sent, most, value)
 		}
 	}
+	got.Store("")
+	for _, wrong := range [][]string{{"Grpc-Timeout", "5"}, {"Grpc-Timeout", "-5S"}, {"Grpc-Timeout", "123456789S"}, {"Grpc-Timeout", "1S", "Grpc-Timeout", "2S"}} {
+		if status, h, tr := grpcCall(t, c, address, wrong...); status != 200 || h.Get("Grpc-Status")+tr.Get("Grpc-Status") != "13" || got.Load() != "" {
+			t.Errorf("%q: %d, grpc-status %v %v, the endpoint got %q", wrong, status, h, tr, got.Load())
+		}
+	}
 	began := time.Now()
 	status, h, tr := grpcCall(t, c, address, "Grpc-Timeout", "50m", "X-Slow", "1")
 	if code := h.Get("Grpc-Status") + tr.Get("Grpc-Status"); status != 200 || code != "4" || time.Since(began) > time.Second {
@@ -330,6 +337,75 @@ func TestHedge(t *testing.T) {
 		}
 		if slow.Load()+fast.Load() != 4 {
 			t.Errorf("two=%v: 4 POST came %d times", two, slow.Load()+fast.Load())
+		}
+	}
+}
+
+// TestMoreHedges: of four endpoints three are slow; each wait begins one try more,
+// as many as the rule says.
+func TestMoreHedges(t *testing.T) {
+	for most, want := range map[int]int32{3: 3, 4: 4} {
+		for _, two := range []bool{false, true} {
+			address := free(t)
+			let := make(chan struct{})
+			var came atomic.Int32
+			slow := server2(t, func(w http.ResponseWriter, r *http.Request) {
+				if came.Add(1) == want {
+					return // the last one answers
+				}
+				select {
+				case <-let:
+				case <-r.Context().Done():
+				}
+			})
+			cfg := one(address, slow)
+			if two {
+				cfg.Clusters[0].Protocol = l7.HTTP2
+			}
+			onlyRule(cfg).Hedge = &l7.Hedge{Delay: l7.Duration(20 * time.Millisecond), Most: most}
+			p := start(t, cfg)
+			began := time.Now()
+			if status, _, _ := get(t, client(t, false), "http://"+address+"/"); status != 200 {
+				t.Errorf("status %d", status)
+			}
+			if took := time.Since(began); took < time.Duration(want-1)*20*time.Millisecond || took > 5*time.Second || came.Load() != want {
+				t.Errorf("most %d, two=%v: %d tries in %v", most, two, came.Load(), took)
+			}
+			eventually(t, "all others are ended", func() bool { return p.State().Clusters[0].Active == 0 })
+			close(let)
+		}
+	}
+}
+
+// TestCallersThatLeave while a fault delays their request, or before a retry, are
+// not waited for.
+func TestCallersThatLeave(t *testing.T) {
+	for name, change := range map[string]func(*l7.Config){
+		"delay": func(cfg *l7.Config) {
+			onlyRule(cfg).Fault = &l7.Fault{Delay: l7.Duration(time.Hour), DelayPercent: 100}
+		},
+		"backoff": func(cfg *l7.Config) {
+			onlyRule(cfg).Retry = &l7.Retry{Attempts: 3, Backoff: l7.Duration(time.Hour)}
+		},
+	} {
+		address := free(t)
+		cfg := one(address, refused(t))
+		change(cfg)
+		p := start(t, cfg)
+		for _, two := range []bool{false, true} {
+			c := dial(t, address)
+			if two {
+				w := newWire2(t, c, http2.Config{Client: true})
+				w.ask(request2("GET", "/"), true)
+				w.flush()
+			} else {
+				io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			}
+			eventually(t, "it waits", func() bool { return p.State().Listeners[0].Connections == 1 })
+			time.Sleep(50 * time.Millisecond)
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+			eventually(t, name+": it is over", func() bool { return p.State().Listeners[0].Connections == 0 && len(p.Telemetry().Last(20)) > 0 })
 		}
 	}
 }

@@ -245,3 +245,19 @@ func TestMirror(t *testing.T) {
 		eventually(t, "about half is copied", func() bool { n := copies.Load() - 4; return n > 25 && n < 75 })
 	})
 }
+
+// TestTunnelsAreNotCopied: an Upgrade is for one endpoint.
+func TestTunnelsAreNotCopied(t *testing.T) {
+	var copies atomic.Int32
+	other := server(t, numbered("copy", &copies, always(200)))
+	address := free(t)
+	cfg := one(address, echoUpgrade(t))
+	cfg.Clusters = append(cfg.Clusters, l7.Cluster{Name: "other", Endpoints: []l7.Endpoint{{Address: other}}})
+	onlyRule(cfg).Filters = []l7.Filter{{Mirror: &l7.Mirror{Cluster: "other"}}}
+	start(t, cfg)
+	tunnel1(t, address, upgrade1, "HTTP/1.1 101 ")
+	time.Sleep(50 * time.Millisecond)
+	if n := copies.Load(); n > 0 {
+		t.Errorf("%d copies came", n)
+	}
+}

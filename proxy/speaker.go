@@ -127,15 +127,32 @@ func (p *pool) retire(keep map[endKey]*endpoint) {
 			continue
 		}
 		e.gone = true
-		for len(e.idle) > 0 {
-			u := e.idle[len(e.idle)-1]
-			e.idle = e.idle[:len(e.idle)-1]
-			u.close()
-		}
+		p.w.shed(e.idle)
+		e.idle = nil
 		for _, u := range append([]*upConn(nil), e.two...) {
 			if u.two != nil {
 				u.two.retire()
 			}
 		}
+	}
+}
+
+// shed closes connections that nobody will use, some in each turn.
+func (w *worker) shed(idle []*upConn) {
+	if len(w.sheds) == 0 && len(idle) > 0 {
+		w.loop.Post(w.shedSome)
+	}
+	w.sheds = append(w.sheds, idle...)
+}
+
+func (w *worker) shedSome() {
+	n := min(len(w.sheds), stride)
+	for _, u := range w.sheds[:n] {
+		u.close()
+	}
+	if w.sheds = w.sheds[n:]; len(w.sheds) > 0 {
+		w.loop.Post(w.shedSome)
+	} else {
+		w.sheds = nil
 	}
 }

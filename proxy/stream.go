@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"math"
 
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/http1"
@@ -36,7 +37,7 @@ type stream struct {
 	read     uint64        // body bytes taken
 	most     uint64        // that may be taken; 0: no limit
 	tunnel   bool          // the end of one direction is told, and the other goes on
-	pipe     *engine.Pipe  // what comes in a tunnel goes through it; nil: through c.In
+	pipe     *engine.Pipe  // what comes goes through it; nil: through c.In
 
 	out      message.Framing // of the body that goes
 	finished bool            // all of the body has been put
@@ -70,6 +71,9 @@ func (s *stream) peek() ([]byte, error) {
 		return s.copy.peek(s)
 	}
 	b := s.c.In.Bytes()
+	if len(b) == 0 && s.pipe != nil && s.pipe.Held() > 0 {
+		return nil, nil
+	}
 	switch s.framing {
 	case message.Sized:
 		if int64(len(b)) > s.left {
@@ -82,7 +86,7 @@ func (s *stream) peek() ([]byte, error) {
 		}
 	default:
 		if len(b) == 0 && s.c.EOF && s.c.Err == 0 && s.c.Fault == nil {
-			s.ended = s.pipe == nil || s.pipe.Held() == 0
+			s.ended = true
 			return nil, nil
 		}
 	}
@@ -236,7 +240,7 @@ func (s *stream) blockedAt() int64 {
 // pump moves the body from one side to the other as far as there are bytes and
 // room, and says whether anything moved. It is over when to is finished.
 func pump(w *worker, from, to *stream) (moved bool, err error) {
-	if from.tunnel && from.two == nil && to.two == nil && !to.finished {
+	if !to.finished && from.plain(to) {
 		moved = from.carry(to)
 	}
 	for swept := 0; !to.finished; {
@@ -279,11 +283,24 @@ func pump(w *worker, from, to *stream) (moved bool, err error) {
 	return moved, nil
 }
 
-// carry moves what comes in a tunnel through a pipe, if much comes and both sides
-// are plain connections. What was read before goes first.
+// worthy is the least that has to be left of a body for a pipe. It is known to
+// come, so nobody has to wait and see.
+const worthy = 256 << 10
+
+// plain says whether what comes is for the other side as it is: bytes of two
+// connections. Much of a body has to be left, or a pipe is no use.
+func (s *stream) plain(to *stream) bool {
+	if s.two != nil || to.two != nil || s.copy != nil || to.copy != nil || len(s.tees) > 0 {
+		return false
+	}
+	return s.tunnel || s.framing == message.Sized && to.out == message.Sized && !s.ended && (s.pipe != nil || s.left >= worthy)
+}
+
+// carry moves what comes through a pipe, if much comes and both sides are not
+// encrypted. What was read before goes first.
 func (s *stream) carry(to *stream) (moved bool) {
 	if s.pipe == nil {
-		if s.pipe = s.c.PipeTo(to.c); s.pipe == nil {
+		if s.pipe = s.c.PipeTo(to.c, !s.tunnel); s.pipe == nil {
 			return false
 		}
 	}
@@ -291,10 +308,18 @@ func (s *stream) carry(to *stream) (moved bool) {
 		to.starved()
 		return false
 	}
-	in, out := s.pipe.Move()
+	most := math.MaxInt
+	if !s.tunnel {
+		most = int(s.left) - s.c.In.Len()
+	}
+	in, out := s.pipe.Move(most)
 	s.read += uint64(in)
 	to.wrote += uint64(out)
-	if s.pipe.Scarce() {
+	if !s.tunnel {
+		s.left -= int64(in)
+		s.ended = s.left == 0 && s.pipe.Held() == 0
+	}
+	if s.ended || s.pipe.Scarce() {
 		s.unpipe()
 	}
 	return in+out > 0

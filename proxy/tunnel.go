@@ -24,7 +24,7 @@ func serveRule(from caller, c *engine.Conn, r *route.Rule, protocol telemetry.Pr
 	w := from.w
 	t := &passing{caller: from, c: c}
 	c.SetOwner(t)
-	w.conns[t] = struct{}{}
+	w.conns.enter(t)
 	x := w.newExchange(&t.caller)
 	t.x = x
 	x.passing = t
@@ -74,7 +74,7 @@ func (t *passing) cut() { t.drain(true) }
 // end closes both sides, at once when something broke.
 func (t *passing) end(x *exchange) {
 	w := t.w
-	delete(w.conns, t)
+	w.conns.leave(t)
 	t.caller.close()
 	if x.broken {
 		t.c.Abort()

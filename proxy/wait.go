@@ -80,6 +80,29 @@ func (x *exchange) wait() error {
 	return nil
 }
 
+// pause waits until when. False: the caller left meanwhile.
+func (x *exchange) pause(when int64) bool {
+	for {
+		if x.down.gone() || x.down2 != nil && x.down2.wasReset() {
+			x.rec.Flags |= telemetry.CallerClosed
+			return false
+		}
+		now, by := x.w.loop.Now, when
+		if x.mayBeGone() {
+			if by = min(by, x.moved+patience); now >= x.moved+patience && now < when {
+				x.rec.Flags |= telemetry.CallerClosed
+				return false
+			}
+		}
+		if now >= when {
+			x.t.Deadline(0)
+			return true
+		}
+		x.t.Deadline(by)
+		x.t.Park()
+	}
+}
+
 // callerOwes: a body is on its way and it is the caller who keeps it waiting.
 func (x *exchange) callerOwes() bool {
 	return x.ln.limits.minRate > 0 && !x.tunnel && (!x.down.ended && x.down.framing != 0 || x.down.blockedAt() != 0)

@@ -29,7 +29,9 @@ type worker struct {
 	memory    authz.Memory
 	pickers   []*balance.Picker // by cluster of the plan; nil: not needed yet
 	listeners map[netip.AddrPort]*accepting
-	conns     map[conn]struct{}
+	conns     roll
+	// The rounds of those who learn of a change, and of the sweeper.
+	changing, sweeping round
 
 	exchanges []*exchange // to be used again
 	// So many of them were not needed since the last trim.
@@ -38,6 +40,7 @@ type worker struct {
 	twos                      []*stream2 // to be used again
 	touched                   []*conn2   // with something in Out
 	streaming                 int        // requests over HTTP/2 that go on
+	sheds                     []*upConn  // to be closed
 	scratch                   []byte
 	crumbs                    []byte
 	routing                   route.Scratch
@@ -60,6 +63,8 @@ type conn interface {
 	sweep(now int64)
 	// cut ends the connection at once, whatever goes on.
 	cut()
+	// place in the roll; 0: it is not there.
+	place() *int
 	// flowing is what the mesh knows of it; nil: it is not of the mesh.
 	flowing() *flow
 }
@@ -77,8 +82,10 @@ func newWorker(p *Proxy, index int) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{p: p, index: index, loop: loop, tel: p.tel.Worker(index),
-		homes: map[string]*home{}, listeners: map[netip.AddrPort]*accepting{}, conns: map[conn]struct{}{},
+		homes: map[string]*home{}, listeners: map[netip.AddrPort]*accepting{},
 		rand: rand.NewPCG(rand.Uint64(), rand.Uint64()), answerLimits: http1.Limits{Head: 64 << 10, Fields: 200}}
+	w.changing = round{w: w, visit: w.changed}
+	w.sweeping = round{w: w, visit: func(c conn) { c.sweep(w.loop.Now) }}
 	loop.OnPanic = func(v any, stack []byte) {
 		p.log.Error("a request ended in a panic", "panic", v, "stack", string(stack))
 	}
@@ -104,9 +111,7 @@ func (w *worker) Expire(*engine.Timer) {
 	for _, s := range w.speakers {
 		s.sweep(w.loop.Now)
 	}
-	for c := range w.conns {
-		c.sweep(w.loop.Now)
-	}
+	w.sweeping.begin()
 	w.p.trimmed.Add(int64(w.loop.Trim() + w.trim()))
 	w.loop.Arm(&w.sweeper, w.loop.Now+1e9, w)
 }
@@ -146,10 +151,14 @@ func (w *worker) use(n *plan) {
 			s.end()
 		}
 	}
-	for c := range w.conns {
-		if !c.follow() {
-			c.drain(false)
-		}
+	w.changing.begin()
+}
+
+// changed tells a connection that the configuration changed, or that the proxy
+// is to end.
+func (w *worker) changed(c conn) {
+	if follows := c.follow(); !follows || w.draining {
+		c.drain(false)
 	}
 }
 

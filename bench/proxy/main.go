@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string) error {
 		return loadMain(args[1:])
 	}
 	f := flag.NewFlagSet("proxy", flag.ContinueOnError)
-	proxies := f.String("proxies", "moire nginx haproxy envoy", "whom to measure; name@path is one with another binary")
+	proxies := f.String("proxies", "moire nginx haproxy envoy caddy", "whom to measure; name@path is one with another binary")
 	rounds := f.Int("rounds", 5, "interleaved rounds; tables show medians")
 	quick := f.Bool("quick", false, "few lines, two rounds, short spans: about three minutes")
 	only := f.String("only", "", "sections, of: check on off tcp latency memory handshakes mesh balancers routes telemetry; empty: all")
@@ -152,7 +152,7 @@ func (b *bench) preface(ctx context.Context) {
 
 // versionOf asks a proxy which one it is.
 func versionOf(ctx context.Context, name string) (string, error) {
-	flag := map[string]string{"nginx": "-v", "haproxy": "-v", "envoy": "--version"}[name]
+	flag := map[string]string{"nginx": "-v", "haproxy": "-v", "envoy": "--version", "caddy": "version"}[name]
 	if flag == "" {
 		return name, nil
 	}
@@ -162,7 +162,7 @@ func versionOf(ctx context.Context, name string) (string, error) {
 	}
 	out, err := exec.CommandContext(ctx, bin, flag).CombinedOutput()
 	for field := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return strings.ContainsRune(" /\n-+", r) }) {
-		if strings.Count(field, ".") == 2 && field[0] >= '0' && field[0] <= '9' {
+		if field = strings.TrimPrefix(field, "v"); strings.Count(field, ".") == 2 && field[0] >= '0' && field[0] <= '9' {
 			return name + " " + field, nil
 		}
 	}

@@ -31,6 +31,7 @@ var kinds = map[string]kind{
 	"envoy": {"envoy.yaml", func(f string) []string {
 		return []string{"-c", f, "--concurrency", "1", "--disable-hot-restart", "-l", "error"}
 	}},
+	"caddy": {"Caddyfile", func(f string) []string { return []string{"run", "--config", f, "--adapter", "caddyfile"} }},
 }
 
 // executable finds a proxy: an environment variable (MOIRE_PROXY, NGINX, …), what
@@ -43,7 +44,7 @@ func executable(name string) (string, error) {
 	if path := os.Getenv(map[bool]string{true: "MOIRE_PROXY", false: strings.ToUpper(name)}[name == "moire"]); path != "" {
 		return path, nil
 	}
-	for _, path := range []string{"bin/peers/envoy/_bin/" + name, "bin/" + name + "-proxy"} {
+	for _, path := range []string{"bin/peers/envoy/_bin/" + name, "bin/peers/" + name + "-server", "bin/" + name + "-proxy"} {
 		if _, err := os.Stat(path); err == nil {
 			return filepath.Abs(path)
 		}
@@ -141,7 +142,7 @@ func (b *bench) launch(ctx context.Context, name string, v variant, mesh int) (*
 	kindName, _, _ := strings.Cut(name, "@")
 	k, ok := kinds[kindName]
 	if !ok {
-		return nil, fmt.Errorf("no proxy %q: moire, nginx, haproxy, envoy", name)
+		return nil, fmt.Errorf("no proxy %q: moire, nginx, haproxy, envoy, caddy", name)
 	}
 	bin, err := executable(name)
 	if err != nil {

@@ -35,7 +35,7 @@ var probes = []probe{
 	{name: "TLS, HTTP/2", port: secure, proto: "HTTP/2.0", secure: true},
 	{name: "mutual TLS", port: mutual, proto: "HTTP/1.1", secure: true, mutual: true},
 	{name: "redirect after mutual TLS", port: func(p ports) int { return p.Shake }, proto: "HTTP/1.1", secure: true, mutual: true, status: http.StatusFound},
-	{name: "TCP", port: through, proto: "HTTP/1.1"},
+	{name: "TCP", port: through, proto: "HTTP/1.1", without: []string{"caddy"}},
 	{name: "mesh hop", port: func(p ports) int { return p.Mesh }, proto: "HTTP/1.1"},
 	{name: "three endpoints, round robin", port: func(p ports) int { return p.Even }, proto: "HTTP/1.1"},
 	{name: "three endpoints, best balancer", port: func(p ports) int { return p.Clever }, proto: "HTTP/1.1"},

@@ -34,7 +34,7 @@ func (b *bench) tcp(ctx context.Context) error {
 		if b.quick && !t.quick {
 			continue
 		}
-		out, err := b.interleave(ctx, "TCP, "+t.name, b.subjects(all, nil, func(ctx context.Context, in *instance) (result, error) {
+		out, err := b.interleave(ctx, "TCP, "+t.name, b.subjects(all, []string{"caddy"}, func(ctx context.Context, in *instance) (result, error) {
 			return load(ctx, b.job(in, "http1", in.port.TCP, t.conns, t.size))
 		}))
 		if err != nil {

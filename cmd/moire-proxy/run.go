@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -76,6 +77,7 @@ func (s *setup) run(ctx context.Context) error {
 		if err := p.Apply(cfg); err != nil {
 			return err
 		}
+		debug.FreeOSMemory() // what reading the file took is more than all that stays
 	}
 	return s.serve(ctx, p, log, &level, serves)
 }

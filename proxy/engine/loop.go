@@ -31,16 +31,17 @@ type Loop struct {
 	timers   wheel
 	buffers  pool
 
-	ready  []*Task // to be resumed in this turn
-	spare  []*Task // the other array of ready
-	idle   []*Task // coroutines without work
-	idlest int     // so many of them were not needed since the last Trim
-	tasks  int     // coroutines, idle ones too
-	again  []*Conn // sockets that may have more to read
-	other  []*Conn // the other array of again
-	dirty  []*Conn // something to write
-	pipes  []*Pipe // that are not in use
-	piped  int     // pipes, those in use, too
+	ready   []*Task // to be resumed in this turn
+	spare   []*Task // the other array of ready
+	idle    []*Task // coroutines without work
+	working []*Task // those with
+	idlest  int     // so many of them were not needed since the last Trim
+	tasks   int     // coroutines, idle ones too
+	again   []*Conn // sockets that may have more to read
+	other   []*Conn // the other array of again
+	dirty   []*Conn // something to write
+	pipes   []*Pipe // that are not in use
+	piped   int     // pipes, those in use, too
 
 	base   time.Time
 	posted struct {

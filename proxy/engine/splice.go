@@ -34,12 +34,12 @@ const (
 	moves = 4
 )
 
-// PipeTo is a Pipe from c to another Conn when much comes on c; nil: use In. Both
-// are plain, and the owner consumes what is in In, and has what waits in the
-// other written, before Move does anything.
-func (c *Conn) PipeTo(to *Conn) *Pipe {
+// PipeTo is a Pipe from c to another Conn when much comes on c, or is known to
+// come; nil: use In. Both are plain, and the owner consumes what is in In, and has
+// what waits in the other written, before Move does anything.
+func (c *Conn) PipeTo(to *Conn, known bool) *Pipe {
 	l := c.loop
-	if c.flood < flooded || c.layer != nil || to.layer != nil || c.Broken() || to.Broken() || to.Connecting {
+	if c.flood < flooded && !known || c.layer != nil || to.layer != nil || c.Broken() || to.Broken() || to.Connecting {
 		return nil
 	}
 	p := l.pipe()
@@ -108,23 +108,23 @@ func (c *Conn) receives() bool { return c.armed == receiving || c.armed == endin
 // Held is how many bytes are on their way.
 func (p *Pipe) Held() int { return p.held }
 
-// Move moves what there is as far as there is room, and says how many bytes came
-// into the Pipe and how many went out of it. The owners are told when it can
-// go on.
-func (p *Pipe) Move() (in, out int) {
+// Move moves what there is as far as there is room, taking no more than most, and
+// says how many bytes came into the Pipe and how many went out of it. The owners
+// are told when it can go on.
+func (p *Pipe) Move(most int) (in, out int) {
 	if !p.begin() {
 		return 0, 0
 	}
 	from := p.from
 	for range moves {
-		n := p.fill()
+		n := p.fill(most - in)
 		m := p.drain()
 		in, out = in+n, out+m
-		if !from.more || p.held > 0 || n+m == 0 {
+		if !from.more || p.held > 0 || in == most || n+m == 0 {
 			break
 		}
 	}
-	if from.more && p.held == 0 {
+	if from.more && p.held == 0 && in < most {
 		from.Resume() // in the next turn
 	}
 	if in > scarceMove || p.held > 0 {
@@ -136,13 +136,15 @@ func (p *Pipe) Move() (in, out int) {
 }
 
 // fill takes from the socket what came.
-func (p *Pipe) fill() int {
+func (p *Pipe) fill(most int) int {
 	c := p.from
-	if !c.more || c.EOF || c.Broken() {
+	if c.EOF || c.Broken() {
 		c.more = false
+	}
+	if !c.more || most <= 0 {
 		return 0
 	}
-	n, errno := splice(c.fd, p.w, pipeSize)
+	n, errno := splice(c.fd, p.w, min(most, pipeSize))
 	switch {
 	case errno == syscall.EINTR:
 	case errno == syscall.EAGAIN:

@@ -23,6 +23,7 @@ type Task struct {
 	// queued: it is among the ready ones. A task that is woken while it runs is
 	// resumed once more; code that parks looks at its condition in a loop.
 	queued bool
+	place  int // in loop.working
 	timer  Timer
 	// Expired is set when the time of the last Deadline ran out.
 	Expired bool
@@ -40,7 +41,8 @@ func (l *Loop) Go(r Runner) *Task {
 		t = &Task{loop: l}
 		l.tasks++
 	}
-	t.runner = r
+	t.runner, t.place = r, len(l.working)
+	l.working = append(l.working, t)
 	t.Wake()
 	return t
 }
@@ -129,13 +131,23 @@ func (t *Task) body(yield func(struct{}) bool) {
 	t.yield = yield
 	for {
 		t.run()
-		t.Deadline(0)
-		t.runner = nil
+		t.done()
 		t.loop.idle = append(t.loop.idle, t)
 		if !yield(struct{}{}) {
 			return
 		}
 	}
+}
+
+// done: t has no work any more.
+func (t *Task) done() {
+	t.Deadline(0)
+	t.runner = nil
+	l := t.loop
+	last := l.working[len(l.working)-1]
+	l.working[t.place], last.place = last, t.place
+	l.working[len(l.working)-1] = nil
+	l.working = l.working[:len(l.working)-1]
 }
 
 func (t *Task) run() {
@@ -155,8 +167,21 @@ func (t *Task) run() {
 	t.runner.Run(t)
 }
 
-// endTasks ends the coroutines of a loop that runs no more.
+// endTasks ends the coroutines of a loop that runs no more: those that are parked
+// unwind, and are aborted.
 func (l *Loop) endTasks() {
+	for len(l.working) > 0 {
+		t := l.working[len(l.working)-1]
+		if t.next == nil { // it did not begin
+			r := t.runner
+			t.done()
+			r.Abort()
+			continue
+		}
+		if t.stop(); t.runner != nil {
+			t.done()
+		}
+	}
 	for _, t := range l.idle {
 		t.stop()
 	}

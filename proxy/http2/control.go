@@ -242,13 +242,24 @@ func (c *Conn) closeIfDone(s *Stream) {
 	}
 }
 
+// mayBeLate says whether a frame on a closed stream may have been on its way when
+// we reset the stream, or said that we would go away.
+func (c *Conn) mayBeLate(id uint32) bool {
+	if c.cfg.Client {
+		return id <= c.resets.pushed || c.resets.has(id)
+	}
+	return id > c.goingAway || c.resets.has(id)
+}
+
 // ring holds the ids that we reset lately: frames on them may still be on their
 // way, and are ignored.
 // A peer that keeps to our limit of streams opens another one only after it saw
-// that one was reset, so twice the limit of ids is enough.
+// that one was reset, so twice the limit of ids is enough; of those that we open
+// more may be reset.
 type ring struct {
-	ids  []uint32
-	next int
+	ids    []uint32
+	next   int
+	pushed uint32 // the highest id that was pushed out
 }
 
 func (r *ring) add(id uint32, size int) {
@@ -256,6 +267,7 @@ func (r *ring) add(id uint32, size int) {
 		r.ids = append(r.ids, id)
 		return
 	}
+	r.pushed = max(r.pushed, r.ids[r.next])
 	r.ids[r.next] = id
 	r.next = (r.next + 1) % size
 }

@@ -57,7 +57,7 @@ func (c *Conn) onData(f frame, p []byte, ev *Event) *Error {
 
 // lateData is DATA on a closed stream: it may come when we reset the stream.
 func (c *Conn) lateData(f frame, rest uint32) *Error {
-	if !c.cfg.Client && !c.resets.has(f.id) && f.id <= c.goingAway {
+	if !c.mayBeLate(f.id) {
 		return &Error{StreamClosed, "DATA on a closed stream"}
 	}
 	c.body = body{padding: rest}

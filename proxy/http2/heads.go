@@ -88,7 +88,7 @@ func (c *Conn) onBlock(p []byte, ev *Event) *Error {
 	s := c.streams.find(b.id)
 	switch {
 	case s == nil:
-		if !c.cfg.Client && !c.resets.has(b.id) && b.id <= c.goingAway {
+		if !c.mayBeLate(b.id) {
 			return &Error{StreamClosed, "HEADERS on a closed stream"}
 		}
 		if e := c.skipBlock(p); e != nil {

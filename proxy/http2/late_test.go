@@ -23,9 +23,8 @@ func TestEarlyAndLate(t *testing.T) {
 	p.head(5, true, ":status", "200")
 	p.one(Head)
 	p.c.Release(s)
-	p.head(5, true, ":status", "200") // after both ends
-	p.WriteData(5, false, []byte("x"))
-	p.WriteRSTStream(5, 0)
+	p.WriteRSTStream(5, 0) // after both ends
+	p.WriteWindowUpdate(5, 1)
 	if events := p.give(); len(events) != 0 {
 		t.Errorf("%+v", events)
 	}
@@ -41,6 +40,44 @@ func TestEarlyAndLate(t *testing.T) {
 		p.ask(true)
 		step(p)
 		if e := p.fails(ProtocolError); e.Error() == "" {
+			t.Error(name)
+		}
+	}
+}
+
+// TestAfterTheEnd: an endpoint that goes on with a stream that has ended on both
+// sides is broken; on one that we reset it may not know yet, however many those
+// are.
+func TestAfterTheEnd(t *testing.T) {
+	for name, step := range map[string]func(p *peer, id uint32){
+		"head": func(p *peer, id uint32) { p.head(id, true, ":status", "200") },
+		"data": func(p *peer, id uint32) { p.WriteData(id, true, []byte("x")) },
+	} {
+		p := newPeer(t, Config{Client: true})
+		s := p.ask(true)
+		p.head(1, true, ":status", "200")
+		p.one(Head)
+		p.c.Release(s)
+		step(p, 1)
+		if e := p.fails(StreamClosed); e.Error() == "" {
+			t.Error(name)
+		}
+		p = newPeer(t, Config{Client: true, MaxStreams: 2})
+		for range 10 { // more than are remembered
+			p.c.Release(p.ask(true))
+		}
+		for i := range uint32(10) {
+			step(p, 2*i+1)
+			if events := p.give(); len(events) != 0 {
+				t.Errorf("%s: %+v", name, events)
+			}
+		}
+		s = p.ask(true)
+		p.head(21, true, ":status", "200")
+		p.one(Head)
+		p.c.Release(s)
+		step(p, 21)
+		if e := p.fails(StreamClosed); e.Error() == "" {
 			t.Error(name)
 		}
 	}

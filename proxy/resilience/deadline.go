@@ -58,7 +58,7 @@ var units = [...]struct {
 
 // ParseGRPCTimeout reads a grpc-timeout: one to eight digits and a unit of H, M,
 // S, m, u, n. The result is in nanoseconds, at most some 292 years. False: it is
-// malformed, and the call is answered with INVALID_ARGUMENT or 400.
+// malformed, and the call is answered with INTERNAL, as gRPC's servers do.
 func ParseGRPCTimeout(value []byte) (int64, bool) {
 	n := len(value) - 1
 	if n < 1 || n > 8 {

@@ -10,7 +10,7 @@ import (
 // endpoint too, and the first answer wins. The zero Hedge never does.
 type Hedge struct {
 	Delay int64 // nanoseconds from the last try; 0: off
-	Most  int   // tries at a time
+	Most  int   // tries in all, the first one, too
 }
 
 // NewHedge works a rule's Hedge out; nil gives the zero Hedge.
@@ -25,8 +25,7 @@ func NewHedge(c *l7.Hedge) Hedge {
 	return h
 }
 
-// At is when the next try is due, tries being under way and the last having
-// begun at last. False: never. Only an idempotent request whose body is at hand
+// At is when the next try is due, tries having begun and the last one at last. False: never. Only an idempotent request whose body is at hand
 // is sent twice, and not when its deadline (0: none) comes first. Who sends a
 // hedge takes it from the budget of retries (Circuit.AcquireRetry).
 func (h Hedge) At(last, deadline int64, tries int, idempotent, bodyKept bool) (int64, bool) {

@@ -1,6 +1,7 @@
 package resilience
 
 import (
+	"hash/maphash"
 	"math"
 	"strconv"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 // theoretical arrival time (TAT), when it will be full again.
 type Limiter struct {
 	config l7.RateLimit
+	seed   maphash.Seed
 	gap    int64 // nanoseconds that one request takes, rounded up
 	depth  int64 // how far TAT may be ahead: gap * burst
 	one    bucket
@@ -38,7 +40,7 @@ type set [ways]bucket
 
 // NewLimiter has full buckets.
 func NewLimiter(c l7.RateLimit) *Limiter {
-	l := &Limiter{config: c, gap: 1}
+	l := &Limiter{config: c, seed: maphash.MakeSeed(), gap: 1}
 	burst := int64(c.Burst)
 	if burst <= 0 {
 		burst = int64(c.Requests)
@@ -61,6 +63,9 @@ func NewLimiter(c l7.RateLimit) *Limiter {
 // Config that l is made from: an equal one of a new configuration keeps l.
 func (l *Limiter) Config() l7.RateLimit { return l.config }
 
+// Seed of the hashes of callers: who knows it could take the buckets of others.
+func (l *Limiter) Seed() maphash.Seed { return l.seed }
+
 // By each caller.
 func (l *Limiter) By() string { return l.config.By }
 
@@ -78,8 +83,8 @@ type Allowance struct {
 	Reset, After int64
 }
 
-// Take one request from the bucket of a caller, which key is the hash of, with a
-// seed that nobody outside knows; it is ignored when there is one bucket for all.
+// Take one request from the bucket of a caller, which key is the hash of, with
+// Seed; it is ignored when there is one bucket for all.
 func (l *Limiter) Take(now int64, key uint64) Allowance {
 	b := &l.one
 	if l.sets != nil {

@@ -52,7 +52,7 @@ routes:
 		if !r.Filters.CORS.Preflight(&h, &answer, &a) {
 			t.Fatal("no preflight")
 		}
-		_ = r.HashOf(&h, caller, &s) + r.LimitKey(0, &h, caller, nil, &s)
+		_ = r.HashOf(&h, caller, &s) + r.LimitKey(0, hashSeed, &h, caller, nil, &s)
 		r.Filters.Request(&h, f.Prefix, &a)
 		r.Backends[r.Pick(12345)].Filters.Request(&h, f.Prefix, &a)
 		_ = r.Filters.Mirrors[0].Takes(1 << 40)

@@ -2,6 +2,7 @@ package route
 
 import (
 	"bytes"
+	"hash/maphash"
 	"net/netip"
 	"strings"
 
@@ -77,16 +78,13 @@ func (r *Rule) HashOf(h *message.Head, caller netip.Addr, s *Scratch) uint64 {
 // LimitKey is the bucket of RateLimits[i] that a request takes its token from.
 // All callers that lack what the limit goes by share one bucket, so that
 // nobody escapes by leaving it out. Identity is the caller's URI SAN, or empty.
-func (r *Rule) LimitKey(i int, h *message.Head, caller netip.Addr, identity []byte, s *Scratch) uint64 {
-	c := &r.limiters[i]
-	if c.from == fromAddress {
-		return hashAddress(caller)
-	}
-	v, ok := c.value(h, caller, identity, s)
+// Nobody outside knows the seed: buckets do not verify whose they are.
+func (r *Rule) LimitKey(i int, seed maphash.Seed, h *message.Head, caller netip.Addr, identity []byte, s *Scratch) uint64 {
+	v, ok := r.limiters[i].value(h, caller, identity, s)
 	if !ok {
 		return 0
 	}
-	return element(seed, v)
+	return maphash.Bytes(seed, v)
 }
 
 func hashAddress(a netip.Addr) uint64 {
