@@ -51,19 +51,19 @@ routes:
 	var s Scratch
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	none, one, two := head("GET", "x", "/"), head("GET", "x", "/", "x-key", "1"), head("GET", "x", "/", "x-key", "2")
-	if r.LimitKey(0, hashSeed, one, a, nil, &s) != r.LimitKey(0, two, b, []byte("spiffe://x/y"), &s) {
+	if r.LimitKey(0, hashSeed, one, a, nil, &s) != r.LimitKey(0, hashSeed, two, b, []byte("spiffe://x/y"), &s) {
 		t.Error("a limit for all tells callers apart")
 	}
-	if r.LimitKey(1, hashSeed, one, a, nil, &s) == r.LimitKey(1, one, b, nil, &s) {
+	if r.LimitKey(1, hashSeed, one, a, nil, &s) == r.LimitKey(1, hashSeed, one, b, nil, &s) {
 		t.Error("addresses share a bucket")
 	}
-	if r.LimitKey(2, hashSeed, one, a, []byte("spiffe://x/y"), &s) == r.LimitKey(2, one, a, []byte("spiffe://x/z"), &s) {
+	if r.LimitKey(2, hashSeed, one, a, []byte("spiffe://x/y"), &s) == r.LimitKey(2, hashSeed, one, a, []byte("spiffe://x/z"), &s) {
 		t.Error("identities share a bucket")
 	}
-	if r.LimitKey(3, hashSeed, one, a, nil, &s) == r.LimitKey(3, two, a, nil, &s) {
+	if r.LimitKey(3, hashSeed, one, a, nil, &s) == r.LimitKey(3, hashSeed, two, a, nil, &s) {
 		t.Error("values of a header share a bucket")
 	}
-	if r.LimitKey(3, hashSeed, none, a, nil, &s) != r.LimitKey(3, none, b, nil, &s) || r.LimitKey(2, one, a, nil, &s) != r.LimitKey(2, two, b, nil, &s) {
+	if r.LimitKey(3, hashSeed, none, a, nil, &s) != r.LimitKey(3, hashSeed, none, b, nil, &s) || r.LimitKey(2, hashSeed, one, a, nil, &s) != r.LimitKey(2, hashSeed, two, b, nil, &s) {
 		t.Error("callers escape a limit by leaving out what it goes by")
 	}
 }
