@@ -106,7 +106,7 @@ func TestFetch(t *testing.T) {
 				}
 			}
 		}, 0, "larger"},
-		"slow": {func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush(); <-r.Context().Done() }, 0, "in time"},
+		"slow": {func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush(); <-gone }, 0, "in time"},
 		"large head": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("A", strings.Repeat("a", 1<<20))
 			fmt.Fprint(w, aKeySet)
@@ -158,7 +158,7 @@ func TestReadKeySet(t *testing.T) {
 	if got, err := readKeySet([]byte(aKeySet)); err != nil || strings.Contains(got, " ") {
 		t.Errorf("%s %v", got, err)
 	}
-	for _, bad := range []string{"", "{}", `{"keys":[]}`, "<html>", `[]`, aKeySet + aKeySet, `{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, `{"keys":[{"kty":"RSA","n":"AQ","e":"AQAB","d":"AQ"}]}`} {
+	for _, bad := range []string{"", "{}", `{"keys":[]}`, "<html>", `[]`, aKeySet + aKeySet, `{"keys":[{"kid":"` + "\xff" + `"}]}`, `{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`, `{"keys":[{"kty":"RSA","n":"AQ","e":"AQAB","d":"AQ"}]}`} {
 		if got, err := readKeySet([]byte(bad)); err == nil {
 			t.Errorf("%s: %s", bad, got)
 		}

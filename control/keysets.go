@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"unicode/utf8"
 
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/compile"
@@ -92,7 +93,7 @@ func readKeySet(document []byte) (string, error) {
 	var set struct {
 		Keys []map[string]any `json:"keys"`
 	}
-	if err := json.Unmarshal(document, &set); err != nil || len(set.Keys) == 0 {
+	if err := json.Unmarshal(document, &set); err != nil || len(set.Keys) == 0 || !utf8.Valid(document) {
 		return "", errors.New(`it is not a JWK set: {"keys": [...]} with at least one key`)
 	}
 	for _, k := range set.Keys {

@@ -61,7 +61,9 @@ func newBench(rows *memory, networks *shelfOfNetworks, self string) *bench {
 	}
 	b.intent = &intent{domains: shelve("domains"), networks: shelve("networks"), workloads: shelve("workloads"),
 		policies: shelve("policies"), nodes: shelve("nodes"), projects: shelve("projects"),
-		links: shelve("links"), services: shelve("services"), floating: shelve("floatingips")}
+		links: shelve("links"), services: shelve("services"), floating: shelve("floatingips"),
+		traffic: traffic{http: shelve("httproutes"), grpc: shelve("grpcroutes"), tls: shelve("tlsroutes"), tcp: shelve("tcproutes"),
+			grants: shelve("referencegrants"), backends: shelve("backendpolicies"), faults: shelve("faultpolicies")}}
 	b.intent.networks.list = func() (out []any) {
 		for _, n := range networks.input() {
 			out = append(out, n)
