@@ -138,7 +138,7 @@ func grpcCall(t testing.TB, c *http.Client, address string, fields ...string) (i
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
 	for i := 0; i+1 < len(fields); i += 2 {
-		req.Header.Set(fields[i], fields[i+1])
+		req.Header.Add(fields[i], fields[i+1])
 	}
 	resp, err := c.Do(req)
 	if err != nil {
