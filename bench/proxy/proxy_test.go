@@ -53,7 +53,7 @@ func TestUpstreamAndLoad(t *testing.T) {
 func TestHTTP1InPieces(t *testing.T) {
 	whole := []byte("POST /p1/128 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
 	for i := range whole {
-		if used, _, _, err := ((&http1{})).take(whole[:i]); used != 0 || err != nil {
+		if used, _, _, err := (&http1{}).take(whole[:i]); used != 0 || err != nil {
 			t.Fatalf("after %d bytes it has used %d, %v", i, used, err)
 		}
 	}
