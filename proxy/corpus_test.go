@@ -120,6 +120,7 @@ var corpus1 = []struct{ head, want string }{
 	{"GET /cart HTTP/1.1\nx-debug : 1", doubtful},
 	{"GET /cart HTTP/1.1\nx-debug: 0\n 1", doubtful},
 	{"GET /cart HTTP/1.1\nx-debug: 1\nConnection: x-debug", comes}, // it does not come
+	{"GET /cart HTTP/1.1\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA", comes}, // without its Upgrade
 	{"DELETE /cart HTTP/1.1", "method"},
 	{"delete /cart HTTP/1.1", comes}, // methods are case-sensitive
 	{"Delete /cart HTTP/1.1", comes},
@@ -258,6 +259,9 @@ func (a *arrival) forbidden() string {
 	}
 	if a.method == "DELETE" {
 		return "method"
+	}
+	if u := a.fields["upgrade"]; len(u) > 0 { // requests inside of it nobody would see
+		return "everything: " + fmt.Sprint(u)
 	}
 	if strings.HasPrefix(strings.ToLower(strings.Join(a.fields["content-type"], "")), "application/grpc") && a.path == "/shop.v1.Cart/Empty" {
 		return "call"
