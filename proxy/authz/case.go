@@ -60,9 +60,10 @@ type Case struct {
 	question []byte
 }
 
-// Decide says what happens to the request. It may wait.
+// Decide says what happens to the request. It may wait. It may be asked again
+// about the same request, to another endpoint: services are not.
 func (c *Case) Decide(s *policy.Session) policy.Verdict {
-	c.bears, c.asked = bearing{}, c.asked[:0]
+	c.bears = bearing{}
 	c.view(s.Fields())
 	return s.Decide(&c.request)
 }

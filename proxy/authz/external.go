@@ -14,6 +14,7 @@ type asked struct {
 	answer policy.Answer
 	said   *answer // nil: it did not answer
 	err    error   // why not
+	done   bool    // the request is changed as it wants
 }
 
 var errFailed = errors.New("the service says that it failed")
@@ -59,21 +60,12 @@ func (c *Case) ask(e *policy.External) (*answer, error) {
 	return said, nil
 }
 
-// Failed is the first service that did not answer, and why; nil: all did.
-func (c *Case) Failed() (*policy.External, error) {
-	for i := range c.asked {
-		if c.asked[i].err != nil {
-			return c.asked[i].who, c.asked[i].err
-		}
-	}
-	return nil, nil
-}
-
 // Change makes the changes to the request that the services want which agreed
 // to it by the rule that decided.
 func (c *Case) Change(s *policy.Session, v policy.Verdict) {
 	for i := range c.asked {
-		if a := &c.asked[i]; a.said != nil && a.answer == policy.Yes && decided(s, v, a.who) {
+		if a := &c.asked[i]; a.said != nil && a.answer == policy.Yes && !a.done && decided(s, v, a.who) {
+			a.done = true
 			for _, name := range a.said.remove {
 				if mayChange(name) {
 					c.Head.Remove(name)

@@ -195,13 +195,15 @@ func testAnswers(t *testing.T, judge *service) {
 			t.Errorf("%s: %+v", want, v)
 			continue
 		}
-		if who, err := k.Failed(); (who != nil) != (c.status == 503) {
+		if err := k.asked[0].err; (err != nil) != (c.status == 503) {
 			t.Errorf("%s: failed: %v", want, err)
 		}
 		if v.Allow {
 			answer := &message.Head{Status: 200}
 			answer.Add([]byte("server"), []byte("x"))
 			k.Change(s, v)
+			again := external(e).Decider().Session(packet) // another try, to another endpoint
+			k.Change(again, k.Decide(again))
 			k.ChangeAnswer(answer, s, v)
 			if got := lines(h); !slices.Equal(got, c.fields) {
 				t.Errorf("%s: the request is\n%q, want\n%q", want, got, c.fields)
@@ -228,8 +230,7 @@ func testQuestion(t *testing.T, judge *service) {
 	h.Scheme, h.Framing, h.Length = []byte("https"), message.Sized, 42
 	k := aCase(h, &holder{service: judge.address})
 	if v := k.Decide(external(&policy.External{Cluster: "authz", Timeout: 5000}).Decider().Session(packet)); !v.Allow {
-		_, err := k.Failed()
-		t.Fatal(v, err)
+		t.Fatal(v, k.asked[0].err)
 	}
 	var want map[string]any
 	text := `{"attributes":{
@@ -262,7 +263,7 @@ func TestExternalIsMissing(t *testing.T) {
 	k := aCase(head("GET /", "x-name: \xff\xfe"), &holder{service: "127.0.0.1:1"})
 	s := external(&policy.External{Cluster: "authz"}).Decider().Session(packet)
 	v := k.Decide(s)
-	if _, err := k.Failed(); v.Allow || !errors.Is(err, errNotText) {
+	if err := k.asked[0].err; v.Allow || !errors.Is(err, errNotText) {
 		t.Errorf("a request that cannot be asked about: %+v, %v", v, err)
 	}
 	if d := k.Denial(s, v, &message.Head{}); d.Status != 403 {
