@@ -56,9 +56,8 @@ type routeRule struct {
 	l7.Rule
 	// uses are the places where one of the refs stands.
 	uses []refUse
-	// flaws are what cannot be done; unmet: not even matched.
+	// flaws are what cannot be done.
 	flaws []flaw
-	unmet bool
 }
 
 // refUse is a place in the object where a ref stands.

@@ -155,7 +155,7 @@ func (d *Domains) fresh(domain string) (*authority, error) {
 		return nil, err
 	}
 	if now.authority == nil {
-		return nil, fmt.Errorf("Domain %s has no CA yet; the control plane makes it within seconds", domain)
+		return nil, fmt.Errorf("there is no CA of Domain %s yet; the control plane makes it within seconds", domain)
 	}
 	return now.authority, nil
 }

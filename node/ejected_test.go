@@ -59,7 +59,7 @@ func TestEjections(t *testing.T) {
 			t.Errorf("another Network with the same addresses: %v, leaving %v", in, out)
 		}
 	}
-	if e.without(s) != e.without(s) || e.due() {
+	if first := e.without(s); e.without(s) != first || e.due() {
 		t.Error("the same again is another snapshot")
 	}
 	now = nil
