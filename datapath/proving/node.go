@@ -13,10 +13,29 @@ import (
 
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/policy"
 )
 
-// proxyName is that of the proxy of all Workloads.
+// proxyName is that of the proxy of all Workloads, where one is needed.
 const proxyName = "proving"
+
+// asksForProxies: something of the snapshot is not for the kernel alone.
+func asksForProxies(s *snapshot.Snapshot) bool {
+	if len(s.Frontends) > 0 {
+		return true
+	}
+	for _, e := range s.Endpoints {
+		if e.Mode != snapshot.Off {
+			return true
+		}
+	}
+	for _, set := range s.Policies {
+		if slices.ContainsFunc(set.Rules, func(r policy.Rule) bool { return len(r.Requests) > 0 }) {
+			return true
+		}
+	}
+	return false
+}
 
 // Node is the data path of a node that does not exist.
 type Node struct {
@@ -173,6 +192,10 @@ func renamedBackends(s *snapshot.Snapshot, backends []snapshot.Backend) []snapsh
 
 // localsOf gives every Workload of the node one interface per Network.
 func localsOf(s *snapshot.Snapshot) []datapath.Local {
+	proxy := ""
+	if asksForProxies(s) {
+		proxy = proxyName
+	}
 	byKey := map[snapshot.AttachmentKey]*datapath.Local{}
 	for _, e := range s.Endpoints {
 		if e.Node != s.Node || e.Home.IP.IsValid() {
@@ -181,7 +204,7 @@ func localsOf(s *snapshot.Snapshot) []datapath.Local {
 		k := snapshot.AttachmentKey{Project: e.Project, Workload: e.Workload, Network: s.Networks[e.Addr.VNI].Name}
 		l, ok := byKey[k]
 		if !ok {
-			l = &datapath.Local{Key: k, VNI: e.Addr.VNI, MAC: e.MAC, Host: datapath.HostName(s.Node, k), Proxy: proxyName}
+			l = &datapath.Local{Key: k, VNI: e.Addr.VNI, MAC: e.MAC, Host: datapath.HostName(s.Node, k), Proxy: proxy}
 			byKey[k] = l
 		}
 		l.Addrs = append(l.Addrs, e.Addr.IP)
