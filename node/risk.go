@@ -71,7 +71,8 @@ func wouldLose(old, new *snapshot.Snapshot, present []*attachment) string {
 }
 
 // things are the objects that the rows of a snapshot come from, of all tables:
-// one object may have many rows. Those marked true are Workloads that are on
+// one object may have many rows. A Trust comes and goes with the Networks of its
+// Domain, and is not counted beside them. Those marked true are Workloads that are on
 // this node alone.
 func things(s *snapshot.Snapshot) map[string]bool {
 	out := map[string]bool{}
@@ -98,9 +99,6 @@ func things(s *snapshot.Snapshot) map[string]bool {
 	}
 	for a := range s.Externals {
 		out["External "+a.String()] = false
-	}
-	for name := range s.Trusts {
-		out["Trust "+name] = false
 	}
 	for name := range s.Routes {
 		out["Route "+name] = false
