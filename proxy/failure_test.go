@@ -235,9 +235,9 @@ func TestLimitsOfTime(t *testing.T) {
 		{"GET /half HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 ", 150},
 		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x06", "\x00\x00", 100},
 	} {
+		began := time.Now() // its time begins when it is accepted
 		conn := dial(t, address)
 		wg.Go(func() {
-			began := time.Now()
 			io.WriteString(conn, c.say)
 			b, _ := io.ReadAll(conn)
 			took := time.Since(began)
