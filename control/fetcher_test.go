@@ -96,9 +96,11 @@ func TestFetch(t *testing.T) {
 			w.Header().Set("Cache-Control", "no-store")
 			fmt.Fprint(w, aKeySet)
 		}, time.Nanosecond, ""},
-		"elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://169.254.169.254/", http.StatusFound) }, 0, "not followed"},
-		"error":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, 0, "500"},
-		"large":     {text(strings.Repeat(" ", maxDocument+1)), 0, "larger"},
+		"elsewhere": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://169.254.169.254/", http.StatusFound)
+		}, 0, "not followed"},
+		"error": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, 0, "500"},
+		"large": {text(strings.Repeat(" ", maxDocument+1)), 0, "larger"},
 		"endless": {func(w http.ResponseWriter, _ *http.Request) {
 			for range 1 << 20 {
 				if _, err := fmt.Fprint(w, strings.Repeat(" ", 1024)); err != nil {
