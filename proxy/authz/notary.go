@@ -20,15 +20,15 @@ type Notary struct {
 	closed bool
 }
 
-// NewNotary makes a Notary that takes no work before it runs.
+// NewNotary makes a Notary. What it is given before it runs waits for that.
 func NewNotary() *Notary {
-	n := &Notary{kinds: map[any][]func(){}, closed: true}
+	n := &Notary{kinds: map[any][]func(){}}
 	n.bell = sync.NewCond(&n.mu)
 	return n
 }
 
 // Do has work done soon, by another goroutine. False: it will not be, because
-// too much of its kind waits or the Notary does not run.
+// too much of its kind waits or the Notary runs no more.
 func (n *Notary) Do(kind any, work func()) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -46,9 +46,6 @@ func (n *Notary) Do(kind any, work func()) bool {
 
 // Run works, with so many goroutines, until ctx ends. What was taken is done.
 func (n *Notary) Run(ctx context.Context, goroutines int) {
-	n.mu.Lock()
-	n.closed = false
-	n.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		n.mu.Lock()
 		n.closed = true
