@@ -57,34 +57,10 @@ func newTraffic() traffic {
 
 // learn brings it to the Input and marks what is different.
 func (t *traffic) learn(in *Input) {
-	diff(t.http, in.HTTPRoutes, func(k Key, _, o *gateway.HTTPRoute) {
-		var r *route
-		if o != nil {
-			r = httpRoute(o)
-		}
-		t.exchange(RouteKey{KindHTTPRoute, k}, r)
-	})
-	diff(t.grpc, in.GRPCRoutes, func(k Key, _, o *gateway.GRPCRoute) {
-		var r *route
-		if o != nil {
-			r = grpcRoute(o)
-		}
-		t.exchange(RouteKey{KindGRPCRoute, k}, r)
-	})
-	diff(t.tls, in.TLSRoutes, func(k Key, _, o *gateway.TLSRoute) {
-		var r *route
-		if o != nil {
-			r = tlsRoute(o)
-		}
-		t.exchange(RouteKey{KindTLSRoute, k}, r)
-	})
-	diff(t.tcp, in.TCPRoutes, func(k Key, _, o *gateway.TCPRoute) {
-		var r *route
-		if o != nil {
-			r = tcpRoute(o)
-		}
-		t.exchange(RouteKey{KindTCPRoute, k}, r)
-	})
+	learnRoutes(t, KindHTTPRoute, t.http, in.HTTPRoutes, httpRoute)
+	learnRoutes(t, KindGRPCRoute, t.grpc, in.GRPCRoutes, grpcRoute)
+	learnRoutes(t, KindTLSRoute, t.tls, in.TLSRoutes, tlsRoute)
+	learnRoutes(t, KindTCPRoute, t.tcp, in.TCPRoutes, tcpRoute)
 	diff(t.grants, in.Grants, func(k Key, _, _ *gateway.ReferenceGrant) {
 		for used, by := range t.users {
 			if used.Project == k.Project {
@@ -109,6 +85,17 @@ func (t *traffic) learn(in *Input) {
 			read := readFaultPolicy(p)
 			t.retarget(k, p.Spec.TargetRefs, func(all *policies) { all.faults = with(all.faults, read) })
 		}
+	})
+}
+
+// learnRoutes is learn for the routes of one kind.
+func learnRoutes[T any](t *traffic, kind string, last, now map[Key]*T, read func(*T) *route) {
+	diff(last, now, func(k Key, _, o *T) {
+		var r *route
+		if o != nil {
+			r = read(o)
+		}
+		t.exchange(RouteKey{kind, k}, r)
 	})
 }
 

@@ -139,7 +139,8 @@ func (l *Lab) attach(t *testing.T, node, project, network, name string, labels .
 	return guest{netns: path, addrs: answer.Interfaces[0].Addresses}
 }
 
-const tenant = `
+// bare is a Domain with one Network; intent that begins with --- goes behind it.
+const bare = `
 apiVersion: moire.dev/v1alpha1
 kind: Domain
 metadata: {name: DOMAIN}
@@ -152,7 +153,9 @@ apiVersion: moire.dev/v1alpha1
 kind: Network
 metadata: {name: net, namespace: DOMAIN-p}
 spec: {prefixes: [10.9.0.0/24, "fd09::/64"]}
----
+`
+
+const tenant = bare + `---
 apiVersion: moire.dev/v1alpha1
 kind: Policy
 metadata: {name: db, namespace: DOMAIN-p}

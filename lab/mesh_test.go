@@ -60,20 +60,7 @@ func get(c *http.Client, url string) (int, string, error) {
 	return resp.StatusCode, string(b), err
 }
 
-const askingTenant = `
-apiVersion: moire.dev/v1alpha1
-kind: Domain
-metadata: {name: DOMAIN}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: DOMAIN-p, labels: {moire.dev/domain: DOMAIN}}
----
-apiVersion: moire.dev/v1alpha1
-kind: Network
-metadata: {name: net, namespace: DOMAIN-p}
-spec: {prefixes: [10.9.0.0/24, "fd09::/64"]}
----
+const askingTenant = bare + `---
 apiVersion: moire.dev/v1alpha1
 kind: Policy
 metadata: {name: api, namespace: DOMAIN-p}
