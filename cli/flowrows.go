@@ -121,14 +121,22 @@ func requestHeader(wide bool) []string {
 // longestPath of a request in a table that is not wide.
 const longestPath = 60
 
+// shortPath is a path that fits there.
+func shortPath(path string) string {
+	if len(path) > longestPath {
+		return path[:longestPath-1] + "…"
+	}
+	return path
+}
+
 func requestRow(r *record.Record, wide bool) []string {
 	q := r.Request
 	if q == nil {
 		q = &record.Request{}
 	}
 	path := q.Path
-	if !wide && len(path) > longestPath {
-		path = path[:longestPath-1] + "…"
+	if !wide {
+		path = shortPath(path)
 	}
 	row := []string{
 		r.Time.Local().Format("15:04:05.000"),
@@ -166,10 +174,7 @@ func requestStatus(q *record.Request) string {
 // requestText is a request in the place of a reason.
 func requestText(q *record.Request) string {
 	path, _, _ := strings.Cut(q.Path, "?")
-	if len(path) > longestPath {
-		path = path[:longestPath-1] + "…"
-	}
-	words := append([]string{q.Method, path}, append([]string{requestStatus(q)}, q.Flags...)...)
+	words := append([]string{q.Method, shortPath(path), requestStatus(q)}, q.Flags...)
 	if q.Method == "" {
 		words[0] = q.Protocol
 	}

@@ -33,9 +33,8 @@ func (p *path) front(n snapshot.Network, s *snapshot.Snapshot, x snapshot.Servic
 		why = "routes of a project that you may not see"
 	}
 	p.needs(atSource, p.src, why)
-	http := f.Protocol != l7.TCP && f.Protocol != l7.TLS
 	p.step(Step{Name: StepFrontend, Result: ResultOK, Node: p.src.Node, Text: fmt.Sprintf("%s is %s: the proxy of %s takes it (%s), as %s", at(p.dst, p.port), p.title(x), p.who(p.src), why, speaks(f.Protocol))})
-	cluster, ok := p.routed(s, f, http)
+	cluster, ok := p.routed(s, f)
 	if !ok {
 		return nil
 	}
@@ -131,7 +130,7 @@ func (p *path) subset(s *snapshot.Snapshot, all []snapshot.Backend) []snapshot.B
 }
 
 // routed is the cluster that the proxy's routes choose, by the code of the proxy.
-func (p *path) routed(s *snapshot.Snapshot, f snapshot.Frontend, http bool) (string, bool) {
+func (p *path) routed(s *snapshot.Snapshot, f snapshot.Frontend) (string, bool) {
 	table, cfg, err := tableOf(s, f)
 	if err != nil {
 		return p.unrouted(500, NoBackend, "the proxy refuses the routes of this address: "+err.Error())

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -78,16 +79,7 @@ func (d *Domains) Keep(w Wanted, lacking Lacking) (waits string, changed bool, e
 		return s.waits, false, err // another process was first
 	}
 	_, readErr := d.load(w.Domain)
-	return s.waits, true, firstOf(err, readErr)
-}
-
-func firstOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.waits, true, cmp.Or(err, readErr)
 }
 
 // step is one call of Keep.
@@ -138,9 +130,9 @@ func (s *step) proceed(old *authority) (*authority, error) {
 	renewed, renewErr := s.d.renew(&a.Signs, a.TrustDomain, s.external)
 	keys, keyErr := s.keepKeys(&a)
 	if !changed && !renewed && !keys {
-		return nil, firstOf(err, renewErr, keyErr)
+		return nil, cmp.Or(err, renewErr, keyErr)
 	}
-	return &a, firstOf(err, renewErr, keyErr)
+	return &a, cmp.Or(err, renewErr, keyErr)
 }
 
 // live takes another life of SVIDs over.

@@ -192,18 +192,13 @@ func (h *hasher) identity(_ policy.Identity, i *Identity) {
 }
 
 func (h *hasher) service(_ ServiceKey, s *Service) {
-	h.addr(s.Addr)
-	h.number(uint64(s.Protocol))
-	h.number(uint64(s.Port))
+	h.serviceKey(&s.ServiceKey)
 	h.text(s.Project)
 	h.text(s.Name)
 	h.flag(s.Floating)
 	h.text(s.PortName)
 	h.text(string(s.App))
-	h.number(uint64(len(s.Names)))
-	for _, n := range s.Names {
-		h.text(n)
-	}
+	h.texts(s.Names)
 	for _, list := range [][]Backend{s.Backends, s.Leaving} {
 		h.number(uint64(len(list)))
 		for _, b := range list {

@@ -68,7 +68,7 @@ func (s *Server) FetchJWTSVID(ctx context.Context, in *workload.JWTSVIDRequest) 
 
 // FetchJWTBundles implements workload.SpiffeWorkloadAPIServer.
 func (s *Server) FetchJWTBundles(_ *workload.JWTBundlesRequest, stream grpc.ServerStreamingServer[workload.JWTBundlesResponse]) error {
-	return watch(s, stream, sameMessage, func(_ context.Context, ids []string) (*workload.JWTBundlesResponse, error) {
+	return watch(s, stream, func(_ context.Context, ids []string) (*workload.JWTBundlesResponse, error) {
 		own, federated := s.believed(ids)
 		out := &workload.JWTBundlesResponse{Bundles: map[string][]byte{}}
 		for _, of := range []map[string]snapshot.Trust{own, federated} {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"moire.dev/moire/snapshot"
 )
@@ -191,7 +192,10 @@ func (s *Server) who(ctx context.Context) ([]string, error) {
 }
 
 // watch sends what make returns, and again whenever it is something else.
-func watch[M any](s *Server, stream grpc.ServerStreamingServer[M], same func(a, b *M) bool, make func(ctx context.Context, ids []string) (*M, error)) error {
+func watch[M any, P interface {
+	*M
+	proto.Message
+}](s *Server, stream grpc.ServerStreamingServer[M], make func(ctx context.Context, ids []string) (*M, error)) error {
 	ctx := stream.Context()
 	var last *M
 	for {
@@ -204,7 +208,7 @@ func watch[M any](s *Server, stream grpc.ServerStreamingServer[M], same func(a, 
 		if err != nil {
 			return err
 		}
-		if last == nil || !same(last, next) {
+		if last == nil || !proto.Equal(P(last), P(next)) {
 			if err := stream.Send(next); err != nil {
 				return err
 			}

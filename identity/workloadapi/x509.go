@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"moire.dev/moire/snapshot"
 )
@@ -43,11 +42,9 @@ func (s *Server) believed(ids []string) (own, federated map[string]snapshot.Trus
 	return own, federated
 }
 
-func sameMessage[M proto.Message](a, b M) bool { return proto.Equal(a, b) }
-
 // FetchX509SVID implements workload.SpiffeWorkloadAPIServer.
 func (s *Server) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
-	return watch(s, stream, sameMessage, func(ctx context.Context, ids []string) (*workload.X509SVIDResponse, error) {
+	return watch(s, stream, func(ctx context.Context, ids []string) (*workload.X509SVIDResponse, error) {
 		ctx, cancel := context.WithTimeout(ctx, svidWait)
 		defer cancel()
 		own, federated := s.believed(ids)
@@ -68,7 +65,7 @@ func (s *Server) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerSt
 
 // FetchX509Bundles implements workload.SpiffeWorkloadAPIServer.
 func (s *Server) FetchX509Bundles(_ *workload.X509BundlesRequest, stream grpc.ServerStreamingServer[workload.X509BundlesResponse]) error {
-	return watch(s, stream, sameMessage, func(_ context.Context, ids []string) (*workload.X509BundlesResponse, error) {
+	return watch(s, stream, func(_ context.Context, ids []string) (*workload.X509BundlesResponse, error) {
 		own, federated := s.believed(ids)
 		out := &workload.X509BundlesResponse{Bundles: map[string][]byte{}}
 		for _, of := range []map[string]snapshot.Trust{own, federated} {

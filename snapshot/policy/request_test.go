@@ -32,8 +32,8 @@ func TestRequestsAgainstOracle(t *testing.T) {
 			// Where packets need no proxy, no request would have another verdict.
 			if v := s.Decide(p); !v.Proxy && (v.Allow != got.Allow || v.Rule != got.Rule || v.Tier != got.Tier) {
 				t.Fatalf("packet %+v: %+v without looking at requests, but with them %+v\nset %+v", p, v, got, s)
-			} else if v.Proxy && (v.Allow || !session.Asks()) {
-				t.Fatalf("packet %+v: %+v, session asks: %v", p, v, session.Asks())
+			} else if v.Proxy && (v.Allow || !slices.ContainsFunc(session.Rules(), func(r Rule) bool { return len(r.Requests) > 0 })) {
+				t.Fatalf("packet %+v: %+v, the session meets %+v", p, v, session.Rules())
 			}
 		}
 	})
@@ -255,7 +255,7 @@ func TestWhatIsNotKnown(t *testing.T) {
 		"token and known parts": {RequestMatch{Methods: []string{"GET"}, Token: token}, unsure},
 	} {
 		for _, action := range []Action{Allow, Deny} {
-			v, steps := about(action, c.m).WalkRequest(web, &c.r)
+			v, steps := about(action, c.m).Decider().Session(web).Walk(&c.r)
 			if v.Allow || action == Deny && (v.Rule != "it" || !steps[1].Unknown) || action == Allow && v.Rule != "end" {
 				t.Errorf("%s, rule to %s: %+v %+v", name, action, v, steps)
 			}

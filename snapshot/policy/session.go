@@ -21,11 +21,6 @@ func (s *Set) DecideRequest(p Packet, r *Request) Verdict {
 	return s.Decider().Session(p).Decide(r)
 }
 
-// WalkRequest is DecideRequest with every stop on the way.
-func (s *Set) WalkRequest(p Packet, r *Request) (Verdict, []Step) {
-	return s.Decider().Session(p).Walk(r)
-}
-
 // Decider makes the Set ready; the Set must not change any more.
 func (s *Set) Decider() *Decider {
 	d := &Decider{set: s, asks: make([][]ask, len(s.Rules))}
@@ -58,17 +53,6 @@ func (d *Decider) Session(p Packet) *Session {
 	}
 	s.shadows = s.set.shadows()
 	return s
-}
-
-// Asks says whether any rule of the session is about requests. If none is, every
-// request, whatever it says, has the same verdict.
-func (s *Session) Asks() bool {
-	for _, a := range s.asks {
-		if len(a) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // Fields says whether any rule of the session compares header fields: if none
