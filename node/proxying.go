@@ -47,8 +47,9 @@ type proxying struct {
 
 	// sockets by namespace, and what they were made of; of the loop alone.
 	sockets map[string]*handed
-	// told is what the kernel side knows of each proxy; of the loop alone.
-	told map[string]bool
+	// met: the kernel side has grown since the agent began, so it is known which
+	// sockets there are; of the loop alone.
+	met bool
 	// needs of interfaces that have a proxy. Never changed, but replaced.
 	needs atomic.Pointer[map[snapshot.AttachmentKey]need]
 }
@@ -79,7 +80,7 @@ type (
 
 // newProxying has proxies as cfg says; take is given their records.
 func newProxying(cfg Config, k interceptor, rouse, due func(), take func([]record.Record), log *slog.Logger) (*proxying, error) {
-	p := &proxying{kernel: k, rouse: rouse, due: due, log: log, sockets: map[string]*handed{}, told: map[string]bool{}}
+	p := &proxying{kernel: k, rouse: rouse, due: due, log: log, sockets: map[string]*handed{}}
 	p.needs.Store(&map[snapshot.AttachmentKey]need{})
 	cgroup, err := cfg.proxyCgroup()
 	if err != nil {
@@ -183,6 +184,9 @@ func (p readying) Grow(s State) error {
 	if err := p.settle(s); err != nil {
 		return err
 	}
+	if !p.met { // a proxy that runs would lose all its sockets, and end every connection
+		return nil
+	}
 	p.give(s)
 	return p.proxies.Answered()
 }
@@ -210,20 +214,16 @@ func (serving) Name() string { return "interception" }
 
 // Grow follows that of the kernel side.
 func (p serving) Grow(s State) error {
+	p.met = true
 	p.give(s)
-	told := map[string]bool{}
 	for _, g := range p.proxies.Groups() {
 		if !g.Up && !g.Sure {
 			continue // it stays what it was before this agent
 		}
-		if up, known := p.told[g.Name]; !known || up != g.Up {
-			if err := p.kernel.ProxyUp(g.Name, g.Up); err != nil {
-				return err
-			}
+		if err := p.kernel.ProxyUp(g.Name, g.Up); err != nil {
+			return err
 		}
-		told[g.Name] = g.Up
 	}
-	p.told = told
 	return nil
 }
 
@@ -259,8 +259,9 @@ func (p *proxying) tell(name string, up bool) {
 	}
 }
 
-// turnAwayEvery is how often who waits for a proxy that is not there is told so,
-// and it is looked who is well again.
+// turnAwayEvery is how often the kernel side is told again how proxies are, which
+// turns away who waits for one that is not there, and it is looked who is well
+// again.
 const turnAwayEvery = time.Second
 
 // run keeps the proxies until ctx is done, and leaves them running.
@@ -277,8 +278,8 @@ func (p *proxying) run(ctx context.Context) error {
 			case <-tick.C:
 			}
 			for _, g := range p.proxies.Groups() {
-				if !g.Up && g.Sure {
-					p.tell(g.Name, false)
+				if g.Up || g.Sure {
+					p.tell(g.Name, g.Up)
 				}
 			}
 			if p.ejected.due() {
