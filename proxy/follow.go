@@ -6,7 +6,7 @@ import "moire.dev/moire/proxy/telemetry"
 // by what the network says now. False: it is to leave.
 func (f *caller) followMesh(n *plan) bool {
 	fl := f.flow
-	work := n.same(fl.work)
+	work := n.same(fl.work.Workload)
 	if work == nil {
 		f.leaves = true
 		return false
@@ -67,7 +67,7 @@ func (x *exchange) stillAllowed() bool {
 	if x.won == nil || x.won.e == nil { // it is asked when it is connected
 		return true
 	}
-	work := n.same(f.work)
+	work := n.same(f.work.Workload)
 	if work == nil {
 		return false
 	}
@@ -79,7 +79,7 @@ func (x *exchange) stillAllowed() bool {
 	if x.crossed == nil {
 		return true
 	}
-	to := n.same(x.crossed.own)
+	to := n.same(x.crossed.own.Workload)
 	if to == nil {
 		return false
 	}

@@ -135,11 +135,9 @@ func (p *Proxy) identify(n, old *plan, i int) {
 		return
 	}
 	if old != nil && old.mesh != nil && old.mesh.domains == n.mesh.domains {
-		if was := old.mesh.Same(w.Workload); was != nil {
-			if o := old.mesh.workloads[was.Index]; o.cert == cert && o.SPIFFE == w.SPIFFE {
-				w.cert, w.mutual = o.cert, o.mutual
-				return
-			}
+		if o := old.same(w.Workload); o != nil && o.cert == cert && o.SPIFFE == w.SPIFFE {
+			w.cert, w.mutual = o.cert, o.mutual
+			return
 		}
 	}
 	m, err := tls.NewMutual(w.SPIFFE, cert, n.mesh.domains, p.secrets.known)
@@ -162,11 +160,11 @@ func (n *plan) workload(namespace string, address netip.Addr) *workload {
 }
 
 // same is what a Workload of an older plan is in this one; nil: it is no more.
-func (n *plan) same(w *workload) *workload {
+func (n *plan) same(w *mesh.Workload) *workload {
 	if n.mesh == nil {
 		return nil
 	}
-	if now := n.mesh.Same(w.Workload); now != nil {
+	if now := n.mesh.Same(w); now != nil {
 		return n.mesh.workloads[now.Index]
 	}
 	return nil

@@ -34,7 +34,7 @@ func (x *exchange) targetOf(e *endpoint) *target {
 	if t := e.target; t != nil && t.plan == x.plan && t.from == from {
 		return t
 	}
-	if n := x.plan.same(work); n != nil { // the plan of an exchange may be newer than its connection's
+	if n := x.plan.same(work.Workload); n != nil { // the plan of an exchange may be newer than its connection's
 		work = n
 	}
 	t := &target{plan: x.plan, from: from, at: e.addr, peer: x.plan.mesh.Peer(work.VNI, e.addr.Addr())}
@@ -72,7 +72,7 @@ func (w *worker) crossing(from *workload, p *mesh.Peer) *workload {
 	if p == nil || p.Own == nil || w.homes[p.Own.Namespace] == nil {
 		return nil
 	}
-	to := w.plan.same(&workload{Workload: p.Own})
+	to := w.plan.same(p.Own)
 	if to == nil || from.Meshed != to.Meshed && to.Strict {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"moire.dev/moire/proxy/message"
 	"moire.dev/moire/proxy/route"
 	"moire.dev/moire/proxy/telemetry"
+	"moire.dev/moire/snapshot/l7"
 )
 
 // aside is the backend of what no route routes.
@@ -68,16 +69,17 @@ func (x *exchange) clean() (why string) {
 func (x *exchange) aim() {
 	f := x.from.flow
 	x.backend = aside
+	x.toKey = endKey{addr: x.from.local, from: x.from.peer.Addr()}
+	two := x.down2 != nil
 	if f.side == telemetry.In {
-		x.rule = f.work.enter
-		x.toKey = endKey{addr: x.from.local, from: x.from.peer.Addr(), h2: x.passing == nil && x.speaksTwo()}
+		x.rule, two = f.work.enter, x.speaksTwo()
 	} else {
 		x.rule = f.work.leave
-		x.toKey = endKey{addr: x.from.local, from: x.from.peer.Addr(), h2: x.passing == nil && x.down2 != nil}
 		if f.work.Meshed && f.peer != nil && f.peer.Mesh {
 			x.toKey.spiffe = f.peer.SPIFFE
 		}
 	}
+	x.toKey.h2 = two && x.passing == nil
 	x.pool = x.speaker.roaming(f.side)
 	x.rec.Route, x.rec.Cluster = x.rule.tel, x.pool.id
 }
@@ -86,9 +88,9 @@ func (x *exchange) aim() {
 // or when it said nothing and its caller does.
 func (x *exchange) speaksTwo() bool {
 	switch x.from.flow.work.Port(x.from.local.Port()) {
-	case "http1":
+	case l7.HTTP1:
 		return false
-	case "http2":
+	case l7.HTTP2:
 		return true
 	}
 	return x.down2 != nil

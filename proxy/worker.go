@@ -145,7 +145,7 @@ func (w *worker) use(n *plan) {
 		if s == nil {
 			continue
 		}
-		if now := n.same(s.work); now != nil {
+		if now := n.same(s.work.Workload); now != nil {
 			w.speakers[now.Index] = s.succeed(&speaker{w: w, plan: n, work: now})
 		} else {
 			s.end()

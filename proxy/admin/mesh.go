@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -174,4 +175,4 @@ func chosen(r *http.Request) (func([]record.Record) []record.Record, error) {
 	}, nil
 }
 
-var filterNames = []string{"direction", "host", "method", "path", "route", "rule", "status", "verdict", "workload"}
+var filterNames = slices.Sorted(maps.Keys(filters))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -398,4 +399,13 @@ func TestRecords(t *testing.T) {
 		fmt.Fprintf(c, "{\"id\":\"%d\"}\n", i)
 	}
 	eventually(t, "all", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Equal(got, want) })
+}
+
+// TestRecordsTogether: what comes together is taken together.
+func TestRecordsTogether(t *testing.T) {
+	var calls, records int
+	r := &Records{Take: func(rs []record.Record) { calls, records = calls+1, records+len(rs) }}
+	if err := r.read(strings.NewReader(strings.Repeat("{\"id\":\"a\"}\n", 500)), new(sync.Mutex)); err != nil || records != 500 || calls > 4 {
+		t.Errorf("%d records in %d calls, %v", records, calls, err)
+	}
 }

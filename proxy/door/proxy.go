@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -206,10 +207,7 @@ func (p *Proxy) receive(r *reader, v sockets) error {
 
 // serve hands a State over and says what came of it.
 func (p *Proxy) serve(number uint64, cfg *l7.Config) answer {
-	s := State{Config: cfg, Sockets: make(map[string]*Sockets, len(p.held))}
-	for name, has := range p.held {
-		s.Sockets[name] = has
-	}
+	s := State{Config: cfg, Sockets: maps.Clone(p.held)}
 	if err := p.o.Served.Serve(s); err != nil {
 		p.o.Log.Error("the agent's configuration cannot be used; the old one stays", "number", number, "error", err)
 		return answer{Number: number, Refused: err.Error()}

@@ -2,9 +2,11 @@ package door
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 
@@ -59,8 +61,7 @@ func (r *Records) Run(ctx context.Context) error {
 			defer c.Close()
 			stop := context.AfterFunc(ctx, func() { c.Close() })
 			defer stop()
-			b := bufio.NewReaderSize(c, 64<<10)
-			if err := r.read(b, &taking); err != nil && ctx.Err() == nil {
+			if err := r.read(c, &taking); err != nil && ctx.Err() == nil {
 				log.Warn("records of a proxy cannot be read", "error", err)
 			}
 		})
@@ -68,9 +69,15 @@ func (r *Records) Run(ctx context.Context) error {
 }
 
 // read takes all that one proxy tells.
-func (r *Records) read(b *bufio.Reader, taking *sync.Mutex) error {
-	lines := bufio.NewScanner(b)
+func (r *Records) read(c io.Reader, taking *sync.Mutex) error {
+	lines := bufio.NewScanner(c)
 	lines.Buffer(make([]byte, 0, 64<<10), maxRecord)
+	more := false // the next line is here already
+	lines.Split(func(data []byte, end bool) (int, []byte, error) {
+		n, line, err := bufio.ScanLines(data, end)
+		more = bytes.IndexByte(data[n:], '\n') >= 0
+		return n, line, err
+	})
 	var batch []record.Record
 	give := func() {
 		if len(batch) > 0 {
@@ -82,15 +89,14 @@ func (r *Records) read(b *bufio.Reader, taking *sync.Mutex) error {
 	}
 	defer give()
 	for lines.Scan() {
-		if len(lines.Bytes()) == 0 {
-			continue
+		if len(lines.Bytes()) > 0 {
+			var one record.Record
+			if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
+				return err
+			}
+			batch = append(batch, one)
 		}
-		var one record.Record
-		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
-			return err
-		}
-		batch = append(batch, one)
-		if len(batch) == recordsAtOnce || b.Buffered() == 0 {
+		if len(batch) == recordsAtOnce || !more {
 			give()
 		}
 	}

@@ -3,6 +3,7 @@ package door
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"moire.dev/moire/snapshot/l7"
 )
@@ -50,15 +51,8 @@ type Ejection struct {
 }
 
 func (s Status) equal(o Status) bool {
-	if s.Up != o.Up || s.PID != o.PID || s.Workers != o.Workers || s.Applied != o.Applied || s.Refused != o.Refused || s.Reason != o.Reason || len(s.Ejected) != len(o.Ejected) {
-		return false
-	}
-	for i := range s.Ejected {
-		if s.Ejected[i] != o.Ejected[i] {
-			return false
-		}
-	}
-	return true
+	return s.Up == o.Up && s.PID == o.PID && s.Workers == o.Workers && s.Applied == o.Applied && s.Refused == o.Refused &&
+		s.Reason == o.Reason && slices.Equal(s.Ejected, o.Ejected)
 }
 
 // RefusedError says that the proxy cannot serve a State.

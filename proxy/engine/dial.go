@@ -29,13 +29,8 @@ const (
 	portTries = 64
 )
 
-// Dial begins to connect to addr. The Conn is Connecting until its owner is
+// DialFrom begins to connect to addr. The Conn is Connecting until its owner is
 // told; an error that the kernel knows at once is returned.
-func (l *Loop) Dial(addr netip.AddrPort, owner Owner) (*Conn, error) {
-	return l.DialFrom(Origin{}, addr, owner)
-}
-
-// DialFrom is Dial from elsewhere.
 func (l *Loop) DialFrom(from Origin, addr netip.AddrPort, owner Owner) (*Conn, error) {
 	for tries := 0; ; tries++ {
 		fd, err := l.socket(from.Namespace, addr.Addr())

@@ -103,15 +103,6 @@ func (t *Task) Expire(*Timer) {
 	t.Wake()
 }
 
-// Sleep parks until when, whoever wakes t meanwhile.
-func (t *Task) Sleep(when int64) {
-	t.Deadline(when)
-	for !t.Expired {
-		t.Park()
-	}
-	t.Deadline(0)
-}
-
 func (t *Task) resume() {
 	t.queued = false
 	if t.runner == nil {

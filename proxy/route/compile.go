@@ -39,7 +39,6 @@ func (b *builder) compileRoute(i int) {
 
 func (b *builder) compileRule(where string, route *Route, c *l7.Rule, j int) *Rule {
 	r := &Rule{ID: len(b.table.rules), Route: route, Name: cmp.Or(c.Name, strconv.Itoa(j)),
-		Timeout: positive(c.Timeouts.Request), BackendTimeout: positive(c.Timeouts.Backend),
 		Retry: c.Retry, Hedge: c.Hedge, Fault: c.Fault, RateLimits: c.RateLimits, Hash: c.Hash, Subset: c.Subset}
 	r.Filters = b.compileFilters(where+".filters", c.Filters)
 	for k := range c.Backends {
@@ -61,8 +60,6 @@ func (b *builder) compileRule(where string, route *Route, c *l7.Rule, j int) *Ru
 	}
 	return r
 }
-
-func positive(d l7.Duration) int64 { return max(0, int64(d)) }
 
 func (b *builder) compileHTTP(where string, rule *Rule, c *l7.Match) compiledMatch {
 	m := compiledMatch{kind: pathPrefix, placed: b.candidate(where, rule, c)}

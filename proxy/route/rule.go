@@ -24,14 +24,12 @@ type Rule struct {
 	Backends []Backend
 	Filters  Filters
 
-	Timeout        int64 // ns, the whole request; 0: none
-	BackendTimeout int64 // ns, one try; 0: none
-	Retry          *l7.Retry
-	Hedge          *l7.Hedge
-	Fault          *l7.Fault
-	RateLimits     []l7.RateLimit
-	Hash           []l7.HashOn
-	Subset         map[string]string
+	Retry      *l7.Retry
+	Hedge      *l7.Hedge
+	Fault      *l7.Fault
+	RateLimits []l7.RateLimit
+	Hash       []l7.HashOn
+	Subset     map[string]string
 
 	total    uint64   // of the weights
 	upTo     []uint64 // sum of the weights up to and with each backend
