@@ -110,16 +110,11 @@ func (m *memory) section(of targetKey, t *v1alpha1.PolicyTarget) (means func(*v1
 		if s == nil || entire(t) {
 			return entire, s != nil
 		}
-		i := slices.IndexFunc(s.Spec.Ports, func(p v1alpha1.ServicePort) bool {
-			return t.Port == p.Port || t.SectionName != "" && t.SectionName == p.Name
-		})
+		i := slices.IndexFunc(s.Spec.Ports, func(p v1alpha1.ServicePort) bool { return meansPort(&p)(t) })
 		if i < 0 {
 			return nil, false
 		}
-		p := s.Spec.Ports[i]
-		return func(o *v1alpha1.PolicyTarget) bool {
-			return o.Port == p.Port || o.SectionName != "" && o.SectionName == p.Name
-		}, true
+		return meansPort(&s.Spec.Ports[i]), true
 	}
 	r := m.traffic.routes[RouteKey{of.kind, of.key}]
 	if r == nil || entire(t) {

@@ -155,7 +155,7 @@ func (r *rowMaker) destination(f *front, to string) string {
 	}
 	ref := f.refs[to]
 	s := r.seen[ref.service]
-	if s == nil || !slices.ContainsFunc(s.Spec.Ports, func(p v1alpha1.ServicePort) bool { return p.Port == ref.port && isTCPPort(&p) }) {
+	if s == nil || tcpPort(s.Service, ref.port) == nil {
 		if u := (unseenRef{f.facts.key, to}); !slices.Contains(r.unseen, u) {
 			r.unseen = append(r.unseen, u)
 		}
@@ -169,12 +169,12 @@ func (r *rowMaker) destination(f *front, to string) string {
 // cluster makes the row of a destination.
 func (r *rowMaker) cluster(name string, ref clusterRef) {
 	s := r.seen[ref.service]
-	i := slices.IndexFunc(s.Spec.Ports, func(p v1alpha1.ServicePort) bool { return p.Port == ref.port && isTCPPort(&p) })
+	p := tcpPort(s.Service, ref.port)
 	c := snapshot.Cluster{Cluster: l7.Cluster{Name: name, Protocol: ref.protocol}}
 	if f := r.by[ref.service]; f != nil {
-		own := f.facts.policies.ofPort(&s.Spec.Ports[i])
+		own := f.facts.policies.ofPort(p)
 		own.settle(&c.Cluster)
-		if c.Protocol == l7.TCP && speaksTLS(&s.Spec.Ports[i]) {
+		if c.Protocol == l7.TCP && speaksTLS(p) {
 			c.TLS = nil // the callers speak it themselves
 		}
 	}

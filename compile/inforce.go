@@ -63,9 +63,14 @@ type inForce struct {
 // ofPort finds those that hold at a port of a Service: of those that name it the
 // oldest, then of those that mean all of it.
 func (p *policies) ofPort(port *v1alpha1.ServicePort) inForce {
-	return p.find(func(t *v1alpha1.PolicyTarget) bool {
-		return t.Port == port.Port || t.SectionName != "" && t.SectionName == port.Name
-	})
+	return p.find(meansPort(port))
+}
+
+// meansPort says of a target whether it names the port.
+func meansPort(p *v1alpha1.ServicePort) func(*v1alpha1.PolicyTarget) bool {
+	return func(t *v1alpha1.PolicyTarget) bool {
+		return t.Port == p.Port || t.SectionName != "" && t.SectionName == p.Name
+	}
 }
 
 // ofRule finds those that hold at a rule of a route.

@@ -40,7 +40,6 @@ func compareRouteKeys(a, b RouteKey) int {
 // alone, and is never changed.
 type route struct {
 	RouteKey
-	object    metav1.Object
 	kind      l7.Kind
 	created   int64
 	hostnames []string
@@ -89,7 +88,7 @@ type routeMaker struct {
 }
 
 func newRoute(kind string, of l7.Kind, o metav1.Object, spec *gateway.CommonRouteSpec, hostnames []gateway.Hostname) *routeMaker {
-	r := &route{RouteKey: RouteKey{kind, Key{o.GetNamespace(), o.GetName()}}, object: o, kind: of, parents: spec.ParentRefs, refs: map[string]backendRef{}}
+	r := &route{RouteKey: RouteKey{kind, Key{o.GetNamespace(), o.GetName()}}, kind: of, parents: spec.ParentRefs, refs: map[string]backendRef{}}
 	if t := o.GetCreationTimestamp(); !t.IsZero() {
 		r.created = t.Unix()
 	}

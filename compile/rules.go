@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot/l7"
 )
 
@@ -124,11 +123,10 @@ func (d *router) resolve(r *route, name string) (string, *flaw) {
 	case b.port == 0:
 		return bad(reasonNotFound, "the port of "+what+" is missing", "write port")
 	}
-	i := slices.IndexFunc(j.service.Spec.Ports, func(p v1alpha1.ServicePort) bool { return p.Port == b.port && isTCPPort(&p) })
-	if i < 0 {
+	p := tcpPort(j.service, b.port)
+	if p == nil {
 		return bad(reasonNotFound, fmt.Sprintf("%s has no TCP port %d", what, b.port), "name a port that it has")
 	}
-	p := &j.service.Spec.Ports[i]
 	own := j.policies.ofPort(p)
 	if own.closed != nil {
 		return bad(reasonNotFound, backendPolicyName(own.closed)+" of "+what+" is not valid, so nobody is sent there", "see its status")

@@ -61,9 +61,7 @@ func trustsOf(in *Input) *trusts {
 // The others have no certificates, or one Domain could speak for another.
 func (t *trusts) owners() map[string]string {
 	owners := map[string]string{}
-	elder := slices.SortedFunc(maps.Values(t.domains), func(a, b *v1alpha1.Domain) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
+	elder := slices.SortedFunc(maps.Values(t.domains), compareAge[*v1alpha1.Domain])
 	for _, d := range elder {
 		own := TrustDomain(d)
 		field := "spec.trustDomain"

@@ -34,9 +34,7 @@ func (m *memory) reaching() []*v1alpha1.Network {
 			out = append(out, n)
 		}
 	}
-	slices.SortFunc(out, func(a, b *v1alpha1.Network) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), compareKeys(Key{a.Namespace, a.Name}, Key{b.Namespace, b.Name}))
-	})
+	slices.SortFunc(out, compareAge[*v1alpha1.Network])
 	return out
 }
 

@@ -19,18 +19,17 @@ const (
 	conditionResolved = string(gateway.RouteConditionResolvedRefs)
 	conditionPartly   = string(gateway.RouteConditionPartiallyInvalid)
 
-	reasonNoParent        = string(gateway.RouteReasonNoMatchingParent)
-	reasonNotAllowed      = string(gateway.RouteReasonNotAllowedByListeners)
-	reasonUnsupported     = string(gateway.RouteReasonUnsupportedValue)
-	reasonNotPermitted    = string(gateway.RouteReasonRefNotPermitted)
-	reasonInvalidKind     = string(gateway.RouteReasonInvalidKind)
-	reasonNotFound        = string(gateway.RouteReasonBackendNotFound)
-	reasonProtocol        = string(gateway.RouteReasonUnsupportedProtocol)
-	reasonConflicted      = "Conflicted" // of GEP-1294
-	reasonInvalid         = string(gateway.PolicyReasonInvalid)
-	reasonTargetNotFound  = string(gateway.PolicyReasonTargetNotFound)
-	reasonPolicyAccepted  = string(gateway.PolicyReasonAccepted)
-	reasonPolicyConflicts = string(gateway.PolicyReasonConflicted)
+	reasonNoParent       = string(gateway.RouteReasonNoMatchingParent)
+	reasonNotAllowed     = string(gateway.RouteReasonNotAllowedByListeners)
+	reasonUnsupported    = string(gateway.RouteReasonUnsupportedValue)
+	reasonNotPermitted   = string(gateway.RouteReasonRefNotPermitted)
+	reasonInvalidKind    = string(gateway.RouteReasonInvalidKind)
+	reasonNotFound       = string(gateway.RouteReasonBackendNotFound)
+	reasonProtocol       = string(gateway.RouteReasonUnsupportedProtocol)
+	reasonConflicted     = "Conflicted" // of GEP-1294
+	reasonInvalid        = string(gateway.PolicyReasonInvalid)
+	reasonTargetNotFound = string(gateway.PolicyReasonTargetNotFound)
+	reasonPolicyAccepted = string(gateway.PolicyReasonAccepted)
 )
 
 // parentVerdict is how a route is at one of its parents.
@@ -63,6 +62,16 @@ func (v *parentVerdict) note(f flaw) {
 }
 
 func isTCPPort(p *v1alpha1.ServicePort) bool { return cmp.Or(p.Protocol, "TCP") == "TCP" }
+
+// tcpPort is the TCP port of a Service with a number; nil: it has none.
+func tcpPort(s *v1alpha1.Service, number int32) *v1alpha1.ServicePort {
+	for i := range s.Spec.Ports {
+		if p := &s.Spec.Ports[i]; p.Port == number && isTCPPort(p) {
+			return p
+		}
+	}
+	return nil
+}
 
 // parents finds which parents of the routes mean this Service, and whether they
 // mean a port of it.

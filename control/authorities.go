@@ -35,6 +35,8 @@ type bundles struct {
 	// words say what a CA waits for, or why it is not as it should be. They are
 	// those of the process that leads.
 	words map[string]string
+	// docs are they as SPIFFE bundles in JSON, for statuses.
+	docs map[string]string
 }
 
 func (b *bundles) forCompiler() map[string]*v1alpha1.Bundle {
@@ -54,6 +56,7 @@ type authorities struct {
 
 	mu      sync.Mutex              // of who replaces current
 	current atomic.Pointer[bundles] // nil: not loaded
+	unread  map[string]string       // why CAs cannot be read, as it was logged; by mu
 
 	gone map[string]time.Time // Domains without an object, since when; only of tend
 }
@@ -75,10 +78,13 @@ func (a *authorities) load() error {
 		old = &bundles{}
 	}
 	next := &bundles{by: map[string]*v1alpha1.Bundle{}, public: map[string]*identity.Public{}, words: old.words}
+	unread := map[string]string{}
 	for _, name := range names {
 		p, err := a.domains.Public(name)
 		if err != nil {
-			a.log.Error("the CA of a Domain cannot be read; nobody in it gets certificates, and what it showed stays", "domain", name, "error", err)
+			if unread[name] = err.Error(); a.unread[name] != unread[name] {
+				a.log.Error("the CA of a Domain cannot be read; nobody in it gets certificates, and what it showed stays", "domain", name, "error", err)
+			}
 			p = old.public[name]
 		}
 		if p == nil {
@@ -86,7 +92,14 @@ func (a *authorities) load() error {
 		}
 		next.public[name], next.by[name] = p, &v1alpha1.Bundle{Roots: p.Roots, Keys: p.Keys}
 	}
+	a.unread = unread
 	if a.current.Load() == nil || !reflect.DeepEqual(old.public, next.public) {
+		next.docs = map[string]string{}
+		for name, b := range next.by {
+			if doc, err := b.JSON(); err == nil {
+				next.docs[name] = string(doc)
+			}
+		}
 		a.current.Store(next)
 		a.wake()
 	}
@@ -117,14 +130,18 @@ func (a *authorities) tend(ctx context.Context, current func() *facts) {
 
 func (a *authorities) tendOnce(f *facts) {
 	changed := false
-	words := map[string]string{}
+	words, before := map[string]string{}, map[string]string(nil)
+	if b := a.current.Load(); b != nil {
+		before = b.words
+	}
 	for _, name := range slices.Sorted(maps.Keys(f.in.Domains)) {
 		d := f.in.Domains[name]
 		waits, moved, err := a.domains.Keep(wantedOf(d), func(roots [][]byte) []string { return lacking(f, compile.TrustDomain(d), roots) })
 		changed = changed || moved
 		if err != nil {
-			a.log.Warn("the CA of a Domain is not as it should be", "domain", name, "error", err)
-			waits = err.Error()
+			if waits = err.Error(); before[name] != waits { // else it is logged already
+				a.log.Warn("the CA of a Domain is not as it should be", "domain", name, "error", err)
+			}
 		}
 		if waits != "" {
 			words[name] = waits
@@ -224,9 +241,7 @@ func (a *authorities) status(domain string) *v1alpha1.DomainIdentity {
 		}
 		out.Roots = append(out.Roots, root)
 	}
-	if doc, err := b.by[domain].JSON(); err == nil {
-		out.Bundle = string(doc)
-	}
+	out.Bundle = b.docs[domain]
 	return out
 }
 
