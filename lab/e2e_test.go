@@ -173,12 +173,26 @@ type pair struct{ web, batch, db guest }
 func (l *Lab) pair(t *testing.T, domain string) pair {
 	t.Helper()
 	l.apply(t, strings.ReplaceAll(tenant, "DOMAIN", domain))
+	l.identified(t, domain)
 	p := domain + "-p"
 	return pair{
 		web:   l.attach(t, "n1", p, "net", "web", "app=web"),
 		batch: l.attach(t, "n1", p, "net", "batch", "app=batch"),
 		db:    l.attach(t, "n2", p, "net", "db", "app=db"),
 	}
+}
+
+// identified waits until a Domain has its CA: its roots are part of what nodes
+// are to know.
+func (l *Lab) identified(t *testing.T, domain string) {
+	t.Helper()
+	for range 100 {
+		if l.must(t, "get", "domain", domain, "-o", "jsonpath={.status.identity.phase}") == "Steady" {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("Domain %s has no CA after 10 s", domain)
 }
 
 func (p pair) start(t *testing.T) (*traffic, *denied) {
