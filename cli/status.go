@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -108,6 +109,7 @@ type statusOf struct {
 	Held        string     `json:"held,omitempty"`
 	Repairs     int64      `json:"repairs,omitempty"`
 	LastRepair  string     `json:"lastRepair,omitempty"`
+	Proxies     string     `json:"proxies,omitempty"`
 	Agent       string     `json:"agent,omitempty"`
 	Kernel      string     `json:"kernel,omitempty"`
 }
@@ -119,7 +121,7 @@ func statusLines(nodes []v1alpha1.Node) []statusOf {
 			Node: n.Name, Address: n.Spec.Address, State: n.Status.State,
 			Wanted: n.Status.Wanted, Acked: n.Status.Acked, Applied: n.Status.Applied,
 			RecordsLost: n.Status.RecordsLost, Workloads: n.Status.Workloads, LastError: n.Status.LastError,
-			Held: n.Status.Held, Repairs: n.Status.Repairs, LastRepair: n.Status.LastRepair, Agent: n.Status.Agent, Kernel: n.Status.Kernel,
+			Held: n.Status.Held, Repairs: n.Status.Repairs, LastRepair: n.Status.LastRepair, Proxies: n.Status.Proxies, Agent: n.Status.Agent, Kernel: n.Status.Kernel,
 		}
 		if s.State == "" && n.Spec.External {
 			s.State = v1alpha1.NodeExternal
@@ -153,7 +155,7 @@ func (a *app) statusText(nodes []v1alpha1.Node, format show.Format, now time.Tim
 		}
 		grid.Rows = append(grid.Rows, []string{
 			s.Node, s.Address, s.State, short(s.Wanted), short(s.Acked), short(s.Applied), stale,
-			strconv.Itoa(int(s.Workloads)), strconv.FormatInt(s.RecordsLost, 10), show.Plain(orNone(s.LastError)),
+			strconv.Itoa(int(s.Workloads)), strconv.FormatInt(s.RecordsLost, 10), show.Plain(orNone(cmp.Or(s.LastError, s.Proxies))),
 		})
 	}
 	err := grid.Write(&b, true, a.paint().Cell)
@@ -174,7 +176,11 @@ func (a *app) judge(nodes []v1alpha1.Node) error {
 		case v1alpha1.NodeUpdating:
 			a.say("%s is applying %s; look again in a moment with `moire status -w`", s.Node, short(s.Wanted))
 		case v1alpha1.NodeFailing:
-			a.say("%s cannot apply %s: %s", s.Node, short(s.Wanted), s.LastError)
+			if s.LastError == "" {
+				a.say("%s refuses what needs its proxies, or serves it as before: %s; look there with `moire proxy`", s.Node, s.Proxies)
+			} else {
+				a.say("%s cannot apply %s: %s", s.Node, short(s.Wanted), s.LastError)
+			}
 		case v1alpha1.NodeHeld:
 			a.say("%s waits for consent: %s", s.Node, s.Held)
 		case v1alpha1.NodeStale:

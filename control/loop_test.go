@@ -313,6 +313,7 @@ func TestNodeStatus(t *testing.T) {
 		{"updating", plain, nodeWorld{here: true, applied: "u"}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeUpdating},
 		{"failing", plain, nodeWorld{here: true, err: "no"}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeFailing},
 		{"held", plain, nodeWorld{here: true, applied: "u", report: &snapshot.Report{Held: "it would remove 40 %"}}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeHeld},
+		{"without its proxy", plain, nodeWorld{here: true, applied: "v", report: &snapshot.Report{Proxies: "proxy a: it is not there"}}, discovery.NodeState{Wanted: "v"}, v1alpha1.NodeFailing},
 		{"elsewhere", plain, nodeWorld{away: true}, discovery.NodeState{}, v1alpha1.NodeReady},
 	} {
 		if got := nodeStatus(tt.n, tt.w, tt.st); got.State != tt.state {

@@ -303,7 +303,7 @@ func nodeStatus(n *v1alpha1.Node, w nodeWorld, st discovery.NodeState) v1alpha1.
 			workloads[[2]string{a.Project, a.Workload}] = true
 		}
 		s.Workloads = int32(len(workloads))
-		s.Held, s.Repairs, s.LastRepair = w.report.Held, int64(w.report.Repairs), w.report.LastRepair
+		s.Held, s.Repairs, s.LastRepair, s.Proxies = w.report.Held, int64(w.report.Repairs), w.report.LastRepair, w.report.Proxies
 	}
 	seen := w.seen
 	if st.LastSeen.After(seen) {
@@ -322,6 +322,8 @@ func nodeStatus(n *v1alpha1.Node, w nodeWorld, st discovery.NodeState) v1alpha1.
 		s.State = v1alpha1.NodeHeld
 	case s.Wanted != "" && s.Wanted != s.Applied:
 		s.State = v1alpha1.NodeUpdating
+	case s.Proxies != "":
+		s.State = v1alpha1.NodeFailing
 	default:
 		s.State = v1alpha1.NodeReady
 	}

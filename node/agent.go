@@ -99,7 +99,7 @@ func (a *Agent) runWith(ctx context.Context, memory *ipam.Pool, k *kernel, attac
 	if err != nil {
 		return err
 	}
-	k.proxying, l.lacks = proxying, proxying.lacks
+	k.proxying, l.lacks, l.ails = proxying, proxying.lacks, proxying.ails
 	who, err := openIdentities(a.cfg, up, l.stir, a.log)
 	if err != nil {
 		return err

@@ -106,6 +106,8 @@ type loop struct {
 	resolve func(State) (*snapshot.Snapshot, uint64)
 	// lacks says what an interface still needs of its proxy; "": nothing.
 	lacks func(snapshot.AttachmentKey) string
+	// ails says what is wrong with the proxies; "": nothing.
+	ails func() string
 
 	// Shared.
 	requests chan *request
@@ -205,6 +207,7 @@ func newLoop(cfg Config, log *slog.Logger) *loop {
 		attached: map[snapshot.AttachmentKey]*attachment{},
 		resolve:  func(s State) (*snapshot.Snapshot, uint64) { return s.Snapshot, 0 },
 		lacks:    func(snapshot.AttachmentKey) string { return "" },
+		ails:     func() string { return "" },
 	}
 }
 
@@ -320,7 +323,7 @@ func (l *loop) present() []*attachment {
 // report tells the control plane, when something changed.
 func (l *loop) report() {
 	r := snapshot.Report{Node: l.cfg.Name, Address: l.cfg.Address, Agent: l.cfg.Version, Kernel: kernelRelease(), RecordsLost: l.lost(),
-		Repairs: l.repairs.count, LastRepair: l.repairs.last, Held: l.waits(), Health: l.health()}
+		Repairs: l.repairs.count, LastRepair: l.repairs.last, Held: l.waits(), Health: l.health(), Proxies: l.ails()}
 	for _, a := range l.sorted() {
 		if a.stage != leaving {
 			r.Attachments = append(r.Attachments, a.report())

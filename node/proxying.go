@@ -50,6 +50,9 @@ type proxying struct {
 	// met: the kernel side has grown since the agent began, so it is known which
 	// sockets there are; of the loop alone.
 	met bool
+	// ailing is since when something is wrong with a proxy; zero: nothing is. Of
+	// the loop alone.
+	ailing time.Time
 	// needs of interfaces that have a proxy. Never changed, but replaced.
 	needs atomic.Pointer[map[snapshot.AttachmentKey]need]
 }
@@ -119,6 +122,22 @@ func (p *proxying) lacks(k snapshot.AttachmentKey) string {
 		return ""
 	}
 	return p.proxies.Serves(k)
+}
+
+// ails says what is wrong with the proxies and has been for a while; "":
+// nothing. Of the loop alone.
+func (p *proxying) ails() string {
+	text := ailment(p.proxies.Status())
+	switch {
+	case text == "":
+		p.ailing = time.Time{}
+	case p.ailing.IsZero():
+		p.ailing = time.Now()
+	}
+	if time.Since(p.ailing) < ailGrace { // one that is replaced is nobody's trouble
+		return ""
+	}
+	return text
 }
 
 // settle says which interfaces need a proxy, and makes these the ones that run.

@@ -153,7 +153,7 @@ func sameReport(a, b snapshot.Report) bool {
 	sameHealth := func(a, b snapshot.Health) bool {
 		return a.CheckKey == b.CheckKey && a.Healthy == b.Healthy && a.Error == b.Error
 	}
-	if !slices.Equal(a.Trusts, b.Trusts) || a.Held != b.Held || a.Repairs != b.Repairs || !slices.EqualFunc(a.Health, b.Health, sameHealth) {
+	if !slices.Equal(a.Trusts, b.Trusts) || a.Held != b.Held || a.Proxies != b.Proxies || a.Repairs != b.Repairs || !slices.EqualFunc(a.Health, b.Health, sameHealth) {
 		return false
 	}
 	return slices.EqualFunc(a.Attachments, b.Attachments, sameAttachment) && slices.EqualFunc(a.Blocks, b.Blocks, sameBlock)

@@ -29,6 +29,9 @@ type Report struct {
 	// Trusts that are in force here, its proxies included, sorted. A root begins
 	// to sign when it is among them everywhere.
 	Trusts []TrustMark
+	// Proxies says what is wrong with the node's proxies, and has been for a
+	// while; "": nothing.
+	Proxies string
 }
 
 // Attachment is one interface that the node has or wants.

@@ -99,7 +99,7 @@ const (
 const (
 	NodeReady    = "Ready"    // connected, applied what is wanted
 	NodeUpdating = "Updating" // connected, applying
-	NodeFailing  = "Failing"  // connected, lastError says what it could not apply
+	NodeFailing  = "Failing"  // connected, lastError says what it could not apply, or proxies what is wrong with them
 	NodeHeld     = "Held"     // connected, held says why the newest snapshot waits
 	NodeStale    = "Stale"    // away; goes on with what it has
 	NodeExternal = "External"
@@ -126,6 +126,9 @@ type NodeStatus struct {
 	// should be and repaired, since it started; LastRepair is the newest.
 	Repairs    int64  `json:"repairs,omitempty"`
 	LastRepair string `json:"lastRepair,omitempty"`
+	// Proxies says what is wrong with the node's proxies: what needs one is
+	// refused there, or served as it was before. Empty: nothing is wrong.
+	Proxies string `json:"proxies,omitempty"`
 }
 
 // NodeList is a list of Nodes.

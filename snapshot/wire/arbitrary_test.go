@@ -191,6 +191,6 @@ func report(t *rapid.T) snapshot.Report {
 	})
 	r.Trusts = some(t, "trusts", func(t *rapid.T) snapshot.TrustMark { return snapshot.TrustMark{Name: name(t), Mark: "00ff"} },
 		func(a, b snapshot.TrustMark) int { return cmp.Compare(a.Name, b.Name) })
-	r.Repairs, r.LastRepair, r.Held = rapid.Uint64().Draw(t, "repairs"), "endpoints: 1 row", "it removes 40 %"
+	r.Repairs, r.LastRepair, r.Held, r.Proxies = rapid.Uint64().Draw(t, "repairs"), "endpoints: 1 row", "it removes 40 %", "proxy n1: it is not there"
 	return r
 }

@@ -13,7 +13,7 @@ import (
 // certificate.
 func FromReport(r *snapshot.Report) *Report {
 	out := &Report{Address: r.Address.AsSlice(), Agent: r.Agent, Kernel: r.Kernel, RecordsLost: r.RecordsLost,
-		Repairs: r.Repairs, LastRepair: r.LastRepair, Held: r.Held, Trusts: fromTrustMarks(r.Trusts)}
+		Repairs: r.Repairs, LastRepair: r.LastRepair, Held: r.Held, Trusts: fromTrustMarks(r.Trusts), Proxies: r.Proxies}
 	for _, a := range r.Attachments {
 		out.Attachments = append(out.Attachments, &Attachment{
 			Project: a.Project, Workload: a.Workload, Network: a.Network,
@@ -64,6 +64,7 @@ func ToReport(node string, in *Report) (snapshot.Report, error) {
 		LastRepair:  c.lines("last_repair", in.GetLastRepair()),
 		Held:        c.lines("held", in.GetHeld()),
 		Trusts:      c.trustMarks(in.GetTrusts()),
+		Proxies:     c.lines("proxies", in.GetProxies()),
 	}
 	c.count("attachments", len(in.GetAttachments()), maxReports)
 	c.count("blocks", len(in.GetBlocks()), maxReports)

@@ -4747,6 +4747,7 @@ type Report struct {
 	LastRepair    string                 `protobuf:"bytes,9,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
 	Held          string                 `protobuf:"bytes,10,opt,name=held,proto3" json:"held,omitempty"`
 	Trusts        []*TrustMark           `protobuf:"bytes,11,rep,name=trusts,proto3" json:"trusts,omitempty"`
+	Proxies       string                 `protobuf:"bytes,12,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4856,6 +4857,13 @@ func (x *Report) GetTrusts() []*TrustMark {
 		return x.Trusts
 	}
 	return nil
+}
+
+func (x *Report) GetProxies() string {
+	if x != nil {
+		return x.Proxies
+	}
+	return ""
 }
 
 // TrustMark says which roots are in force on the node.
@@ -5497,7 +5505,7 @@ const file_wire_proto_rawDesc = "" +
 	"\tPortRange\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\rR\x04last\"\x8e\x03\n" +
+	"\x04last\x18\x03 \x01(\rR\x04last\"\xa8\x03\n" +
 	"\x06Report\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x16\n" +
@@ -5511,7 +5519,8 @@ const file_wire_proto_rawDesc = "" +
 	"lastRepair\x12\x12\n" +
 	"\x04held\x18\n" +
 	" \x01(\tR\x04held\x120\n" +
-	"\x06trusts\x18\v \x03(\v2\x18.moire.wire.v1.TrustMarkR\x06trusts\"3\n" +
+	"\x06trusts\x18\v \x03(\v2\x18.moire.wire.v1.TrustMarkR\x06trusts\x12\x18\n" +
+	"\aproxies\x18\f \x01(\tR\aproxies\"3\n" +
 	"\tTrustMark\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mark\x18\x02 \x01(\tR\x04mark\"\x8e\x02\n" +
