@@ -140,6 +140,10 @@ func (g *greeting) shakenMesh(err error) {
 
 // receive goes on with what the caller's application says.
 func (g *greeting) receive(alpn string) {
+	if !g.flow.leg.Open() { // since it came
+		g.refuse(g.flow.leg.Verdict, telemetry.NoDrop)
+		return
+	}
 	g.protocol = g.flow.work.spoken(g.local.Port(), g.flow.leg)
 	g.speak(alpn)
 }

@@ -57,6 +57,24 @@ func (f *caller) followIn(n *plan, was *workload) bool {
 	return false
 }
 
+// follow implements conn. One that came in and has not shown how it speaks yet is
+// judged by what is true when it has: there is nothing yet to compare it with.
+func (g *greeting) follow() bool {
+	f, n := g.flow, g.w.plan
+	if f == nil || f.side != telemetry.In || g.manner == plainly || g.shook || g.plan == n {
+		return g.caller.follow()
+	}
+	work := n.same(f.work.Workload)
+	if work == nil {
+		g.leaves = true
+		return false
+	}
+	f.work, f.peer = work, n.mesh.Peer(work.VNI, g.peer.Addr())
+	f.leg = work.Enter(f.peer, g.peer.Addr(), g.local.Port())
+	g.ln, g.plan, g.speaker = work.in, n, g.w.speakerOf(work)
+	return true
+}
+
 // stillAllowed asks the Sets of today about a connection that is passed through.
 func (x *exchange) stillAllowed() bool {
 	f := x.from.flow

@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"bufio"
+	stdtls "crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"moire.dev/moire/proxy/door"
+	"moire.dev/moire/proxy/tls"
 	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
@@ -240,5 +243,36 @@ func TestMeshChange(t *testing.T) {
 				t.Errorf("a connection goes on: %v", err)
 			}
 		})
+	}
+}
+
+// TestMeshChangeBeforeTLS: a caller whose handshake is still to come when the
+// configuration changes is let in all the same.
+func TestMeshChangeBeforeTLS(t *testing.T) {
+	s := newShop(t)
+	k := s.tenants[0]
+	web, api := k.boxes["web"], k.boxes["api"]
+	s.modes["web"], s.modes["api"] = "strict", "strict"
+	in := s.proxies(t, false)[1]
+	for _, address := range api.addrs {
+		raw, err := web.dial(netip.AddrPortFrom(address, 8080), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		time.Sleep(50 * time.Millisecond) // the proxy waits for TLS now
+		if err := in.Serve(door.State{Config: s.config("api"), Sockets: in.namespaces}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		c := stdtls.Client(raw, &stdtls.Config{Certificates: []stdtls.Certificate{k.ca.pair(web.spiffe())}, NextProtos: []string{tls.Raw}, InsecureSkipVerify: true})
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: api\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %v %v, %q", address, resp, err, drops(in))
+		}
 	}
 }
