@@ -2,15 +2,11 @@ package door
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
+	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // AgentOptions of an Agent; Path is needed.
@@ -31,9 +27,8 @@ type Agent struct {
 
 	mu      sync.Mutex
 	state   State
-	number  uint64 // of state; 0: there is none yet
-	links   []*link
-	arrived uint64 // links so far
+	number  uint64  // of state; 0: there is none yet
+	links   []*link // the oldest first
 	told    Status
 	changed chan struct{} // closed at each change of what is above
 }
@@ -129,38 +124,15 @@ func (a *Agent) serving() *link {
 
 // Run lets proxies in until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
-	l, err := listen(a.o.Path)
-	if err != nil {
-		return fmt.Errorf("the proxy's door at %s: %w", a.o.Path, err)
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	running.Go(func() {
-		<-ctx.Done()
-		l.Close()
-	})
 	running.Go(func() { a.watch(ctx) })
-	for {
-		c, err := l.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-				time.Sleep(50 * time.Millisecond)
-				continue
-			}
-			return fmt.Errorf("the proxy's door at %s: %w", a.o.Path, err)
-		}
-		if err := trusted(c); err != nil {
-			a.o.Log.Warn("somebody at the proxy's door", "error", err)
-			c.Close()
-			continue
-		}
-		running.Go(func() { a.serve(ctx, c) })
+	if err := letIn(ctx, a.o.Path, a.o.Log, a.serve); err != nil {
+		return fmt.Errorf("the proxy's door at %s: %w", a.o.Path, err)
 	}
+	return nil
 }
 
 // watch tells of each new Status, and has older proxies drain.
@@ -198,8 +170,8 @@ func (a *Agent) supersede() {
 	if best == nil || best.over || best.applied == 0 {
 		return
 	}
-	for _, l := range a.links {
-		if l.at < best.at && !l.over && !l.drain {
+	for _, l := range a.links[:slices.Index(a.links, best)] {
+		if !l.over && !l.drain {
 			l.drain = true
 			a.tell()
 		}
@@ -217,28 +189,4 @@ func (a *Agent) forget(now time.Time) {
 	}
 	clear(a.links[len(kept):])
 	a.links = kept
-}
-
-// listen listens at path, in place of whoever did before; nobody but this user
-// can connect.
-func listen(path string) (*net.UnixListener, error) {
-	dir, err := os.MkdirTemp(parent(path), ".door-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	made := dir + "/s"
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	if err = os.Chmod(made, 0o600); err == nil {
-		err = os.Rename(made, path)
-	}
-	if err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
 }

@@ -7,17 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"time"
 )
-
-func parent(path string) string { return filepath.Dir(path) }
 
 // link is one proxy that knocked.
 type link struct {
 	a     *Agent
 	c     *net.UnixConn
-	at    uint64 // which one in order
 	hello hello
 
 	// Guarded by Agent.mu.
@@ -39,9 +35,6 @@ const patience = 5 * time.Second
 
 // serve speaks with one proxy until it is gone.
 func (a *Agent) serve(ctx context.Context, c *net.UnixConn) {
-	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
 	l := &link{a: a, c: c, sent: map[string]*Sockets{}}
 	r := newReader(c)
 	defer r.close()
@@ -50,8 +43,6 @@ func (a *Agent) serve(ctx context.Context, c *net.UnixConn) {
 		return
 	}
 	a.mu.Lock()
-	a.arrived++
-	l.at = a.arrived
 	a.links = append(a.links, l)
 	a.tell()
 	a.mu.Unlock()
@@ -110,7 +101,9 @@ func (l *link) listen(r *reader) error {
 			if err := json.Unmarshal(body, &v); err != nil {
 				return err
 			}
-			l.answered(v)
+			if err := l.answered(v); err != nil {
+				return err
+			}
 		case aliveFrame:
 			var v alive
 			if err := json.Unmarshal(body, &v); err != nil {
@@ -126,16 +119,20 @@ func (l *link) listen(r *reader) error {
 	}
 }
 
-func (l *link) answered(v answer) {
+func (l *link) answered(v answer) error {
 	a := l.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if v.Number > a.number {
+		return fmt.Errorf("it answers State %d, and the newest is %d", v.Number, a.number)
+	}
 	if v.Refused == "" {
 		l.applied, l.refused, l.reason = v.Number, 0, ""
 	} else {
 		l.refused, l.reason = v.Number, v.Refused
 	}
 	a.tell()
+	return nil
 }
 
 // send brings the proxy to each State, one after the other was answered; those

@@ -100,15 +100,20 @@ func (p *Proxy) visit(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
+	if err := trusted(c); err != nil {
+		return err
+	}
+	return p.attend(ctx, c)
+}
+
+// attend does what the agent at the other end of c says.
+func (p *Proxy) attend(ctx context.Context, c *net.UnixConn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	if err := trusted(c); err != nil {
-		return err
-	}
 	var writing sync.Mutex
 	write := func(k kind, body any) error {
 		b, err := frame(k, body)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 
 	"moire.dev/moire/flow/record"
@@ -35,37 +36,16 @@ func (r *Records) Run(ctx context.Context) error {
 	if log == nil {
 		log = slog.Default()
 	}
-	l, err := listen(r.Path)
+	var taking sync.Mutex
+	err := letIn(ctx, r.Path, log, func(ctx context.Context, c *net.UnixConn) {
+		if err := r.read(c, &taking); err != nil && ctx.Err() == nil {
+			log.Warn("records of a proxy cannot be read", "error", err)
+		}
+	})
 	if err != nil {
 		return fmt.Errorf("records of proxies at %s: %w", r.Path, err)
 	}
-	var running sync.WaitGroup
-	defer running.Wait()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	var taking sync.Mutex
-	for {
-		c, err := l.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("records of proxies at %s: %w", r.Path, err)
-		}
-		if err := trusted(c); err != nil {
-			log.Warn("somebody at the door for records", "error", err)
-			c.Close()
-			continue
-		}
-		running.Go(func() {
-			defer c.Close()
-			stop := context.AfterFunc(ctx, func() { c.Close() })
-			defer stop()
-			if err := r.read(c, &taking); err != nil && ctx.Err() == nil {
-				log.Warn("records of a proxy cannot be read", "error", err)
-			}
-		})
-	}
+	return nil
 }
 
 // read takes all that one proxy tells.
