@@ -187,7 +187,7 @@ func (x *exchange) bodies(a *attempt) error {
 		if err != nil {
 			return err
 		}
-		if x.down.finished && (!x.tunnel || a.up.finished) {
+		if x.down.finished && (!x.tunnel || a.up.finished || a.up.gone()) {
 			return nil
 		}
 		if !a.up.finished && !a.up.gone() {
@@ -196,7 +196,7 @@ func (x *exchange) bodies(a *attempt) error {
 				return errCaller
 			}
 			moved = moved || sent
-			if x.tunnel && a.up.finished && x.down.finished {
+			if x.tunnel && x.down.finished && (a.up.finished || x.hungUp()) {
 				return nil
 			}
 		}
@@ -207,4 +207,11 @@ func (x *exchange) bodies(a *attempt) error {
 			return err
 		}
 	}
+}
+
+// hungUp: of a WebSocket the endpoint ends first, always. Its caller waits for the
+// connection's end (RFC 6455, 7.1.1), which is, over HTTP/2, the stream's: there
+// the end of one direction does not tell it. Other protocols may still speak.
+func (x *exchange) hungUp() bool {
+	return x.down2 != nil && string(x.req.Upgrade) == "websocket"
 }

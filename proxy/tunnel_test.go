@@ -159,6 +159,54 @@ func TestHalfClosedEndpoint(t *testing.T) {
 	if b := <-got; b != "still here" {
 		t.Errorf("the endpoint got %q", b)
 	}
+	// Over HTTP/2 the same, but for a WebSocket: its caller waits for us.
+	w := caller2(t, address)
+	h := request2("GET", "/chat")
+	h.Method = []byte("CONNECT")
+	for _, protocol := range []string{"telnet", "websocket"} {
+		h.Upgrade = []byte(protocol)
+		s := w.ask(h, false)
+		w.until(http2.Head, s)
+		if b := w.read(s, 100); b != "last words" {
+			t.Errorf("%s: %q", protocol, b)
+		}
+		want := ""
+		if protocol == "telnet" {
+			want = "still here"
+			w.write(s, want, true)
+		} else if ev := w.until(http2.Reset, s); ev.Code != http2.NoError {
+			t.Errorf("ended by %v", ev.Code)
+		}
+		if b := <-got; b != want {
+			t.Errorf("%s: the endpoint got %q", protocol, b)
+		}
+	}
+}
+
+// TestBothEndsOfEndpointGone: an endpoint that ends a tunnel and then resets it
+// leaves nobody waiting.
+func TestBothEndsOfEndpointGone(t *testing.T) {
+	address := free(t)
+	cfg := one(address, endpoint2(t, http2.Config{EnableConnect: true}, func(_ int, w *wire2) {
+		s := w.until(http2.Head, nil).Stream
+		if err := w.h.WriteHead(s, &message.Head{Status: 200, Minor: 1, Length: -1}, false); err != nil {
+			t.Error(err)
+		}
+		w.h.WriteData(s, []byte("bye"), true, 1)
+		w.h.Reset(s, http2.NoError)
+		w.flush()
+		w.next() // until the proxy leaves
+	}))
+	cfg.Clusters[0].Protocol = l7.HTTP2
+	p := start(t, cfg)
+	c := dial(t, address)
+	io.WriteString(c, upgrade1)
+	r := bufio.NewReader(c)
+	readHead1(r)
+	if b, err := io.ReadAll(r); err != nil || string(b) != "bye" {
+		t.Errorf("%q %v", b, err)
+	}
+	eventually(t, "nothing is left", func() bool { return p.State().Clusters[0].Active == 0 })
 }
 
 // TestProxyProtocol: in, out, both versions; who does not say it is shown the door.
