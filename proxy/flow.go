@@ -137,20 +137,13 @@ func (g *greeting) refuse(v policy.Verdict, drop telemetry.Drop) {
 
 // denied tells of a connection that was refused.
 func (w *worker) denied(from *caller, v policy.Verdict, drop telemetry.Drop) {
-	f := from.flow
-	r := &telemetry.Request{}
-	r.Reset()
-	r.Table, r.Listener, r.Flags, r.Protocol = from.plan.table, from.ln.id, telemetry.Denied, telemetry.TCP
-	r.Secure, r.Source, r.Local, r.Caller = from.secure, from.peer, from.local, from.identity
-	r.Start, r.End = w.loop.Now, w.loop.Now
-	f.tell(&r.Mesh)
+	r := from.turnedAway()
+	r.Flags, r.Protocol = telemetry.Denied, telemetry.TCP
 	r.Mesh.Rule, r.Mesh.Tier, r.Mesh.Shadow, r.Mesh.Drop = v.Rule, v.Tier, v.Shadow, drop
 	if drop != telemetry.NoDrop && drop != telemetry.NotHTTP {
 		r.Mesh.Rule = ""
 	}
-	r.Route = f.way()
-	w.tel.RequestStarted(r.Table, r.Route)
-	w.tel.RequestDone(r)
+	w.tell(r)
 }
 
 // tell puts into m who takes part.

@@ -42,15 +42,10 @@ func (s *speaker) newPool(c *settings, old *pool) *pool {
 		if s.work != nil && !s.work.Meshed { // who is not in the mesh speaks plainly to all
 			key.spiffe = ""
 		}
-		e := p.ends[key]
-		if e == nil && same {
-			e = old.ends[key]
+		if same && old.ends[key] != nil {
+			p.ends[key] = old.ends[key]
 		}
-		if e == nil {
-			e = &endpoint{endKey: key, streams: 100, gone: s.over}
-		}
-		p.ends[key] = e
-		p.at = append(p.at, e)
+		p.at = append(p.at, p.end(key))
 	}
 	return p
 }

@@ -49,7 +49,7 @@ func (p *pool) origin(e *endpoint) (engine.Origin, error) {
 	return o, nil
 }
 
-// end is the endpoint of a pool that roams, new or as it was.
+// end is an endpoint of the pool, as it was or new.
 func (p *pool) end(key endKey) *endpoint {
 	e := p.ends[key]
 	if e == nil {

@@ -173,21 +173,33 @@ func (w *worker) judged(p *pool, ev balance.Event) {
 // refused counts a message that could not be read.
 func (w *worker) refused(from *caller, status int) {
 	w.tel.AddListener(from.plan.table, from.ln.id, telemetry.Malformed, 1)
+	r := from.turnedAway()
+	r.Status, r.Flags, r.Protocol = status, telemetry.CallerProtocolError, telemetry.HTTP11
+	if f := from.flow; f != nil && f.leg.Session != nil { // whoever has to see requests lets nothing else through
+		r.Flags |= telemetry.Denied
+		r.Mesh.Rule, r.Mesh.Tier, r.Mesh.Drop = f.leg.Rule, f.leg.Tier, telemetry.NotHTTP
+	}
+	w.tell(r)
+}
+
+// turnedAway begins the record of what came from a caller and became no exchange.
+func (from *caller) turnedAway() *telemetry.Request {
 	r := &telemetry.Request{}
 	r.Reset()
-	r.Table, r.Listener, r.Status, r.Flags = from.plan.table, from.ln.id, status, telemetry.CallerProtocolError
-	r.Protocol, r.Secure, r.Source, r.Local, r.Caller = telemetry.HTTP11, from.secure, from.peer, from.local, from.identity
-	r.Start, r.End = w.loop.Now, w.loop.Now
+	r.Table, r.Listener = from.plan.table, from.ln.id
+	r.Secure, r.Source, r.Local, r.Caller = from.secure, from.peer, from.local, from.identity
+	r.Start, r.End = from.w.loop.Now, from.w.loop.Now
 	if f := from.flow; f != nil {
 		f.tell(&r.Mesh)
 		if f.unrouted() {
 			r.Route = f.way()
 		}
-		if f.leg.Session != nil { // whoever has to see requests lets nothing else through
-			r.Flags |= telemetry.Denied
-			r.Mesh.Rule, r.Mesh.Tier, r.Mesh.Drop = f.leg.Rule, f.leg.Tier, telemetry.NotHTTP
-		}
 	}
+	return r
+}
+
+// tell tells of something that is over as soon as it is known.
+func (w *worker) tell(r *telemetry.Request) {
 	w.tel.RequestStarted(r.Table, r.Route)
 	w.tel.RequestDone(r)
 }
