@@ -60,8 +60,12 @@ func (k *conn2) flush() {
 		s.Owner.(*stream2).wake()
 	}
 	k.admit(0)
-	if len(k.streams) == 0 && k.h.Drained() {
+	switch {
+	case len(k.streams) > 0:
+	case k.h.Drained():
 		k.end()
+	default:
+		k.rest()
 	}
 }
 
@@ -213,10 +217,18 @@ func (k *conn2) idleFor(now int64) int64 {
 	return now - k.since
 }
 
-// rest gives back the memory of a connection that has had no stream for a while.
+// rest gives the buffers of a connection back that has no stream.
 func (k *conn2) rest() {
 	if !k.over && len(k.h.Out()) == 0 && !k.h.Partial() {
 		k.c.Rest()
+	}
+}
+
+// tidy is called once a second: what is idle for that long needs less.
+func (k *conn2) tidy(now int64) {
+	if k.idleFor(now) > 1e9 {
+		k.rest()
+		k.h.Rest()
 	}
 }
 

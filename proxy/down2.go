@@ -142,9 +142,7 @@ func (d *down2) sweep(now int64) {
 		d.cut()
 		return
 	}
-	if d.k.idleFor(now) > 1e9 {
-		d.k.rest()
-	}
+	d.k.tidy(now)
 	d.k.seep()
 }
 

@@ -314,9 +314,14 @@ func (p *pool) sweep(now int64) {
 			u.close()
 		}
 		for i := len(e.two) - 1; i >= 0; i-- {
-			if u := e.two[i]; u.two != nil && u.two.idleFor(now) > p.idle {
+			u := e.two[i]
+			switch {
+			case u.two == nil:
+			case u.two.idleFor(now) > p.idle:
 				u.two.bye()
 				u.close()
+			default:
+				u.two.tidy(now)
 			}
 		}
 	}

@@ -72,6 +72,14 @@ func (c *Conn) Release(s *Stream) {
 	c.pool.put(s)
 }
 
+// Rest gives back the memory of a connection that has had no stream for a while.
+func (c *Conn) Rest() {
+	if c.streams.count > 0 || c.held > 0 || c.Partial() {
+		return
+	}
+	c.stash, c.block.buf, c.reading.crumbs, c.streams.slots = nil, nil, nil, nil
+}
+
 // Ping sends a PING with a number, which the Pong event brings back.
 func (c *Conn) Ping(number uint64) {
 	c.frame(8, framePing, 0, 0)
