@@ -67,6 +67,9 @@ func (c *Conn) landed() {
 		c.sealed, c.fly = false, Buffer{}
 		if c.fd >= 0 {
 			c.layer.Sent(n)
+			if c.out.Len() == 0 { // all of it is sealed
+				c.out.release(c.loop)
+			}
 		}
 	case c.fd < 0:
 		c.fly.release(c.loop)
