@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
@@ -152,13 +153,20 @@ func (b *bench) preface(ctx context.Context) {
 
 // versionOf asks a proxy which one it is.
 func versionOf(ctx context.Context, name string) (string, error) {
-	flag := map[string]string{"nginx": "-v", "haproxy": "-v", "envoy": "--version", "caddy": "version"}[name]
-	if flag == "" {
-		return name, nil
-	}
 	bin, err := executable(name)
 	if err != nil {
 		return "", err
+	}
+	if info, err := buildinfo.ReadFile(bin); err == nil { // of Go, which may not know its own
+		for _, m := range info.Deps {
+			if strings.HasPrefix(info.Path, m.Path+"/") {
+				return name + " " + strings.TrimPrefix(m.Version, "v"), nil
+			}
+		}
+	}
+	flag := map[string]string{"nginx": "-v", "haproxy": "-v", "envoy": "--version"}[name]
+	if flag == "" {
+		return name, nil
 	}
 	out, err := exec.CommandContext(ctx, bin, flag).CombinedOutput()
 	for field := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return strings.ContainsRune(" /\n-+", r) }) {
