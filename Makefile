@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VER
 BINARIES := moire moired moire-node moire-proxy
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build gen test check demo lab ha long bench bench-proxy traces conformance attack fuzz clean $(BINARIES)
+.PHONY: help build gen test check demo lab ha long bench bench-proxy bench-mesh traces conformance attack fuzz clean $(BINARIES)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench: build ## measure against raw veth, Linux bridge and VXLAN (root, iperf3)
 
 bench-proxy: ## measure the proxy against HAProxy, nginx and Envoy, 40 minutes (QUICK=1: 4)
 	@bench/proxy/run
+
+bench-mesh: build ## measure the whole mesh against no proxy and a pair of Envoys (root), 8 minutes (QUICK=1: 2)
+	@bench/mesh/run
 
 conformance: moire-proxy ## outside judges of the proxy: h2spec, gRPC, smuggling, WebSocket, curl, testssl.sh, slowhttptest (PROXY=nginx: of a peer)
 	@proxy/judge/install $(if $(filter envoy,$(PROXY)),peers)

@@ -109,6 +109,7 @@ var rooms = map[string][]string{
 	"cli/supervise":   {},
 	"bench":           {"api/v1alpha1", "compile", "datapath", "lab"},
 	"bench/proxy":     {},
+	"bench/mesh":      {"lab", "node/local"},
 	"bench/fleet":     {"api/v1alpha1", "compile", "discovery", "identity"},
 	"cmd/moire-proxy": {"proxy", "proxy/admin", "proxy/config", "proxy/door"},
 	"cmd/moire":       {"cli"},

@@ -103,9 +103,14 @@ func (g *greeting) handshakeMesh() {
 		g.refuse(g.flow.leg.Verdict, telemetry.NoCertificate)
 		return
 	}
-	declared := work.Port(g.local.Port())
-	config := work.mutual.Server(declared == l7.HTTP1 || declared == l7.HTTP2)
-	g.layer = shake(g.c, tls.ServerFilter(config, g.peer.String()), g.shakenMesh)
+	may := tls.Bytes
+	switch work.Port(g.local.Port()) {
+	case l7.HTTP1, l7.HTTP2:
+		may = tls.Requests
+	case l7.AutoHTTP: // the application may speak either: the caller has to say
+		may = tls.Requests1
+	}
+	g.layer = shake(g.c, tls.ServerFilter(work.mutual.Server(may), g.peer.String()), g.shakenMesh)
 }
 
 // shakenMesh goes on after the handshake: it has to be who is at that address.
@@ -132,7 +137,7 @@ func (g *greeting) shakenMesh(err error) {
 		g.refuse(f.leg.Verdict, telemetry.WrongIdentity)
 		return
 	}
-	if facts.Protocol == tls.Streams {
+	if f.one = facts.Protocol == tls.Streams1; f.one || facts.Protocol == tls.Streams {
 		g.alpn = "h2"
 	}
 	g.receive(g.alpn)

@@ -27,11 +27,12 @@ type observed struct {
 	egress bool
 }
 
-// observe makes the application: raw bytes on 8080, HTTP/2 on 8081, both on 8082.
+// observe makes the application: raw bytes on 8080 and 8083, HTTP/2 on 8081, both on 8082.
 func observe(t *testing.T) *observed {
 	o := &observed{tenant: newTenant(t, "red", 100, "web", "api", "-legacy"), arrivals: arrivals{by: map[string]arrival{}}}
 	api := o.boxes["api"]
-	for _, l := range api.listen(8080) {
+	raw, either := api.listen(8080), api.listen(8083)
+	for _, l := range append(raw[:], either[:]...) {
 		go func() {
 			for {
 				c, err := l.Accept()
@@ -63,13 +64,14 @@ func (o *observed) edit(c *l7.Config) {
 				w.Egress = guarded()
 			}
 		case "shop/api":
-			w.Ports = []l7.WorkloadPort{{Port: 8080, Protocol: l7.HTTP1}, {Port: 8081, Protocol: l7.HTTP2}}
+			w.Ports = []l7.WorkloadPort{{Port: 8080, Protocol: l7.HTTP1}, {Port: 8081, Protocol: l7.HTTP2}, {Port: 8083, Protocol: l7.AutoHTTP}}
 			if w.TellRule = true; !o.egress {
 				w.Ingress = guarded()
 			}
 		}
 	}
 	addService(c, o.tenant, 81, 8081, l7.HTTP2)
+	addService(c, o.tenant, 83, 8083, l7.HTTP1)
 }
 
 // way is how requests come to the application.
@@ -87,6 +89,7 @@ func (o *observed) ways() []way {
 		{"web", netip.AddrPortFrom(api.addrs[0], 8082), true, true},
 		{"web", netip.AddrPortFrom(vip[0], 80), true, true}, // routed, to HTTP/1
 		{"web", netip.AddrPortFrom(vip[1], 81), true, true}, // routed, to HTTP/2
+		{"web", netip.AddrPortFrom(vip[0], 83), true, true}, // routed, to what may speak either, as HTTP/1
 	}
 	if !o.egress {
 		ways = append(ways, way{"legacy", netip.AddrPortFrom(api.addrs[0], 8080), true, false},

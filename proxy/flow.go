@@ -23,6 +23,8 @@ type flow struct {
 	leg mesh.Leg
 	// routed: a Listener takes it (Out).
 	routed bool
+	// one: its caller says that the application is spoken to in HTTP/1 (In).
+	one bool
 	// barred: nothing more is let through, and why.
 	barred telemetry.Drop
 }

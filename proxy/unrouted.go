@@ -85,7 +85,7 @@ func (x *exchange) aim() {
 }
 
 // speaksTwo says whether the application is spoken to in HTTP/2: when it said so,
-// or when it said nothing and its caller does.
+// or when it said nothing and its caller does, for itself.
 func (x *exchange) speaksTwo() bool {
 	switch x.from.flow.work.Port(x.from.local.Port()) {
 	case l7.HTTP1:
@@ -93,7 +93,7 @@ func (x *exchange) speaksTwo() bool {
 	case l7.HTTP2:
 		return true
 	}
-	return x.down2 != nil
+	return x.down2 != nil && !x.from.flow.one
 }
 
 // admitIn asks the Set of the one who is called.

@@ -30,6 +30,17 @@ func (p *pool) agrees(e *endpoint) bool {
 // offers says whether requests in HTTP/2 are offered to a proxy of the mesh.
 func (p *pool) offers() bool { return !p.tcp }
 
+// carries is what connections of p to a proxy of the mesh are for.
+func (p *pool) carries(passing bool) tls.Carries {
+	switch {
+	case passing || !p.offers():
+		return tls.Bytes
+	case p.two || p.auto:
+		return tls.Requests
+	}
+	return tls.Requests1
+}
+
 // origin is where connections to e come from.
 func (p *pool) origin(e *endpoint) (engine.Origin, error) {
 	s := p.speaker
@@ -92,7 +103,7 @@ func (u *upConn) handshakeMesh() {
 		return
 	}
 	passing := u.user != nil && u.user.x.passing != nil
-	config, err := work.mutual.Client(u.e.spiffe, u.p.offers() && !passing)
+	config, err := work.mutual.Client(u.e.spiffe, u.p.carries(passing))
 	if err != nil {
 		u.fail(err)
 		return
@@ -111,6 +122,7 @@ func (u *upConn) handshakeMesh() {
 		if u.p.conf.ProxyProtocol != 0 {
 			u.announce()
 		}
-		u.ready(u.layer.Facts().Protocol == tls.Streams || u.two2())
+		agreed := u.layer.Facts().Protocol
+		u.ready(agreed == tls.Streams || agreed == tls.Streams1 || u.two2())
 	})
 }

@@ -42,6 +42,7 @@ type result struct {
 	Proxy          float64
 	Load           float64
 	Upstream       float64
+	Machine        float64 // all that ran on any core
 	P50, P99, P999 time.Duration
 	// Resumed handshakes among Requests.
 	Resumed int64
@@ -149,7 +150,7 @@ func (s *span) over(now int64) bool {
 	if !s.started && now >= s.from {
 		s.started = true
 		s.from = now
-		s.r.Proxy, s.r.Load, s.r.Upstream = -cpu(s.j.watch...), -cpu(os.Getpid()), -cpu(s.j.upstream)
+		s.r.Proxy, s.r.Load, s.r.Upstream, s.r.Machine = -cpu(s.j.watch...), -cpu(os.Getpid()), -cpu(s.j.upstream), -busy()
 	}
 	if now < s.to {
 		return false
@@ -158,6 +159,7 @@ func (s *span) over(now int64) bool {
 	s.r.Proxy += cpu(s.j.watch...)
 	s.r.Load += cpu(os.Getpid())
 	s.r.Upstream += cpu(s.j.upstream)
+	s.r.Machine += busy()
 	return true
 }
 

@@ -33,11 +33,14 @@ func run(ctx context.Context, args []string) error {
 	if err := manyFiles(); err != nil {
 		return err
 	}
-	if len(args) > 0 && args[0] == "serve" {
-		return serve()
-	}
-	if len(args) > 0 && args[0] == "load" {
+	// The first two are what it starts itself; bench/mesh uses all three.
+	switch {
+	case len(args) == 2 && args[0] == "serve":
+		return serve(args[1])
+	case len(args) > 0 && args[0] == "load":
 		return loadMain(args[1:])
+	case len(args) == 2 && args[0] == "certificates":
+		return makeCertificates(args[1])
 	}
 	f := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	proxies := f.String("proxies", "moire nginx haproxy envoy caddy", "whom to measure; name@path is one with another binary")
@@ -106,7 +109,7 @@ func (b *bench) all(ctx context.Context, only []string) (err error) {
 	if slices.ContainsFunc([]int{upstreamHTTP1, upstreamHTTP2, upstreamGRPC, upstreamFast1, upstreamFast2, upstreamSlow}, taken) {
 		return fmt.Errorf("somebody listens on a port from %d to %d", upstreamHTTP1, upstreamSlow)
 	}
-	if b.upstream, err = start(ctx, coreLoad, b.certs, "upstream", self(), "serve"); err != nil {
+	if b.upstream, err = start(ctx, coreLoad, b.certs, "upstream", self(), "serve", loopback); err != nil {
 		return err
 	}
 	defer b.upstream.stop()

@@ -41,6 +41,20 @@ func cpu(pids ...int) float64 {
 	return sum
 }
 
+// busy is the time in seconds that the cores of the machine have not been idle.
+func busy() float64 {
+	b, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(b), "\n")
+	var sum float64
+	for i, f := range strings.Fields(line) {
+		// The first is a name; then user, nice, system, idle, iowait, irq, softirq.
+		if v, err := strconv.ParseFloat(f, 64); err == nil && i != 4 && i != 5 && i < 8 {
+			sum += v / ticks
+		}
+	}
+	return sum
+}
+
 // stat is /proc/<pid>/stat from the third field, the state, on.
 func stat(pid int) []string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

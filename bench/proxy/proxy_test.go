@@ -16,7 +16,7 @@ import (
 // The upstream and the load makers without a proxy between them: what one says
 // the other understands, and figures are what they should be.
 func TestUpstreamAndLoad(t *testing.T) {
-	go serve()
+	go serve(loopback)
 	for tries := 0; !taken(upstreamSlow) && tries < 200; tries++ {
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -64,8 +64,12 @@ type upstream struct {
 	buf      []byte
 }
 
-// serve runs the upstream until it is killed.
-func serve() error {
+// serve runs the upstream at an IPv4 address until it is killed.
+func serve(at string) error {
+	addr, err := netip.ParseAddr(at)
+	if err != nil || !addr.Is4() {
+		return fmt.Errorf("serve %q: not an IPv4 address", at)
+	}
 	p, err := newPoll()
 	if err != nil {
 		return err
@@ -82,7 +86,7 @@ func serve() error {
 		{upstreamGRPC, 0, func() protocol { return newHTTP2(true) }},
 		{upstreamFast1, fastAnswer, one}, {upstreamFast2, fastAnswer, one}, {upstreamSlow, slowAnswer, one},
 	} {
-		fd, err := listen(s.port)
+		fd, err := listen(addr, s.port)
 		if err != nil {
 			return fmt.Errorf("upstream port %d: %w", s.port, err)
 		}
@@ -97,7 +101,7 @@ func serve() error {
 	return u.loop()
 }
 
-func listen(port int) (int, error) {
+func listen(addr netip.Addr, port int) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
@@ -105,13 +109,13 @@ func listen(port int) (int, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return 0, err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: loopback}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: addr.As4()}); err != nil {
 		return 0, err
 	}
 	return fd, unix.Listen(fd, 4096)
 }
 
-var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1}).As4()
+const loopback = "127.0.0.1"
 
 func (u *upstream) loop() error {
 	for {
@@ -325,4 +329,4 @@ func nanos() int64 { return int64(time.Since(began)) }
 
 var began = time.Now()
 
-func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+func address(port int) string { return loopback + ":" + strconv.Itoa(port) }

@@ -20,6 +20,19 @@ const (
 	Raw = "moire"
 	// Streams: requests in HTTP/2, whatever the applications speak.
 	Streams = "moire-h2"
+	// Streams1: the same, by a caller that would speak HTTP/1 to the application, and
+	// so must we where nothing else was declared.
+	Streams1 = "moire-h2-http1"
+)
+
+// Carries says what a connection between two proxies of the mesh may carry.
+type Carries uint8
+
+// What it may carry: one more with each.
+const (
+	Bytes     Carries = iota
+	Requests1         // requests for an application that is spoken to in HTTP/1
+	Requests          // any requests
 )
 
 // Domains are the trust domains that are known, with their roots, and who of
@@ -80,7 +93,7 @@ type Mutual struct {
 	domains    *Domains
 	known      *Verified
 	chain      []*x509.Certificate
-	servers    [2]*stdtls.Config // without and with Streams
+	servers    [Requests + 1]*stdtls.Config
 	client     *stdtls.Config
 
 	mu      sync.Mutex
@@ -90,8 +103,14 @@ type Mutual struct {
 // called is whom a client configuration is for.
 type called struct {
 	id      string
-	streams bool
+	carries Carries
 }
+
+// servers and clients agree on the first of what the server takes.
+var (
+	taken   = [Requests + 1][]string{{Raw}, {Streams1, Raw}, {Streams1, Streams, Raw}}
+	offered = [Requests + 1][]string{{Raw}, {Streams1, Streams, Raw}, {Streams, Raw}}
+)
 
 // NewMutual is for the Workload with that SPIFFE ID, whose certificate cert is.
 func NewMutual(id string, cert *stdtls.Certificate, domains *Domains, known *Verified) (*Mutual, error) {
@@ -109,7 +128,7 @@ func NewMutual(id string, cert *stdtls.Certificate, domains *Domains, known *Ver
 		}
 		m.chain = append(m.chain, c)
 	}
-	for i, protocols := range [2][]string{{Raw}, {Streams, Raw}} {
+	for i, protocols := range taken {
 		m.servers[i] = &stdtls.Config{
 			MinVersion: stdtls.VersionTLS13, CurvePreferences: serverCurves, DynamicRecordSizingDisabled: true,
 			Certificates: []stdtls.Certificate{*cert}, NextProtos: protocols,
@@ -127,15 +146,10 @@ func NewMutual(id string, cert *stdtls.Certificate, domains *Domains, known *Ver
 	return m, nil
 }
 
-// Server is for a connection that comes in. Streams says whether requests may
-// come in HTTP/2 there. The caller is somebody who is believed, and has exactly
-// one identity: who it has to be is for the one who knows from where it calls.
-func (m *Mutual) Server(streams bool) *stdtls.Config {
-	if streams {
-		return m.servers[1]
-	}
-	return m.servers[0]
-}
+// Server is for a connection that comes in, and what it may carry. The caller is
+// somebody who is believed, and has exactly one identity: who it has to be is for
+// the one who knows from where it calls.
+func (m *Mutual) Server(c Carries) *stdtls.Config { return m.servers[c] }
 
 var errNobody = errors.New("the peer does not say who it is")
 
@@ -179,22 +193,19 @@ func (m *Mutual) check(state stdtls.ConnectionState, id string, usage x509.ExtKe
 }
 
 // Client is for a connection to the Workload with that SPIFFE ID, and to nobody
-// else. Streams says whether requests in HTTP/2 are offered.
-func (m *Mutual) Client(id string, streams bool) (*stdtls.Config, error) {
+// else, and what it is for.
+func (m *Mutual) Client(id string, carries Carries) (*stdtls.Config, error) {
 	if TrustDomain(id) == "" {
 		return nil, fmt.Errorf("%q is no SPIFFE ID", id)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := called{id, streams}
+	key := called{id, carries}
 	if c := m.clients[key]; c != nil {
 		return c, nil
 	}
 	c := m.client.Clone()
-	c.NextProtos = []string{Raw}
-	if streams {
-		c.NextProtos = []string{Streams, Raw}
-	}
+	c.NextProtos = offered[carries]
 	c.ClientSessionCache = stdtls.NewLRUClientSessionCache(16)
 	c.VerifyConnection = func(state stdtls.ConnectionState) error { return m.check(state, id, x509.ExtKeyUsageServerAuth) }
 	if len(m.clients) >= maxNames {

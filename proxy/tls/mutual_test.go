@@ -32,13 +32,13 @@ func mutual(t *testing.T, id string, by *authority, domains []l7.Trust, change .
 }
 
 // meet has one call the other as whom, and says whether both agreed.
-func meet(t *testing.T, caller, callee *Mutual, whom string, streams bool) (c, s *Filter, err error) {
+func meet(t *testing.T, caller, callee *Mutual, whom string, carries Carries) (c, s *Filter, err error) {
 	t.Helper()
-	config, err := caller.Client(whom, streams)
+	config, err := caller.Client(whom, carries)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, s, cerr, serr := connect(config, callee.Server(streams))
+	c, s, cerr, serr := connect(config, callee.Server(carries))
 	if serr != nil {
 		return c, s, serr
 	}
@@ -53,15 +53,20 @@ func TestMutual(t *testing.T) {
 	both := []l7.Trust{half[0], {TrustDomain: "blue.example", Roots: blue.pem, Federates: []string{"red.example"}}}
 	none := []l7.Trust{apart[0], {TrustDomain: "blue.example", Federates: []string{"red.example"}}}
 	web, db := mutual(t, redWeb, red, apart), mutual(t, redDB, red, apart)
-	if c, s, err := meet(t, web, db, redDB, false); err != nil || s.Facts().Peer != redWeb || c.Facts().Peer != redDB || s.Facts().Protocol != Raw || s.Facts().Version != stdtls.VersionTLS13 {
+	if c, s, err := meet(t, web, db, redDB, Bytes); err != nil || s.Facts().Peer != redWeb || c.Facts().Peer != redDB || s.Facts().Protocol != Raw || s.Facts().Version != stdtls.VersionTLS13 {
 		t.Error(err, s.Facts())
 	}
-	if _, s, err := meet(t, web, db, redDB, true); err != nil || s.Facts().Protocol != Streams {
-		t.Error(err, s.Facts())
-	}
-	config, _ := web.Client(redDB, true)
-	if _, s, _, err := connect(config, db.Server(false)); err != nil || s.Facts().Protocol != Raw {
-		t.Error(err, s.Facts())
+	for _, c := range []struct {
+		offer, take Carries
+		want        string
+	}{
+		{Requests, Requests, Streams}, {Requests, Requests1, Raw}, {Requests, Bytes, Raw}, {Requests1, Requests, Streams1},
+		{Requests1, Requests1, Streams1}, {Requests1, Bytes, Raw}, {Bytes, Requests, Raw},
+	} {
+		config, _ := web.Client(redDB, c.offer)
+		if _, s, _, err := connect(config, db.Server(c.take)); err != nil || s.Facts().Protocol != c.want {
+			t.Error(c, err, s.Facts())
+		}
 	}
 	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }
 	for what, c := range map[string]struct {
@@ -80,7 +85,7 @@ func TestMutual(t *testing.T) {
 		"believed, but the wrong root": {mutual(t, redWeb, red, both), mutual(t, blueWeb, red, both), blueWeb, false},
 		"one of another domain's root": {mutual(t, redWeb, blue, both), mutual(t, redDB, red, both), redDB, false},
 	} {
-		if _, _, err := meet(t, c.caller, c.callee, c.whom, false); (err == nil) != c.good {
+		if _, _, err := meet(t, c.caller, c.callee, c.whom, Bytes); (err == nil) != c.good {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -106,7 +111,7 @@ func TestMutualPlainTLS(t *testing.T) {
 		"TLS 1.2":        {InsecureSkipVerify: true, NextProtos: []string{Raw}, MaxVersion: stdtls.VersionTLS12},
 		"other ALPN":     {InsecureSkipVerify: true, NextProtos: []string{"h2"}},
 	} {
-		if _, _, _, err := connect(config, db.Server(true)); err == nil {
+		if _, _, _, err := connect(config, db.Server(Requests)); err == nil {
 			t.Errorf("%s: served", what)
 		}
 	}
@@ -121,8 +126,8 @@ func TestMutualResumption(t *testing.T) {
 	web, db := mutual(t, redWeb, red, one), mutual(t, redDB, red, one)
 	resumed := func(caller, callee *Mutual) bool {
 		t.Helper()
-		config, _ := caller.Client(redDB, false)
-		c, s := mustConnect(t, config, callee.Server(false))
+		config, _ := caller.Client(redDB, Bytes)
+		c, s := mustConnect(t, config, callee.Server(Bytes))
 		return c.Facts().Resumed && s.Facts().Resumed
 	}
 	if resumed(web, db) || !resumed(web, db) {
