@@ -195,9 +195,6 @@ func (f *inForce) settle(c *l7.Cluster) {
 		if c.Outlier == nil {
 			c.Outlier = e.Outlier
 		}
-		if c.Check == nil {
-			c.Check = e.Check
-		}
 		if c.TLS == nil {
 			c.TLS = e.TLS
 		}
@@ -205,9 +202,20 @@ func (f *inForce) settle(c *l7.Cluster) {
 			c.Locality = e.Locality
 		}
 	}
-	if c.Check != nil && c.Check.Kind == "grpc" && c.Protocol != l7.HTTP2 {
-		c.Check = nil // the policy has been told
+}
+
+// check is what nodes ask the endpoints of a port that speaks app; nil: nothing.
+func (f *inForce) check(app l7.Protocol) *l7.Check {
+	for _, b := range f.endpoints {
+		switch c := b.endpoints.Check; {
+		case c == nil:
+		case c.Kind == "grpc" && app != l7.HTTP2: // the policy has been told
+			return nil
+		default:
+			return c
+		}
 	}
+	return nil
 }
 
 func backendPolicyName(p *backendPolicy) string { return "BackendPolicy " + p.Namespace + "/" + p.Name }

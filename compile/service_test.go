@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"moire.dev/moire/api/v1alpha1"
 	"moire.dev/moire/snapshot"
 	"moire.dev/moire/snapshot/policy"
@@ -111,6 +113,44 @@ func TestServiceHealth(t *testing.T) {
 	want(t, "checked", rows(snaps["n1"], "web"), "1/10.0.0.254/6:80 1/10.0.0.2:8080*1@n1 1/10.0.0.4:8080*1@n3")
 	if len(ps) != 0 || len(snaps["n2"].Checks) != 1 {
 		t.Errorf("problems %v, checks %v", ps, snaps["n2"].Checks)
+	}
+}
+
+// TestPolicyCheck: what a BackendPolicy asks of endpoints is asked by the node of
+// each, at the ports that it is for; who fails is no backend there, for packets
+// and requests alike, and no proxy asks again.
+func TestPolicyCheck(t *testing.T) {
+	w := mall()
+	w.service("shop", "web", v1alpha1.ServiceSpec{Selector: app("web"), Ports: []v1alpha1.ServicePort{
+		{Name: "api", Port: 80, TargetPort: 8080, AppProtocol: "http"}, {Name: "admin", Port: 81, TargetPort: 8081, AppProtocol: "https"}}})
+	k := Key{"shop", "web"}
+	w.BackendPolicies[k] = &v1alpha1.BackendPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: v1alpha1.BackendPolicySpec{
+		TargetRefs: []v1alpha1.PolicyTarget{{Kind: "Service", Name: "web", Port: 80}},
+		Check:      &v1alpha1.ActiveCheck{Type: "http", Path: "/healthz", Host: "web.example", Statuses: []int32{200, 204}, Interval: "500ms"}}}
+	w.settled()
+	for i, n := range []string{"n1", "n2", "n3"} {
+		key := snapshot.CheckKey{Addr: w.at("shop/main", fmt.Sprintf("10.0.0.%d", i+2)), Kind: "http", Port: 8080, Path: "/healthz", Host: "web.example", Statuses: "200,204"}
+		r := *w.Reports[n]
+		r.Health = []snapshot.Health{{CheckKey: key, Healthy: n != "n2"}}
+		w.Reports[n] = &r
+	}
+	snaps, _ := w.settled()
+	want(t, "checked", rows(snaps["n1"], "web"),
+		"1/10.0.0.254/6:80 1/10.0.0.2:8080*1@n1 1/10.0.0.4:8080*1@n3", "1/10.0.0.254/6:81 1/10.0.0.2:8081*1@n1 1/10.0.0.3:8081*1@n2 1/10.0.0.4:8081*1@n3")
+	for _, n := range []string{"n1", "n2", "n3"} {
+		if len(snaps[n].Checks) != 1 {
+			t.Errorf("%s checks %+v", n, snaps[n].Checks)
+		}
+		for key, c := range snaps[n].Checks {
+			if key != w.Reports[n].Health[0].CheckKey || c.Interval != 500*time.Millisecond || c.Timeout != time.Second || c.Failures != 3 || c.Successes != 2 {
+				t.Errorf("%s checks %+v", n, c)
+			}
+		}
+		for _, c := range snaps[n].Clusters {
+			if c.Check != nil {
+				t.Errorf("the proxies of %s ask the endpoints of %s, too", n, c.Name)
+			}
+		}
 	}
 }
 

@@ -20,6 +20,12 @@ type place struct {
 	zone   string
 	leaves bool // drained: no new session
 	out    bool // not well, or its node is away
+	// at is its own address, by the node that checks it; "": none can.
+	at snapshot.Addr
+	by string
+	// unwell are the ports of the Service at which it fails the check of a
+	// BackendPolicy.
+	unwell map[int32]bool
 }
 
 // places are the endpoints that the Network sees, for its Services.
@@ -97,11 +103,12 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 	if of != d.facts.base && s.Spec.Selector == nil && len(all) == 0 {
 		return // what is outside of the other Network is not reached from here
 	}
+	d.checkPorts(s, all)
 	if of == d.facts.base {
 		d.serviceProblems(s, all, broken)
 		state := make(map[string]bool, len(all))
 		for _, b := range all {
-			state[b.name] = state[b.name] || !b.leaves && !b.out
+			state[b.name] = state[b.name] || !b.leaves && !b.out && len(b.unwell) == 0
 		}
 		d.states[Key{s.Namespace, s.Name}] = state
 	}
@@ -118,7 +125,8 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 			port := &s.Spec.Ports[i]
 			row := snapshot.Service{ServiceKey: snapshot.ServiceKey{Addr: snapshot.Addr{VNI: d.facts.base.row.VNI, IP: addr}, Protocol: protocol(port.Protocol), Port: uint16(port.Port)},
 				Project: s.Namespace, Name: s.Name, PortName: port.Name, App: appOf(port), Affinity: seconds(s.Spec.AffinitySeconds)}
-			d.spread(row, s.Spec.Locality, mine, targetPort(*port), p)
+			well := slices.DeleteFunc(slices.Clone(mine), func(b place) bool { return b.unwell[port.Port] })
+			d.spread(row, s.Spec.Locality, well, targetPort(*port), p)
 		}
 	}
 }
@@ -175,7 +183,8 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) ([]pla
 		b := place{Backend: snapshot.Backend{Addr: e.Addr, Weight: weight, Node: e.Node}, name: e.Workload, zone: cmp.Or(zone, p.zones[e.Node])}
 		b.leaves = slices.Contains(s.Spec.Drain, e.Workload) || slices.Contains(s.Spec.Drain, home.IP.String()) || slices.Contains(s.Spec.Drain, e.Project+"/"+e.Workload)
 		b.out = slices.Contains(d.facts.away, e.Node)
-		d.health(s, &b, home, e.Node)
+		b.at, b.by = home, e.Node
+		d.health(s, &b)
 		out = append(out, b)
 	}
 	outside := func(a netip.Addr, weight uint32, zone string) {
@@ -184,7 +193,8 @@ func (d *jointDraft) backends(p *places, s *v1alpha1.Service, of *result) ([]pla
 		}
 		b := place{Backend: snapshot.Backend{Addr: snapshot.Addr{VNI: d.facts.base.row.VNI, IP: a}, Weight: weight}, name: a.String(), zone: zone}
 		b.leaves = slices.Contains(s.Spec.Drain, a.String())
-		d.health(s, &b, b.Addr, d.firstAlive())
+		b.at, b.by = b.Addr, d.firstAlive()
+		d.health(s, &b)
 		out = append(out, b)
 	}
 	switch {
@@ -249,24 +259,6 @@ func (d *jointDraft) addressIn(of *result, a netip.Addr) netip.Addr {
 		}
 	}
 	return a
-}
-
-// health adds the check of a backend, and takes the backend out when the check
-// does not succeed.
-func (d *jointDraft) health(s *v1alpha1.Service, b *place, at snapshot.Addr, node string) {
-	if s.Spec.Health == nil {
-		return
-	}
-	c := checkOf(s.Spec.Health, at)
-	if c.Kind != "icmp" && c.Port == 0 && len(s.Spec.Ports) > 0 {
-		c.Port = targetPort(s.Spec.Ports[0])
-	}
-	if !b.out && node != "" {
-		d.checks = append(d.checks, placedCheck{node, c})
-	}
-	if !d.facts.health[at.VNI].well(node, c.CheckKey) {
-		b.out = true
-	}
 }
 
 // firstAlive is the first node by name that hosts the Network and is not away.

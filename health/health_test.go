@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,10 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"moire.dev/moire/snapshot"
 )
@@ -163,6 +168,65 @@ func TestBounded(t *testing.T) {
 			t.Errorf("%d known", len(p.Health()))
 		}
 	})
+}
+
+// TestAsked: HTTP with a host and statuses, gRPC, and both in TLS, whatever the
+// certificate.
+func TestAsked(t *testing.T) {
+	local := Config{In: func(f func() error) error { return f() }, Source4: netip.MustParseAddr("127.0.0.1"), Device: func(snapshot.VNI) string { return "lo" }}
+	states := health.NewServer()
+	states.SetServingStatus("slow", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	calls := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(calls, states)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch {
+		case q.ProtoMajor == 2 && q.Header.Get("Content-Type") == "application/grpc":
+			calls.ServeHTTP(w, q)
+		case q.Host != "shop.example":
+			w.WriteHeader(404)
+		default:
+			w.WriteHeader(204)
+		}
+	})
+	both := new(http.Protocols)
+	both.SetHTTP1(true)
+	both.SetHTTP2(true)
+	both.SetUnencryptedHTTP2(true)
+	for _, secure := range []bool{false, true} {
+		s := httptest.NewUnstartedServer(handler)
+		s.Config.Protocols = both
+		if s.EnableHTTP2 = secure; secure {
+			s.StartTLS()
+		} else {
+			s.Start()
+		}
+		ask := func(k snapshot.CheckKey) string {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			at := netip.MustParseAddrPort(s.Listener.Addr().String())
+			k.Addr.IP, k.Port, k.TLS = at.Addr(), at.Port(), secure
+			if err := probe(ctx, &local, k); err != nil {
+				return err.Error()
+			}
+			return ""
+		}
+		for _, c := range []struct {
+			key  snapshot.CheckKey
+			want string
+		}{
+			{snapshot.CheckKey{Kind: "http", Path: "/", Host: "shop.example", Statuses: "200,204"}, ""},
+			{snapshot.CheckKey{Kind: "http", Path: "/", Host: "shop.example", Statuses: "200"}, "status 204"},
+			{snapshot.CheckKey{Kind: "http", Path: "/", Statuses: "200,204"}, "status 404"},
+			{snapshot.CheckKey{Kind: "grpc"}, ""},
+			{snapshot.CheckKey{Kind: "grpc", Service: "slow"}, "it is NOT_SERVING"},
+			{snapshot.CheckKey{Kind: "grpc", Service: "none"}, "gRPC NotFound"},
+		} {
+			if got := ask(c.key); got != c.want {
+				t.Errorf("TLS %t, %+v: %q, want %q", secure, c.key, got, c.want)
+			}
+		}
+		s.Close()
+	}
 }
 
 // TestKinds: echo, TCP and HTTP over the loopback, IPv4 and IPv6.

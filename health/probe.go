@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +21,11 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"moire.dev/moire/snapshot"
 )
@@ -40,6 +47,8 @@ func probe(ctx context.Context, c *Config, k snapshot.CheckKey) error {
 		return conn.Close()
 	case "http":
 		return get(ctx, c, device, k)
+	case "grpc":
+		return serving(ctx, c, device, k)
 	}
 	return fmt.Errorf("this node knows no check %q", k.Kind)
 }
@@ -91,9 +100,19 @@ func plain(err error) error {
 	return err
 }
 
-var errTimeout = errors.New("no answer in time")
+var (
+	errTimeout = errors.New("no answer in time")
+	errEnded   = errors.New("the connection ended")
+)
 
-// get asks by HTTP; what is neither success nor redirection is a failure.
+// unverified is TLS to whatever certificate is shown: a check asks whether
+// somebody answers, not who. host is asked for, when there is one.
+func unverified(host string) *tls.Config {
+	return &tls.Config{ServerName: host, InsecureSkipVerify: true}
+}
+
+// get asks by HTTP for one of the statuses; by default what is neither success nor
+// redirection is a failure.
 func get(ctx context.Context, c *Config, device string, k snapshot.CheckKey) error {
 	t := &http.Transport{
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
@@ -104,12 +123,17 @@ func get(ctx context.Context, c *Config, device string, k snapshot.CheckKey) err
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
-	url := "http://" + net.JoinHostPort(k.Addr.IP.String(), strconv.Itoa(int(k.Port))) + path
+	scheme := "http://"
+	if k.TLS {
+		scheme, t.TLSClientConfig = "https://", unverified(k.Host)
+	}
+	url := scheme + net.JoinHostPort(k.Addr.IP.String(), strconv.Itoa(int(k.Port))) + path
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	q.Header.Set("User-Agent", "moire-health")
+	q.Host = k.Host // "" is that of the URL
+	q.Header.Set("User-Agent", agent)
 	resp, err := t.RoundTrip(q)
 	if err != nil {
 		return plain(err)
@@ -118,8 +142,55 @@ func get(ctx context.Context, c *Config, device string, k snapshot.CheckKey) err
 	if _, err := io.CopyN(io.Discard, resp.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) {
 		return plain(err)
 	}
-	if resp.StatusCode < 200 || resp.StatusCode > 399 {
+	if !well(k.Statuses, resp.StatusCode) {
 		return fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return nil
+}
+
+// well says whether a status is one of those that are well.
+func well(statuses string, status int) bool {
+	if statuses == "" {
+		return status >= 200 && status <= 399
+	}
+	return slices.Contains(strings.Split(statuses, ","), strconv.Itoa(status))
+}
+
+// agent is how checks call themselves.
+const agent = "moire-health"
+
+// serving asks by gRPC (grpc.health.v1).
+func serving(ctx context.Context, c *Config, device string, k snapshot.CheckKey) error {
+	secure := insecure.NewCredentials()
+	if k.TLS {
+		secure = credentials.NewTLS(unverified(""))
+	}
+	raw, err := dial(ctx, c, device, k)
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	once := make(chan net.Conn, 1)
+	once <- raw
+	conn, err := grpc.NewClient("passthrough:///"+raw.RemoteAddr().String(), grpc.WithTransportCredentials(secure), grpc.WithUserAgent(agent),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, errEnded
+			}
+		}))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: k.Service})
+	if err != nil {
+		return fmt.Errorf("gRPC %s", status.Code(err)) // the words differ from one time to the next
+	}
+	if s := answer.GetStatus(); s != grpc_health_v1.HealthCheckResponse_SERVING {
+		return errors.New("it is " + s.String())
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func (c *checks) Shrink(State) error { return nil }
 
 func (c *checks) Dump(w io.Writer) error {
 	for _, h := range c.prober.Health() {
-		fmt.Fprintf(w, "health %s %s:%d%s healthy=%t since=%s error=%q\n", h.Addr, h.Kind, h.Port, h.Path, h.Healthy, h.Since.UTC().Format("15:04:05.000"), h.Error)
+		fmt.Fprintf(w, "health %s healthy=%t since=%s error=%q\n", h.CheckKey, h.Healthy, h.Since.UTC().Format("15:04:05.000"), h.Error)
 	}
 	return nil
 }

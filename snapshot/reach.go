@@ -3,6 +3,9 @@ package snapshot
 import (
 	"cmp"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"moire.dev/moire/snapshot/l7"
@@ -163,10 +166,26 @@ type Limit struct{ Egress, Ingress uint64 }
 // CheckKey names one thing whose health is checked.
 type CheckKey struct {
 	Addr Addr
-	// Kind is icmp, tcp or http.
+	// Kind is icmp, tcp, http or grpc (grpc.health.v1).
 	Kind string
 	Port uint16
-	Path string
+	// TLS: http and grpc are spoken in TLS, whatever the certificate.
+	TLS bool
+	// Path, Host (empty: the address) and Statuses are of http. Statuses that are
+	// well, with commas; empty: 200 to 399.
+	Path, Host, Statuses string
+	// Service of grpc; empty: the whole server.
+	Service string
+}
+
+// String is what is asked, in one line.
+func (k CheckKey) String() string {
+	scheme := k.Kind
+	if k.TLS {
+		scheme += " by TLS"
+	}
+	return strings.Join(slices.DeleteFunc([]string{k.Addr.String(), scheme, strconv.Itoa(int(k.Port)), k.Path, k.Host, k.Statuses, k.Service},
+		func(s string) bool { return s == "" }), " ")
 }
 
 // Check is a health check that this node does, from inside the Network.
@@ -195,9 +214,10 @@ func (k ServiceKey) Compare(o ServiceKey) int {
 	return cmp.Or(k.Addr.Compare(o.Addr), cmp.Compare(k.Protocol, o.Protocol), cmp.Compare(k.Port, o.Port))
 }
 
-// Compare orders by address, kind, port and path.
+// Compare orders by address, kind, port, path, and what else is asked.
 func (k CheckKey) Compare(o CheckKey) int {
-	return cmp.Or(k.Addr.Compare(o.Addr), cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Port, o.Port), cmp.Compare(k.Path, o.Path))
+	return cmp.Or(k.Addr.Compare(o.Addr), cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Port, o.Port), cmp.Compare(k.Path, o.Path),
+		cmp.Compare(k.Host, o.Host), cmp.Compare(k.Statuses, o.Statuses), cmp.Compare(k.Service, o.Service), compareBool(k.TLS, o.TLS))
 }
 
 func compareBool(a, b bool) int {

@@ -114,7 +114,10 @@ type OutlierRate struct {
 	FactorPerMille *int32 `json:"factorPerMille,omitempty"`
 }
 
-// ActiveCheck asks endpoints whether they are well, from each proxy.
+// ActiveCheck asks endpoints whether they are well: the node of each does, from
+// inside the Network and past all Policies. One that fails gets nothing new, from
+// nobody; when all fail, nobody is called. With TLS the certificate is not looked
+// at.
 //
 // +kubebuilder:validation:XValidation:rule="self.type == 'http' || !(has(self.path) || has(self.host) || has(self.statuses))",message="path, host and statuses are for http checks"
 // +kubebuilder:validation:XValidation:rule="self.type == 'grpc' || !has(self.service)",message="service is for grpc checks"

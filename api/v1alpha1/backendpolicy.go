@@ -76,7 +76,7 @@ type BackendPolicySpec struct {
 	// Outlier leaves endpoints out for a while that fail or are slow.
 	// +optional
 	Outlier *Outlier `json:"outlier,omitempty"`
-	// Check asks endpoints whether they are well, from each proxy.
+	// Check asks endpoints whether they are well, from the node of each.
 	// +optional
 	Check *ActiveCheck `json:"check,omitempty"`
 	// Limits of what one proxy does at a time.

@@ -45,7 +45,8 @@ func backend(t *rapid.T) snapshot.Backend {
 }
 
 func checkKeyOf(t *rapid.T) snapshot.CheckKey {
-	return snapshot.CheckKey{Addr: at(t), Kind: name(t), Port: rapid.Uint16().Draw(t, "port"), Path: name(t)}
+	return snapshot.CheckKey{Addr: at(t), Kind: name(t), Port: rapid.Uint16().Draw(t, "port"), Path: name(t),
+		TLS: rapid.Bool().Draw(t, "tls"), Host: name(t), Statuses: "200,204", Service: name(t)}
 }
 
 func capture(t *rapid.T) snapshot.Capture {

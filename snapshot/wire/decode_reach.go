@@ -170,7 +170,8 @@ func (c *check) servers(field string, in []*Server) []netip.AddrPort {
 
 func (c *check) checkOf(in *CheckKey) snapshot.CheckKey {
 	return snapshot.CheckKey{Addr: c.address("addr", in.GetAddr()), Kind: c.name("kind", in.GetKind()),
-		Port: c.uint16("port", in.GetPort()), Path: c.text("path", in.GetPath(), maxRuleID)}
+		Port: c.uint16("port", in.GetPort()), TLS: in.GetTls(), Path: c.text("path", in.GetPath(), maxRuleID),
+		Host: c.text("host", in.GetHost(), maxName), Statuses: c.text("statuses", in.GetStatuses(), maxName), Service: c.text("service", in.GetService(), maxName)}
 }
 
 func (c *check) checkKey(in *Check) snapshot.CheckKey { return c.checkOf(in.GetKey()) }

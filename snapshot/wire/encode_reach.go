@@ -119,7 +119,8 @@ func fromServers(in []netip.AddrPort) []*Server {
 }
 
 func fromCheckKey(k snapshot.CheckKey) *CheckKey {
-	return &CheckKey{Addr: fromAddr(k.Addr), Kind: k.Kind, Port: uint32(k.Port), Path: k.Path}
+	return &CheckKey{Addr: fromAddr(k.Addr), Kind: k.Kind, Port: uint32(k.Port), Path: k.Path,
+		Tls: k.TLS, Host: k.Host, Statuses: k.Statuses, Service: k.Service}
 }
 
 func checkRow(k snapshot.CheckKey, v *snapshot.Check) (*Row, snapshot.CheckKey) {

@@ -69,7 +69,7 @@ func TestBadRows(t *testing.T) {
 		{"exit", func(r *Row) { r.GetExit().Hosts[0].First = 3 }, "(exit 5): field rules.ports: 3 to 2 is no range"},
 		{"masquerade", func(r *Row) { r.GetMasquerade().As = nil }, "(masquerade 5/10.0.0.1): field as: an address of 0 bytes; want 4 or 16"},
 		{"names", func(r *Row) { r.GetNames().Records[0].Name = "" }, "(names 5): field records.name: empty"},
-		{"check", func(r *Row) { r.GetCheck().Interval = -5 }, "(check {5/10.0.0.1 tcp 80 }): field interval: -5ns is negative"},
+		{"check", func(r *Row) { r.GetCheck().Interval = -5 }, "(check 5/10.0.0.1 tcp 80): field interval: -5ns is negative"},
 		{"capture", func(r *Row) { r.GetCapture().Vnis[0] = 0 }, "(capture c): field vnis: network id 0 is not within 1 to 16777215"},
 		{"capture", func(r *Row) { r.GetCapture().Until = -5 }, "(capture c): field until: -5 is before 1970"},
 		{"policy", func(r *Row) { r.GetPolicy().Rules[0].Peers[0].Name = "x" }, "(policy {5 3 ingress}): field rules.peers.name: set, but so is something else that the peer must match"},

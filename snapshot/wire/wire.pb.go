@@ -3242,6 +3242,10 @@ type CheckKey struct {
 	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
 	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Tls           bool                   `protobuf:"varint,5,opt,name=tls,proto3" json:"tls,omitempty"`
+	Host          string                 `protobuf:"bytes,6,opt,name=host,proto3" json:"host,omitempty"`
+	Statuses      string                 `protobuf:"bytes,7,opt,name=statuses,proto3" json:"statuses,omitempty"`
+	Service       string                 `protobuf:"bytes,8,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3300,6 +3304,34 @@ func (x *CheckKey) GetPort() uint32 {
 func (x *CheckKey) GetPath() string {
 	if x != nil {
 		return x.Path
+	}
+	return ""
+}
+
+func (x *CheckKey) GetTls() bool {
+	if x != nil {
+		return x.Tls
+	}
+	return false
+}
+
+func (x *CheckKey) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CheckKey) GetStatuses() string {
+	if x != nil {
+		return x.Statuses
+	}
+	return ""
+}
+
+func (x *CheckKey) GetService() string {
+	if x != nil {
+		return x.Service
 	}
 	return ""
 }
@@ -5382,12 +5414,16 @@ const file_wire_proto_rawDesc = "" +
 	"\aservers\x18\x02 \x03(\v2\x15.moire.wire.v1.ServerR\aservers\"6\n" +
 	"\x06Server\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\"o\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\xcb\x01\n" +
 	"\bCheckKey\x12'\n" +
 	"\x04addr\x18\x01 \x01(\v2\x13.moire.wire.v1.AddrR\x04addr\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\x12\x12\n" +
-	"\x04path\x18\x04 \x01(\tR\x04path\"\xa2\x01\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x10\n" +
+	"\x03tls\x18\x05 \x01(\bR\x03tls\x12\x12\n" +
+	"\x04host\x18\x06 \x01(\tR\x04host\x12\x1a\n" +
+	"\bstatuses\x18\a \x01(\tR\bstatuses\x12\x18\n" +
+	"\aservice\x18\b \x01(\tR\aservice\"\xa2\x01\n" +
 	"\x05Check\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.moire.wire.v1.CheckKeyR\x03key\x12\x1a\n" +
 	"\binterval\x18\x02 \x01(\x03R\binterval\x12\x18\n" +
