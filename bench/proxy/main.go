@@ -45,12 +45,13 @@ func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	proxies := f.String("proxies", "moire nginx haproxy envoy caddy", "whom to measure; name@path is one with another binary")
 	rounds := f.Int("rounds", 5, "interleaved rounds; tables show medians")
+	work := f.String("work", "", "of the lines of on and off, those with this in their name")
 	quick := f.Bool("quick", false, "few lines, two rounds, short spans: about three minutes")
 	only := f.String("only", "", "sections, of: check on off tcp latency memory handshakes mesh balancers routes telemetry; empty: all")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{proxies: strings.Fields(*proxies), rounds: *rounds, warm: 500 * time.Millisecond, span: 2 * time.Second, quick: *quick, next: firstPort}
+	b := &bench{proxies: strings.Fields(*proxies), rounds: *rounds, warm: 500 * time.Millisecond, span: 2 * time.Second, quick: *quick, work: *work, next: firstPort}
 	if *quick {
 		b.rounds, b.warm, b.span = min(2, *rounds), 200*time.Millisecond, 600*time.Millisecond
 	}

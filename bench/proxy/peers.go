@@ -133,7 +133,8 @@ type bench struct {
 	warm     time.Duration
 	span     time.Duration
 	quick    bool
-	next     int // base of the next instance's ports
+	work     string // that the name of a line of speed has to hold
+	next     int    // base of the next instance's ports
 	failures int
 }
 

@@ -119,7 +119,7 @@ func (b *bench) speed(ctx context.Context, v variant) error {
 	defer stop()
 	b.compareHead("requests per proxy-CPU-second, thousands")
 	for _, w := range works {
-		if b.quick && !w.quick {
+		if b.quick && !w.quick || !strings.Contains(w.name, b.work) {
 			continue
 		}
 		out, err := b.interleave(ctx, v.name+": "+w.name, b.subjects(all, w.without, func(ctx context.Context, in *instance) (result, error) {
