@@ -29,13 +29,13 @@ var h2specdSections = []struct {
 const ports = 12
 
 // h2specd judges the upstream side: each case is a server that misbehaves, and
-// curl asks it through the proxy. No version in the module proxy has it, so it is
-// run only where somebody put the program beside the other judges.
+// curl asks it through the proxy. It is in no release of h2spec, so it is run only
+// where install could build it, or somebody put it beside the other judges.
 func h2specd(ctx context.Context, h *hall) ([]verdict, error) {
 	v := verdict{judge: "h2specd"}
 	program := h.Tool("h2specd")
 	if _, err := os.Stat(program); errors.Is(err, fs.ErrNotExist) {
-		v.notes = append(v.notes, "not run: no version that the module proxy serves has h2spec's client mode, and there is no "+program)
+		v.notes = append(v.notes, "not run: no release of h2spec has its client mode, and there is no "+program)
 		return []verdict{v}, nil
 	}
 	script := filepath.Join(h.Dir, "ask")
