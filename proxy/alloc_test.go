@@ -247,7 +247,7 @@ func TestIdleConnections(t *testing.T) {
 		a := newCA(t)
 		cfg := one(free(t), calm1(t))
 		secure(cfg, a, "shop.example")
-		idle(t, cfg, 500, 3*time.Second, func(fd int) {
+		each := idle(t, cfg, 500, 3*time.Second, func(fd int) {
 			c := owned(t, fd)
 			defer c.Close() // without a word: the other descriptor stays
 			s := stdtls.Client(c, &stdtls.Config{RootCAs: a.pool, ServerName: "shop.example"})
@@ -258,6 +258,9 @@ func TestIdleConnections(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+		if each > 5<<10 { // 3 KiB of it are the keys and states of crypto/tls
+			t.Errorf("%.0f bytes for an idle connection, more than 5120", each)
+		}
 	})
 }
 

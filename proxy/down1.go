@@ -157,6 +157,9 @@ func (d *down1) drain(last bool) {
 
 // sweep implements conn: who asks and asks and reads no answer is not waited for.
 func (d *down1) sweep(now int64) {
+	if d.x == nil {
+		d.c.Rest() // what TLS held while the last answer was written
+	}
 	if (d.x == nil || !d.x.tunnel) && d.stuck(d.c, now) {
 		d.c.Err = unix.ETIMEDOUT
 		d.Ready(d.c)

@@ -140,13 +140,20 @@ func (y *tlsLayer) Run(t *engine.Task) {
 		y.c.Shaking = false
 		y.c.Decrypt()
 	}
-	y.done(err)
+	y.end(err)
 }
 
 // Abort implements engine.Runner.
 func (y *tlsLayer) Abort() {
 	y.t = nil
-	y.done(errGone)
+	y.end(errGone)
+}
+
+// end tells of the end of the handshake, and holds on to nobody who waited for it.
+func (y *tlsLayer) end(err error) {
+	done := y.done
+	y.done = nil
+	done(err)
 }
 
 // handshake begins TLS with a caller.
