@@ -103,6 +103,9 @@ func things(s *snapshot.Snapshot) map[string]bool {
 	for name := range s.Routes {
 		out["Route "+name] = false
 	}
+	for k := range s.Gateways {
+		out["Gateway "+k.Project+"/"+k.Name] = false
+	}
 	for _, set := range s.Policies {
 		for i := range set.Rules {
 			// policy/<project>/<name>/...

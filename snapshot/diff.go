@@ -54,6 +54,7 @@ func DiffTo(old, new *Snapshot, version Version) Delta {
 	d.Put.Frontends, d.Delete.Frontends = diff(old.Frontends, new.Frontends, deep[Frontend])
 	d.Put.Routes, d.Delete.Routes = diff(old.Routes, new.Routes, deep[l7.Route])
 	d.Put.Clusters, d.Delete.Clusters = diff(old.Clusters, new.Clusters, deep[Cluster])
+	d.Put.Gateways, d.Delete.Gateways = diff(old.Gateways, new.Gateways, deep[Gateway])
 	d.Put.KeySets, d.Delete.KeySets = diff(old.KeySets, new.KeySets, same[l7.KeySet])
 	d.Put.Firewall, d.Put.AcceptMassDelete = new.Firewall, new.AcceptMassDelete
 	d.Changed = !reflect.DeepEqual(old.Firewall, new.Firewall) || old.AcceptMassDelete != new.AcceptMassDelete
@@ -115,6 +116,7 @@ func (s *Snapshot) Apply(d *Delta) *Snapshot {
 		Frontends:   apply(s.Frontends, d.Put.Frontends, d.Delete.Frontends),
 		Routes:      apply(s.Routes, d.Put.Routes, d.Delete.Routes),
 		Clusters:    apply(s.Clusters, d.Put.Clusters, d.Delete.Clusters),
+		Gateways:    apply(s.Gateways, d.Put.Gateways, d.Delete.Gateways),
 		KeySets:     apply(s.KeySets, d.Put.KeySets, d.Delete.KeySets),
 		Firewall:    d.Put.Firewall, AcceptMassDelete: d.Put.AcceptMassDelete,
 	}
@@ -142,7 +144,7 @@ func (d *Delta) Empty() bool {
 func (s *Snapshot) rows() int {
 	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies) +
 		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures) +
-		len(s.Trusts) + len(s.Frontends) + len(s.Routes) + len(s.Clusters) + len(s.KeySets)
+		len(s.Trusts) + len(s.Frontends) + len(s.Routes) + len(s.Clusters) + len(s.KeySets) + len(s.Gateways)
 }
 
 // IdentityOf finds the identity of the given project, account and labels.

@@ -37,7 +37,7 @@ func (s *sum) sub(o sum) {
 }
 
 // tables is how many there are, in the order of Dump.
-const tables = 20
+const tables = 21
 
 // Version is the name of the content: 16 hex digits.
 func (d Digest) Version() Version {
@@ -83,6 +83,7 @@ func (d Digest) After(old *Snapshot, delta *Delta) Digest {
 	change(h, &d.tables[17], 'r', old.Routes, put.Routes, gone.Routes, (*hasher).route)
 	change(h, &d.tables[18], 'l', old.Clusters, put.Clusters, gone.Clusters, (*hasher).cluster)
 	change(h, &d.tables[19], 'j', old.KeySets, put.KeySets, gone.KeySets, (*hasher).keySet)
+	change(h, &d.tables[20], 'y', old.Gateways, put.Gateways, gone.Gateways, (*hasher).gateway)
 	return d
 }
 

@@ -50,6 +50,8 @@ func (h *hasher) keySet(_ string, k *l7.KeySet) {
 	h.number(uint64(k.Until))
 }
 
+func (h *hasher) gateway(_ GatewayKey, g *Gateway) { h.text(lineOf(g)) }
+
 // routeText is all of a Route in one line. It has pointers, which only JSON
 // follows.
 func routeText(r l7.Route) string { return lineOf(r) }

@@ -156,13 +156,13 @@ func aSnapshot(t *rapid.T) *Snapshot {
 	s := &Snapshot{Node: "n1", Nodes: map[string]Node{}, Networks: map[VNI]Network{}, Identities: map[policy.Identity]Identity{}, Endpoints: map[Addr]Endpoint{},
 		Blocks: map[BlockKey]Block{}, Grants: map[AttachmentKey]Grant{}, Policies: map[PolicyKey]policy.Set{}, Chains: map[ChainKey]Chain{}, Services: map[ServiceKey]Service{},
 		Exits: map[VNI]Exit{}, Masquerades: map[Addr]Masquerade{}, Externals: map[netip.Addr]External{}, Names: map[VNI]DNS{}, Checks: map[CheckKey]Check{}, Captures: map[string]Capture{},
-		Trusts: map[string]Trust{}, Frontends: map[FrontendKey]Frontend{}, Routes: map[string]l7.Route{}, Clusters: map[string]Cluster{}, KeySets: map[string]l7.KeySet{}}
+		Trusts: map[string]Trust{}, Frontends: map[FrontendKey]Frontend{}, Routes: map[string]l7.Route{}, Clusters: map[string]Cluster{}, KeySets: map[string]l7.KeySet{}, Gateways: map[GatewayKey]Gateway{}}
 	for range rapid.IntRange(0, 30).Draw(t, "rows") {
 		n := rapid.Uint32Range(1, 4).Draw(t, "key")
 		v := rapid.IntRange(0, 3).Draw(t, "value")
 		a := Addr{VNI: VNI(n), IP: netip.AddrFrom4([4]byte{10, 0, 0, byte(n)})}
 		text := fmt.Sprint(v)
-		switch rapid.IntRange(0, 20).Draw(t, "table") {
+		switch rapid.IntRange(0, 21).Draw(t, "table") {
 		case 0:
 			s.Nodes[fmt.Sprint(n)] = Node{Name: text}
 		case 1:
@@ -204,6 +204,8 @@ func aSnapshot(t *rapid.T) *Snapshot {
 		case 19:
 			s.KeySets[fmt.Sprint(n)] = l7.KeySet{JSON: text}
 		case 20:
+			s.Gateways[GatewayKey{Name: fmt.Sprint(n)}] = Gateway{Certificates: []l7.Certificate{{Key: text}}}
+		case 21:
 			s.AcceptMassDelete, s.Firewall = v > 1, []*Firewall{nil, {Audit: true}}[v%2]
 		}
 	}

@@ -37,6 +37,7 @@ func (s *Snapshot) Dump(w io.Writer) {
 	dumpWith(w, "route", s.Routes, cmp.Compare[string], routeText)
 	dumpWith(w, "cluster", s.Clusters, cmp.Compare[string], clusterText)
 	dump(w, "keys", s.KeySets, cmp.Compare[string])
+	dump(w, "gateway", s.Gateways, GatewayKey.Compare)
 	if s.Firewall != nil {
 		fmt.Fprintf(w, "firewall %+v\n", *s.Firewall)
 	}

@@ -69,10 +69,12 @@ type Snapshot struct {
 	Trusts map[string]Trust
 	// Frontends: Services that callers here reach by their proxy.
 	Frontends map[FrontendKey]Frontend
-	// Routes of the Frontends, by name.
+	// Routes of the Frontends and Gateways, by name.
 	Routes map[string]l7.Route
 	// Clusters that Frontends and Routes name, by name.
 	Clusters map[string]Cluster
+	// Gateways that this node runs.
+	Gateways map[GatewayKey]Gateway
 	// KeySets of JWT issuers that Policies here name, by URI.
 	KeySets map[string]l7.KeySet
 	// AcceptMassDelete: this may remove more than MassDelete of what was there.

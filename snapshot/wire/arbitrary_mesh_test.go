@@ -79,6 +79,15 @@ func mesh(t *rapid.T, s *snapshot.Snapshot) {
 		}
 		return c.Name, c
 	})
+	s.Gateways = fill(t, "gateways", func(t *rapid.T) (snapshot.GatewayKey, snapshot.Gateway) {
+		g := snapshot.Gateway{GatewayKey: snapshot.GatewayKey{Project: name(t), Name: name(t)}, Account: name(t), Labels: []snapshot.Label{{Key: "a", Value: name(t)}}}
+		g.Attachment = snapshot.AttachmentKey{Project: g.Project, Workload: "gateway-" + g.Name, Network: name(t)}
+		if rapid.Bool().Draw(t, "listens") {
+			g.Certificates = []l7.Certificate{{Name: "c", Chain: "chain", Key: "key"}}
+			g.Listeners = []snapshot.GatewayListener{{Listener: l7.Listener{Name: "a", Address: ":443", Protocol: l7.AutoHTTP, TLS: &l7.ServerTLS{Certificates: []string{"c"}}}, Routes: some(t, "routes", name, cmp.Compare[string])}}
+		}
+		return g.GatewayKey, g
+	})
 	s.KeySets = fill(t, "key sets", func(t *rapid.T) (string, l7.KeySet) {
 		k := l7.KeySet{URI: "https://" + name(t), JSON: rapid.SampledFrom([]string{"", `{"keys":[]}`}).Draw(t, "json"), Until: rapid.Int64Min(0).Draw(t, "until")}
 		return k.URI, k

@@ -73,6 +73,8 @@ func addRow(out *snapshot.Snapshot, c *check, r *Row, keysOnly bool) {
 		add(c, &out.Clusters, "cluster", r.Cluster, (*check).clusterKey, (*check).cluster, keysOnly)
 	case *Row_KeySet:
 		add(c, &out.KeySets, "key set", r.KeySet, (*check).keySetKey, (*check).keySet, keysOnly)
+	case *Row_Gateway:
+		add(c, &out.Gateways, "gateway", r.Gateway, (*check).gatewayKey, (*check).gateway, keysOnly)
 	case *Row_Own:
 		c.own(out, r.Own)
 	default:
@@ -237,7 +239,7 @@ func (c *check) grant(in *Grant) snapshot.Grant {
 func count(s *snapshot.Snapshot) int {
 	return len(s.Nodes) + len(s.Networks) + len(s.Identities) + len(s.Endpoints) + len(s.Blocks) + len(s.Grants) + len(s.Policies) +
 		len(s.Chains) + len(s.Services) + len(s.Exits) + len(s.Masquerades) + len(s.Externals) + len(s.Names) + len(s.Checks) + len(s.Captures) +
-		len(s.Trusts) + len(s.Frontends) + len(s.Routes) + len(s.Clusters) + len(s.KeySets)
+		len(s.Trusts) + len(s.Frontends) + len(s.Routes) + len(s.Clusters) + len(s.KeySets) + len(s.Gateways)
 }
 
 // overlap finds a key that is in both.
@@ -263,6 +265,7 @@ func overlap(a, b *snapshot.Snapshot) error {
 		shared("route", a.Routes, b.Routes),
 		shared("cluster", a.Clusters, b.Clusters),
 		shared("key set", a.KeySets, b.KeySets),
+		shared("gateway", a.Gateways, b.Gateways),
 	)
 }
 

@@ -156,6 +156,21 @@ func (c *check) problems(all []l7.Problem) {
 	}
 }
 
+func (c *check) gatewayKey(in *Gateway) snapshot.GatewayKey {
+	return snapshot.GatewayKey{Project: c.name("project", in.GetProject()), Name: c.name("name", in.GetName())}
+}
+
+func (c *check) gateway(in *Gateway) (out snapshot.Gateway) {
+	c.json(in.GetJson(), &out)
+	c.is("json.project", out.Project, in.GetProject())
+	c.is("json.name", out.Name, in.GetName())
+	c.is("json.attachment.project", out.Attachment.Project, in.GetProject())
+	if c.err == nil {
+		c.problems(out.Validate())
+	}
+	return out
+}
+
 func (c *check) keySetKey(in *KeySet) string {
 	if in.GetUri() == "" {
 		c.failf("uri", "empty")

@@ -15,7 +15,8 @@ func meshRows(yield func(*Row, error) bool, s *snapshot.Snapshot, keysOnly bool)
 		table(yield, keysOnly, "frontend", s.Frontends, snapshot.FrontendKey.Compare, frontendRow) &&
 		table(yield, keysOnly, "route", s.Routes, cmp.Compare[string], routeRow) &&
 		table(yield, keysOnly, "cluster", s.Clusters, cmp.Compare[string], clusterRow) &&
-		table(yield, keysOnly, "key set", s.KeySets, cmp.Compare[string], keySetRow)
+		table(yield, keysOnly, "key set", s.KeySets, cmp.Compare[string], keySetRow) &&
+		table(yield, keysOnly, "gateway", s.Gateways, snapshot.GatewayKey.Compare, gatewayRow)
 }
 
 func fromServiceKey(k snapshot.ServiceKey) *ServiceKey {
@@ -68,6 +69,18 @@ func fromJSON(v any, name string) ([]byte, string) {
 		return nil, fmt.Sprintf("%s (%v)", name, err)
 	}
 	return b, name
+}
+
+func gatewayRow(k snapshot.GatewayKey, v *snapshot.Gateway) (*Row, snapshot.GatewayKey) {
+	out := &Gateway{Project: k.Project, Name: k.Name}
+	if v != nil {
+		var name string
+		if out.Json, name = fromJSON(v, v.Name); name != v.Name {
+			return &Row{Row: &Row_Gateway{out}}, snapshot.GatewayKey{Name: name}
+		}
+		k = v.GatewayKey
+	}
+	return &Row{Row: &Row_Gateway{out}}, k
 }
 
 func keySetRow(k string, v *l7.KeySet) (*Row, string) {

@@ -7,6 +7,7 @@ func goodMeshRows() map[string]*Row {
 		"frontend": {Row: &Row_Frontend{&Frontend{Key: key(), Project: "shop", Service: "shop/web", Protocol: "http1", Routes: []string{"a", "b"}}}},
 		"route":    {Row: &Row_Route{&Route{Name: "r", Json: []byte(`{"name":"r","rules":[{"backends":[{"cluster":"c"}]}]}`)}}},
 		"cluster":  {Row: &Row_Cluster{&Cluster{Name: "c", Json: []byte(`{"name":"c","endpoints":null}`), Service: key()}}},
+		"gateway":  {Row: &Row_Gateway{&Gateway{Project: "p", Name: "g", Json: []byte(`{"Project":"p","Name":"g","Attachment":{"Project":"p","Workload":"gateway-g","Network":"n"},"Listeners":[{"name":"a","address":":80"}]}`)}}},
 		"key set":  {Row: &Row_KeySet{&KeySet{Uri: "https://x", Json: `{"keys":[]}`, Until: 7}}},
 		"policy ":  {Row: &Row_Policy{&PolicySet{Vni: 6, Identity: 3, Rules: []*Rule{goodL7Rule()}}}}, // about requests
 	}
@@ -52,6 +53,11 @@ func badMeshRows() []badRow {
 		{"cluster", func(r *Row) { r.GetCluster().Service = &ServiceKey{} }, "(cluster c): field service.addr.vni: network id 0 is not within 1 to 16777215"},
 		{"cluster", func(r *Row) { r.GetCluster().Json = []byte(`{"name":"c","proxyProtocol":3}`) }, "(cluster c): field json: cluster.proxyProtocol: 3 is out of range; write a number from 0 to 2"},
 		{"cluster", func(r *Row) { r.GetCluster().Json = []byte(`{"name":"c","endpoints":[{"address":"10.0.0.1:80"}]}`) }, "(cluster c): field json.endpoints: 1 of them; they are the backends of the service"},
+		{"gateway", func(r *Row) { r.GetGateway().Name = "h" }, `(gateway {p h}): field json.name: "g", but the row is that of "h"`},
+		{"gateway", func(r *Row) { r.GetGateway().Json = []byte(`{"Project":"p","Name":"g","Attachment":{"Project":"q"}}`) }, `(gateway {p g}): field json.attachment.project: "q", but the row is that of "p"`},
+		{"gateway", func(r *Row) {
+			r.GetGateway().Json = []byte(`{"Project":"p","Name":"g","Attachment":{"Project":"p"},"Listeners":[{"name":"a","address":"x"}]}`)
+		}, `(gateway {p g}): field json: listeners[0].address: "x" is not an IP address with a port; write for example 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:80`},
 		{"key set", func(r *Row) { r.GetKeySet().Uri = "" }, "(key set): field uri: empty"},
 		{"key set", func(r *Row) { r.GetKeySet().Json = "x" }, "(key set https://x): field json: not a JWK set"},
 		{"key set", func(r *Row) { r.GetKeySet().Until = -1 }, "(key set https://x): field until: -1 is before 1970"},

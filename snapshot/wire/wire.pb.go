@@ -934,6 +934,7 @@ type Row struct {
 	//	*Row_Route
 	//	*Row_Cluster
 	//	*Row_KeySet
+	//	*Row_Gateway
 	Row           isRow_Row `protobuf_oneof:"row"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1165,6 +1166,15 @@ func (x *Row) GetKeySet() *KeySet {
 	return nil
 }
 
+func (x *Row) GetGateway() *Gateway {
+	if x != nil {
+		if x, ok := x.Row.(*Row_Gateway); ok {
+			return x.Gateway
+		}
+	}
+	return nil
+}
+
 type isRow_Row interface {
 	isRow_Row()
 }
@@ -1253,6 +1263,10 @@ type Row_KeySet struct {
 	KeySet *KeySet `protobuf:"bytes,21,opt,name=key_set,json=keySet,proto3,oneof"`
 }
 
+type Row_Gateway struct {
+	Gateway *Gateway `protobuf:"bytes,22,opt,name=gateway,proto3,oneof"`
+}
+
 func (*Row_Node) isRow_Row() {}
 
 func (*Row_Network) isRow_Row() {}
@@ -1294,6 +1308,8 @@ func (*Row_Route) isRow_Row() {}
 func (*Row_Cluster) isRow_Row() {}
 
 func (*Row_KeySet) isRow_Row() {}
+
+func (*Row_Gateway) isRow_Row() {}
 
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2632,6 +2648,66 @@ func (x *Cluster) GetAsked() bool {
 	return false
 }
 
+type Gateway struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Json          []byte                 `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"` // of snapshot.Gateway
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gateway) Reset() {
+	*x = Gateway{}
+	mi := &file_wire_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gateway) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gateway) ProtoMessage() {}
+
+func (x *Gateway) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
+func (*Gateway) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Gateway) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *Gateway) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Gateway) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 type KeySet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
@@ -2643,7 +2719,7 @@ type KeySet struct {
 
 func (x *KeySet) Reset() {
 	*x = KeySet{}
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2731,7 @@ func (x *KeySet) String() string {
 func (*KeySet) ProtoMessage() {}
 
 func (x *KeySet) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[33]
+	mi := &file_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2744,7 @@ func (x *KeySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeySet.ProtoReflect.Descriptor instead.
 func (*KeySet) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{33}
+	return file_wire_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KeySet) GetUri() string {
@@ -2704,7 +2780,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2792,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[34]
+	mi := &file_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2805,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{34}
+	return file_wire_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Backend) GetAddr() *Addr {
@@ -2772,7 +2848,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2860,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[35]
+	mi := &file_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2873,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{35}
+	return file_wire_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Exit) GetVni() uint32 {
@@ -2839,7 +2915,7 @@ type Masquerade struct {
 
 func (x *Masquerade) Reset() {
 	*x = Masquerade{}
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2927,7 @@ func (x *Masquerade) String() string {
 func (*Masquerade) ProtoMessage() {}
 
 func (x *Masquerade) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[36]
+	mi := &file_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +2940,7 @@ func (x *Masquerade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Masquerade.ProtoReflect.Descriptor instead.
 func (*Masquerade) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{36}
+	return file_wire_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Masquerade) GetAddr() *Addr {
@@ -2899,7 +2975,7 @@ type External struct {
 
 func (x *External) Reset() {
 	*x = External{}
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +2987,7 @@ func (x *External) String() string {
 func (*External) ProtoMessage() {}
 
 func (x *External) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[37]
+	mi := &file_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3000,7 @@ func (x *External) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use External.ProtoReflect.Descriptor instead.
 func (*External) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{37}
+	return file_wire_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *External) GetAddress() []byte {
@@ -2966,7 +3042,7 @@ type Names struct {
 
 func (x *Names) Reset() {
 	*x = Names{}
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2978,7 +3054,7 @@ func (x *Names) String() string {
 func (*Names) ProtoMessage() {}
 
 func (x *Names) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[38]
+	mi := &file_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2991,7 +3067,7 @@ func (x *Names) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Names.ProtoReflect.Descriptor instead.
 func (*Names) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{38}
+	return file_wire_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Names) GetVni() uint32 {
@@ -3076,7 +3152,7 @@ type NameRecord struct {
 
 func (x *NameRecord) Reset() {
 	*x = NameRecord{}
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3088,7 +3164,7 @@ func (x *NameRecord) String() string {
 func (*NameRecord) ProtoMessage() {}
 
 func (x *NameRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[39]
+	mi := &file_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +3177,7 @@ func (x *NameRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameRecord.ProtoReflect.Descriptor instead.
 func (*NameRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{39}
+	return file_wire_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NameRecord) GetName() string {
@@ -3142,7 +3218,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3230,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[40]
+	mi := &file_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3243,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{40}
+	return file_wire_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Delegation) GetZone() string {
@@ -3194,7 +3270,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3206,7 +3282,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[41]
+	mi := &file_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3219,7 +3295,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{41}
+	return file_wire_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Server) GetAddress() []byte {
@@ -3252,7 +3328,7 @@ type CheckKey struct {
 
 func (x *CheckKey) Reset() {
 	*x = CheckKey{}
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3264,7 +3340,7 @@ func (x *CheckKey) String() string {
 func (*CheckKey) ProtoMessage() {}
 
 func (x *CheckKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[42]
+	mi := &file_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3277,7 +3353,7 @@ func (x *CheckKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckKey.ProtoReflect.Descriptor instead.
 func (*CheckKey) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{42}
+	return file_wire_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CheckKey) GetAddr() *Addr {
@@ -3349,7 +3425,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3437,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[43]
+	mi := &file_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3450,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{43}
+	return file_wire_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Check) GetKey() *CheckKey {
@@ -3424,7 +3500,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3512,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[44]
+	mi := &file_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3525,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{44}
+	return file_wire_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Health) GetKey() *CheckKey {
@@ -3502,7 +3578,7 @@ type Capture struct {
 
 func (x *Capture) Reset() {
 	*x = Capture{}
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3514,7 +3590,7 @@ func (x *Capture) String() string {
 func (*Capture) ProtoMessage() {}
 
 func (x *Capture) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[45]
+	mi := &file_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3527,7 +3603,7 @@ func (x *Capture) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capture.ProtoReflect.Descriptor instead.
 func (*Capture) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{45}
+	return file_wire_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Capture) GetId() string {
@@ -3641,7 +3717,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +3729,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[46]
+	mi := &file_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +3742,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{46}
+	return file_wire_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Probe) GetSource() *Addr {
@@ -3715,7 +3791,7 @@ type Own struct {
 
 func (x *Own) Reset() {
 	*x = Own{}
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3803,7 @@ func (x *Own) String() string {
 func (*Own) ProtoMessage() {}
 
 func (x *Own) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[47]
+	mi := &file_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3816,7 @@ func (x *Own) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Own.ProtoReflect.Descriptor instead.
 func (*Own) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{47}
+	return file_wire_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Own) GetFirewall() *Firewall {
@@ -3768,7 +3844,7 @@ type Firewall struct {
 
 func (x *Firewall) Reset() {
 	*x = Firewall{}
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +3856,7 @@ func (x *Firewall) String() string {
 func (*Firewall) ProtoMessage() {}
 
 func (x *Firewall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[48]
+	mi := &file_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +3869,7 @@ func (x *Firewall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firewall.ProtoReflect.Descriptor instead.
 func (*Firewall) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{48}
+	return file_wire_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Firewall) GetAudit() bool {
@@ -3828,7 +3904,7 @@ type FirewallRule struct {
 
 func (x *FirewallRule) Reset() {
 	*x = FirewallRule{}
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +3916,7 @@ func (x *FirewallRule) String() string {
 func (*FirewallRule) ProtoMessage() {}
 
 func (x *FirewallRule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[49]
+	mi := &file_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +3929,7 @@ func (x *FirewallRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FirewallRule.ProtoReflect.Descriptor instead.
 func (*FirewallRule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{49}
+	return file_wire_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FirewallRule) GetName() string {
@@ -3888,7 +3964,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3900,7 +3976,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[50]
+	mi := &file_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3913,7 +3989,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{50}
+	return file_wire_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Block) GetVni() uint32 {
@@ -3954,7 +4030,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3966,7 +4042,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[51]
+	mi := &file_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3979,7 +4055,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{51}
+	return file_wire_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Grant) GetProject() string {
@@ -4061,7 +4137,7 @@ type PolicySet struct {
 
 func (x *PolicySet) Reset() {
 	*x = PolicySet{}
-	mi := &file_wire_proto_msgTypes[52]
+	mi := &file_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4073,7 +4149,7 @@ func (x *PolicySet) String() string {
 func (*PolicySet) ProtoMessage() {}
 
 func (x *PolicySet) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[52]
+	mi := &file_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4086,7 +4162,7 @@ func (x *PolicySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySet.ProtoReflect.Descriptor instead.
 func (*PolicySet) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{52}
+	return file_wire_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PolicySet) GetVni() uint32 {
@@ -4160,7 +4236,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_wire_proto_msgTypes[53]
+	mi := &file_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4172,7 +4248,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[53]
+	mi := &file_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4185,7 +4261,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{53}
+	return file_wire_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Rule) GetId() string {
@@ -4252,7 +4328,7 @@ type RequestMatch struct {
 
 func (x *RequestMatch) Reset() {
 	*x = RequestMatch{}
-	mi := &file_wire_proto_msgTypes[54]
+	mi := &file_wire_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4264,7 +4340,7 @@ func (x *RequestMatch) String() string {
 func (*RequestMatch) ProtoMessage() {}
 
 func (x *RequestMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[54]
+	mi := &file_wire_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4277,7 +4353,7 @@ func (x *RequestMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestMatch.ProtoReflect.Descriptor instead.
 func (*RequestMatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{54}
+	return file_wire_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RequestMatch) GetMethods() []string {
@@ -4342,7 +4418,7 @@ type Asked struct {
 
 func (x *Asked) Reset() {
 	*x = Asked{}
-	mi := &file_wire_proto_msgTypes[55]
+	mi := &file_wire_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4354,7 +4430,7 @@ func (x *Asked) String() string {
 func (*Asked) ProtoMessage() {}
 
 func (x *Asked) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[55]
+	mi := &file_wire_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4367,7 +4443,7 @@ func (x *Asked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asked.ProtoReflect.Descriptor instead.
 func (*Asked) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{55}
+	return file_wire_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Asked) GetCluster() string {
@@ -4408,7 +4484,7 @@ type TextMatch struct {
 
 func (x *TextMatch) Reset() {
 	*x = TextMatch{}
-	mi := &file_wire_proto_msgTypes[56]
+	mi := &file_wire_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4420,7 +4496,7 @@ func (x *TextMatch) String() string {
 func (*TextMatch) ProtoMessage() {}
 
 func (x *TextMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[56]
+	mi := &file_wire_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4433,7 +4509,7 @@ func (x *TextMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextMatch.ProtoReflect.Descriptor instead.
 func (*TextMatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{56}
+	return file_wire_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TextMatch) GetKind() uint32 {
@@ -4461,7 +4537,7 @@ type NamedMatch struct {
 
 func (x *NamedMatch) Reset() {
 	*x = NamedMatch{}
-	mi := &file_wire_proto_msgTypes[57]
+	mi := &file_wire_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4473,7 +4549,7 @@ func (x *NamedMatch) String() string {
 func (*NamedMatch) ProtoMessage() {}
 
 func (x *NamedMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[57]
+	mi := &file_wire_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4486,7 +4562,7 @@ func (x *NamedMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedMatch.ProtoReflect.Descriptor instead.
 func (*NamedMatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{57}
+	return file_wire_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *NamedMatch) GetName() string {
@@ -4520,7 +4596,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_wire_proto_msgTypes[58]
+	mi := &file_wire_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4532,7 +4608,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[58]
+	mi := &file_wire_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4545,7 +4621,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{58}
+	return file_wire_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Call) GetService() string {
@@ -4574,7 +4650,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_wire_proto_msgTypes[59]
+	mi := &file_wire_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4586,7 +4662,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[59]
+	mi := &file_wire_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4599,7 +4675,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{59}
+	return file_wire_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Token) GetIssuer() string {
@@ -4643,7 +4719,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_wire_proto_msgTypes[60]
+	mi := &file_wire_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4655,7 +4731,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[60]
+	mi := &file_wire_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4668,7 +4744,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{60}
+	return file_wire_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Peer) GetAnyone() bool {
@@ -4717,7 +4793,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_wire_proto_msgTypes[61]
+	mi := &file_wire_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4729,7 +4805,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[61]
+	mi := &file_wire_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4742,7 +4818,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{61}
+	return file_wire_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PortRange) GetProtocol() uint32 {
@@ -4786,7 +4862,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_wire_proto_msgTypes[62]
+	mi := &file_wire_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4798,7 +4874,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[62]
+	mi := &file_wire_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4811,7 +4887,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{62}
+	return file_wire_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Report) GetAddress() []byte {
@@ -4909,7 +4985,7 @@ type TrustMark struct {
 
 func (x *TrustMark) Reset() {
 	*x = TrustMark{}
-	mi := &file_wire_proto_msgTypes[63]
+	mi := &file_wire_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4921,7 +4997,7 @@ func (x *TrustMark) String() string {
 func (*TrustMark) ProtoMessage() {}
 
 func (x *TrustMark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[63]
+	mi := &file_wire_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4934,7 +5010,7 @@ func (x *TrustMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustMark.ProtoReflect.Descriptor instead.
 func (*TrustMark) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{63}
+	return file_wire_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *TrustMark) GetName() string {
@@ -4969,7 +5045,7 @@ type Attachment struct {
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_wire_proto_msgTypes[64]
+	mi := &file_wire_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4981,7 +5057,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[64]
+	mi := &file_wire_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4994,7 +5070,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{64}
+	return file_wire_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Attachment) GetProject() string {
@@ -5077,7 +5153,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_wire_proto_msgTypes[65]
+	mi := &file_wire_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5089,7 +5165,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[65]
+	mi := &file_wire_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5102,7 +5178,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{65}
+	return file_wire_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RecordBatch) GetRecords() [][]byte {
@@ -5128,7 +5204,7 @@ type ShipAck struct {
 
 func (x *ShipAck) Reset() {
 	*x = ShipAck{}
-	mi := &file_wire_proto_msgTypes[66]
+	mi := &file_wire_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5140,7 +5216,7 @@ func (x *ShipAck) String() string {
 func (*ShipAck) ProtoMessage() {}
 
 func (x *ShipAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[66]
+	mi := &file_wire_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5153,7 +5229,7 @@ func (x *ShipAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipAck.ProtoReflect.Descriptor instead.
 func (*ShipAck) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{66}
+	return file_wire_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ShipAck) GetReceived() uint64 {
@@ -5232,7 +5308,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x03put\x18\x03 \x03(\v2\x12.moire.wire.v1.RowR\x03put\x12*\n" +
 	"\x06delete\x18\x04 \x03(\v2\x12.moire.wire.v1.RowR\x06delete\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
-	"\achanged\x18\x06 \x01(\bR\achanged\"\x9b\b\n" +
+	"\achanged\x18\x06 \x01(\bR\achanged\"\xcf\b\n" +
 	"\x03Row\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.moire.wire.v1.NodeH\x00R\x04node\x122\n" +
 	"\anetwork\x18\x02 \x01(\v2\x16.moire.wire.v1.NetworkH\x00R\anetwork\x125\n" +
@@ -5257,7 +5333,8 @@ const file_wire_proto_rawDesc = "" +
 	"\bfrontend\x18\x12 \x01(\v2\x17.moire.wire.v1.FrontendH\x00R\bfrontend\x12,\n" +
 	"\x05route\x18\x13 \x01(\v2\x14.moire.wire.v1.RouteH\x00R\x05route\x122\n" +
 	"\acluster\x18\x14 \x01(\v2\x16.moire.wire.v1.ClusterH\x00R\acluster\x120\n" +
-	"\akey_set\x18\x15 \x01(\v2\x15.moire.wire.v1.KeySetH\x00R\x06keySetB\x05\n" +
+	"\akey_set\x18\x15 \x01(\v2\x15.moire.wire.v1.KeySetH\x00R\x06keySet\x122\n" +
+	"\agateway\x18\x16 \x01(\v2\x16.moire.wire.v1.GatewayH\x00R\agatewayB\x05\n" +
 	"\x03row\"|\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -5365,7 +5442,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x04json\x18\x02 \x01(\fR\x04json\x123\n" +
 	"\aservice\x18\x03 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\aservice\x121\n" +
 	"\x06second\x18\x04 \x01(\v2\x19.moire.wire.v1.ServiceKeyR\x06second\x12\x14\n" +
-	"\x05asked\x18\x05 \x01(\bR\x05asked\"D\n" +
+	"\x05asked\x18\x05 \x01(\bR\x05asked\"K\n" +
+	"\aGateway\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04json\x18\x03 \x01(\fR\x04json\"D\n" +
 	"\x06KeySet\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\tR\x04json\x12\x14\n" +
@@ -5597,7 +5678,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_wire_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: moire.wire.v1.JoinRequest
 	(*RenewRequest)(nil), // 1: moire.wire.v1.RenewRequest
@@ -5632,40 +5713,41 @@ var file_wire_proto_goTypes = []any{
 	(*Frontend)(nil),     // 30: moire.wire.v1.Frontend
 	(*Route)(nil),        // 31: moire.wire.v1.Route
 	(*Cluster)(nil),      // 32: moire.wire.v1.Cluster
-	(*KeySet)(nil),       // 33: moire.wire.v1.KeySet
-	(*Backend)(nil),      // 34: moire.wire.v1.Backend
-	(*Exit)(nil),         // 35: moire.wire.v1.Exit
-	(*Masquerade)(nil),   // 36: moire.wire.v1.Masquerade
-	(*External)(nil),     // 37: moire.wire.v1.External
-	(*Names)(nil),        // 38: moire.wire.v1.Names
-	(*NameRecord)(nil),   // 39: moire.wire.v1.NameRecord
-	(*Delegation)(nil),   // 40: moire.wire.v1.Delegation
-	(*Server)(nil),       // 41: moire.wire.v1.Server
-	(*CheckKey)(nil),     // 42: moire.wire.v1.CheckKey
-	(*Check)(nil),        // 43: moire.wire.v1.Check
-	(*Health)(nil),       // 44: moire.wire.v1.Health
-	(*Capture)(nil),      // 45: moire.wire.v1.Capture
-	(*Probe)(nil),        // 46: moire.wire.v1.Probe
-	(*Own)(nil),          // 47: moire.wire.v1.Own
-	(*Firewall)(nil),     // 48: moire.wire.v1.Firewall
-	(*FirewallRule)(nil), // 49: moire.wire.v1.FirewallRule
-	(*Block)(nil),        // 50: moire.wire.v1.Block
-	(*Grant)(nil),        // 51: moire.wire.v1.Grant
-	(*PolicySet)(nil),    // 52: moire.wire.v1.PolicySet
-	(*Rule)(nil),         // 53: moire.wire.v1.Rule
-	(*RequestMatch)(nil), // 54: moire.wire.v1.RequestMatch
-	(*Asked)(nil),        // 55: moire.wire.v1.Asked
-	(*TextMatch)(nil),    // 56: moire.wire.v1.TextMatch
-	(*NamedMatch)(nil),   // 57: moire.wire.v1.NamedMatch
-	(*Call)(nil),         // 58: moire.wire.v1.Call
-	(*Token)(nil),        // 59: moire.wire.v1.Token
-	(*Peer)(nil),         // 60: moire.wire.v1.Peer
-	(*PortRange)(nil),    // 61: moire.wire.v1.PortRange
-	(*Report)(nil),       // 62: moire.wire.v1.Report
-	(*TrustMark)(nil),    // 63: moire.wire.v1.TrustMark
-	(*Attachment)(nil),   // 64: moire.wire.v1.Attachment
-	(*RecordBatch)(nil),  // 65: moire.wire.v1.RecordBatch
-	(*ShipAck)(nil),      // 66: moire.wire.v1.ShipAck
+	(*Gateway)(nil),      // 33: moire.wire.v1.Gateway
+	(*KeySet)(nil),       // 34: moire.wire.v1.KeySet
+	(*Backend)(nil),      // 35: moire.wire.v1.Backend
+	(*Exit)(nil),         // 36: moire.wire.v1.Exit
+	(*Masquerade)(nil),   // 37: moire.wire.v1.Masquerade
+	(*External)(nil),     // 38: moire.wire.v1.External
+	(*Names)(nil),        // 39: moire.wire.v1.Names
+	(*NameRecord)(nil),   // 40: moire.wire.v1.NameRecord
+	(*Delegation)(nil),   // 41: moire.wire.v1.Delegation
+	(*Server)(nil),       // 42: moire.wire.v1.Server
+	(*CheckKey)(nil),     // 43: moire.wire.v1.CheckKey
+	(*Check)(nil),        // 44: moire.wire.v1.Check
+	(*Health)(nil),       // 45: moire.wire.v1.Health
+	(*Capture)(nil),      // 46: moire.wire.v1.Capture
+	(*Probe)(nil),        // 47: moire.wire.v1.Probe
+	(*Own)(nil),          // 48: moire.wire.v1.Own
+	(*Firewall)(nil),     // 49: moire.wire.v1.Firewall
+	(*FirewallRule)(nil), // 50: moire.wire.v1.FirewallRule
+	(*Block)(nil),        // 51: moire.wire.v1.Block
+	(*Grant)(nil),        // 52: moire.wire.v1.Grant
+	(*PolicySet)(nil),    // 53: moire.wire.v1.PolicySet
+	(*Rule)(nil),         // 54: moire.wire.v1.Rule
+	(*RequestMatch)(nil), // 55: moire.wire.v1.RequestMatch
+	(*Asked)(nil),        // 56: moire.wire.v1.Asked
+	(*TextMatch)(nil),    // 57: moire.wire.v1.TextMatch
+	(*NamedMatch)(nil),   // 58: moire.wire.v1.NamedMatch
+	(*Call)(nil),         // 59: moire.wire.v1.Call
+	(*Token)(nil),        // 60: moire.wire.v1.Token
+	(*Peer)(nil),         // 61: moire.wire.v1.Peer
+	(*PortRange)(nil),    // 62: moire.wire.v1.PortRange
+	(*Report)(nil),       // 63: moire.wire.v1.Report
+	(*TrustMark)(nil),    // 64: moire.wire.v1.TrustMark
+	(*Attachment)(nil),   // 65: moire.wire.v1.Attachment
+	(*RecordBatch)(nil),  // 66: moire.wire.v1.RecordBatch
+	(*ShipAck)(nil),      // 67: moire.wire.v1.ShipAck
 }
 var file_wire_proto_depIdxs = []int32{
 	4,  // 0: moire.wire.v1.IssueRequest.svids:type_name -> moire.wire.v1.SVIDRequest
@@ -5674,7 +5756,7 @@ var file_wire_proto_depIdxs = []int32{
 	8,  // 3: moire.wire.v1.IssueReply.tokens:type_name -> moire.wire.v1.IssuedToken
 	11, // 4: moire.wire.v1.FromNode.hello:type_name -> moire.wire.v1.Hello
 	12, // 5: moire.wire.v1.FromNode.ack:type_name -> moire.wire.v1.Ack
-	62, // 6: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
+	63, // 6: moire.wire.v1.FromNode.report:type_name -> moire.wire.v1.Report
 	10, // 7: moire.wire.v1.FromNode.captured:type_name -> moire.wire.v1.Captured
 	14, // 8: moire.wire.v1.Delta.put:type_name -> moire.wire.v1.Row
 	14, // 9: moire.wire.v1.Delta.delete:type_name -> moire.wire.v1.Row
@@ -5682,92 +5764,93 @@ var file_wire_proto_depIdxs = []int32{
 	18, // 11: moire.wire.v1.Row.network:type_name -> moire.wire.v1.Network
 	21, // 12: moire.wire.v1.Row.identity:type_name -> moire.wire.v1.Identity
 	22, // 13: moire.wire.v1.Row.endpoint:type_name -> moire.wire.v1.Endpoint
-	50, // 14: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
-	51, // 15: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
-	52, // 16: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
+	51, // 14: moire.wire.v1.Row.block:type_name -> moire.wire.v1.Block
+	52, // 15: moire.wire.v1.Row.grant:type_name -> moire.wire.v1.Grant
+	53, // 16: moire.wire.v1.Row.policy:type_name -> moire.wire.v1.PolicySet
 	25, // 17: moire.wire.v1.Row.chain:type_name -> moire.wire.v1.Chain
 	27, // 18: moire.wire.v1.Row.service:type_name -> moire.wire.v1.Service
-	35, // 19: moire.wire.v1.Row.exit:type_name -> moire.wire.v1.Exit
-	36, // 20: moire.wire.v1.Row.masquerade:type_name -> moire.wire.v1.Masquerade
-	37, // 21: moire.wire.v1.Row.external:type_name -> moire.wire.v1.External
-	38, // 22: moire.wire.v1.Row.names:type_name -> moire.wire.v1.Names
-	43, // 23: moire.wire.v1.Row.check:type_name -> moire.wire.v1.Check
-	45, // 24: moire.wire.v1.Row.capture:type_name -> moire.wire.v1.Capture
-	47, // 25: moire.wire.v1.Row.own:type_name -> moire.wire.v1.Own
+	36, // 19: moire.wire.v1.Row.exit:type_name -> moire.wire.v1.Exit
+	37, // 20: moire.wire.v1.Row.masquerade:type_name -> moire.wire.v1.Masquerade
+	38, // 21: moire.wire.v1.Row.external:type_name -> moire.wire.v1.External
+	39, // 22: moire.wire.v1.Row.names:type_name -> moire.wire.v1.Names
+	44, // 23: moire.wire.v1.Row.check:type_name -> moire.wire.v1.Check
+	46, // 24: moire.wire.v1.Row.capture:type_name -> moire.wire.v1.Capture
+	48, // 25: moire.wire.v1.Row.own:type_name -> moire.wire.v1.Own
 	29, // 26: moire.wire.v1.Row.trust:type_name -> moire.wire.v1.Trust
 	30, // 27: moire.wire.v1.Row.frontend:type_name -> moire.wire.v1.Frontend
 	31, // 28: moire.wire.v1.Row.route:type_name -> moire.wire.v1.Route
 	32, // 29: moire.wire.v1.Row.cluster:type_name -> moire.wire.v1.Cluster
-	33, // 30: moire.wire.v1.Row.key_set:type_name -> moire.wire.v1.KeySet
-	16, // 31: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
-	19, // 32: moire.wire.v1.Network.limit:type_name -> moire.wire.v1.Limit
-	20, // 33: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
-	23, // 34: moire.wire.v1.Endpoint.home:type_name -> moire.wire.v1.Addr
-	24, // 35: moire.wire.v1.Endpoint.chain:type_name -> moire.wire.v1.ChainKey
-	24, // 36: moire.wire.v1.Chain.key:type_name -> moire.wire.v1.ChainKey
-	26, // 37: moire.wire.v1.Chain.hops:type_name -> moire.wire.v1.Hop
-	23, // 38: moire.wire.v1.Hop.addr:type_name -> moire.wire.v1.Addr
-	23, // 39: moire.wire.v1.Service.addr:type_name -> moire.wire.v1.Addr
-	34, // 40: moire.wire.v1.Service.backends:type_name -> moire.wire.v1.Backend
-	34, // 41: moire.wire.v1.Service.leaving:type_name -> moire.wire.v1.Backend
-	23, // 42: moire.wire.v1.ServiceKey.addr:type_name -> moire.wire.v1.Addr
-	28, // 43: moire.wire.v1.Frontend.key:type_name -> moire.wire.v1.ServiceKey
-	28, // 44: moire.wire.v1.Cluster.service:type_name -> moire.wire.v1.ServiceKey
-	28, // 45: moire.wire.v1.Cluster.second:type_name -> moire.wire.v1.ServiceKey
-	23, // 46: moire.wire.v1.Backend.addr:type_name -> moire.wire.v1.Addr
-	61, // 47: moire.wire.v1.Exit.hosts:type_name -> moire.wire.v1.PortRange
-	23, // 48: moire.wire.v1.Masquerade.addr:type_name -> moire.wire.v1.Addr
-	39, // 49: moire.wire.v1.Names.records:type_name -> moire.wire.v1.NameRecord
-	40, // 50: moire.wire.v1.Names.delegations:type_name -> moire.wire.v1.Delegation
-	41, // 51: moire.wire.v1.Names.forward:type_name -> moire.wire.v1.Server
-	41, // 52: moire.wire.v1.Delegation.servers:type_name -> moire.wire.v1.Server
-	23, // 53: moire.wire.v1.CheckKey.addr:type_name -> moire.wire.v1.Addr
-	42, // 54: moire.wire.v1.Check.key:type_name -> moire.wire.v1.CheckKey
-	42, // 55: moire.wire.v1.Health.key:type_name -> moire.wire.v1.CheckKey
-	46, // 56: moire.wire.v1.Capture.probe:type_name -> moire.wire.v1.Probe
-	23, // 57: moire.wire.v1.Probe.source:type_name -> moire.wire.v1.Addr
-	23, // 58: moire.wire.v1.Probe.destination:type_name -> moire.wire.v1.Addr
-	48, // 59: moire.wire.v1.Own.firewall:type_name -> moire.wire.v1.Firewall
-	49, // 60: moire.wire.v1.Firewall.allow:type_name -> moire.wire.v1.FirewallRule
-	16, // 61: moire.wire.v1.FirewallRule.from:type_name -> moire.wire.v1.Prefix
-	61, // 62: moire.wire.v1.FirewallRule.ports:type_name -> moire.wire.v1.PortRange
-	16, // 63: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
-	17, // 64: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
-	19, // 65: moire.wire.v1.Grant.limit:type_name -> moire.wire.v1.Limit
-	53, // 66: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
-	60, // 67: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
-	61, // 68: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
-	54, // 69: moire.wire.v1.Rule.requests:type_name -> moire.wire.v1.RequestMatch
-	56, // 70: moire.wire.v1.RequestMatch.paths:type_name -> moire.wire.v1.TextMatch
-	56, // 71: moire.wire.v1.RequestMatch.hosts:type_name -> moire.wire.v1.TextMatch
-	57, // 72: moire.wire.v1.RequestMatch.headers:type_name -> moire.wire.v1.NamedMatch
-	58, // 73: moire.wire.v1.RequestMatch.grpc:type_name -> moire.wire.v1.Call
-	59, // 74: moire.wire.v1.RequestMatch.token:type_name -> moire.wire.v1.Token
-	55, // 75: moire.wire.v1.RequestMatch.external:type_name -> moire.wire.v1.Asked
-	56, // 76: moire.wire.v1.NamedMatch.match:type_name -> moire.wire.v1.TextMatch
-	57, // 77: moire.wire.v1.Token.claims:type_name -> moire.wire.v1.NamedMatch
-	16, // 78: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
-	16, // 79: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
-	64, // 80: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
-	50, // 81: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
-	44, // 82: moire.wire.v1.Report.health:type_name -> moire.wire.v1.Health
-	63, // 83: moire.wire.v1.Report.trusts:type_name -> moire.wire.v1.TrustMark
-	20, // 84: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
-	0,  // 85: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
-	1,  // 86: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
-	9,  // 87: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
-	65, // 88: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
-	3,  // 89: moire.wire.v1.Discovery.Issue:input_type -> moire.wire.v1.IssueRequest
-	2,  // 90: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
-	2,  // 91: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
-	13, // 92: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
-	66, // 93: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
-	6,  // 94: moire.wire.v1.Discovery.Issue:output_type -> moire.wire.v1.IssueReply
-	90, // [90:95] is the sub-list for method output_type
-	85, // [85:90] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	34, // 30: moire.wire.v1.Row.key_set:type_name -> moire.wire.v1.KeySet
+	33, // 31: moire.wire.v1.Row.gateway:type_name -> moire.wire.v1.Gateway
+	16, // 32: moire.wire.v1.Network.prefixes:type_name -> moire.wire.v1.Prefix
+	19, // 33: moire.wire.v1.Network.limit:type_name -> moire.wire.v1.Limit
+	20, // 34: moire.wire.v1.Identity.labels:type_name -> moire.wire.v1.Label
+	23, // 35: moire.wire.v1.Endpoint.home:type_name -> moire.wire.v1.Addr
+	24, // 36: moire.wire.v1.Endpoint.chain:type_name -> moire.wire.v1.ChainKey
+	24, // 37: moire.wire.v1.Chain.key:type_name -> moire.wire.v1.ChainKey
+	26, // 38: moire.wire.v1.Chain.hops:type_name -> moire.wire.v1.Hop
+	23, // 39: moire.wire.v1.Hop.addr:type_name -> moire.wire.v1.Addr
+	23, // 40: moire.wire.v1.Service.addr:type_name -> moire.wire.v1.Addr
+	35, // 41: moire.wire.v1.Service.backends:type_name -> moire.wire.v1.Backend
+	35, // 42: moire.wire.v1.Service.leaving:type_name -> moire.wire.v1.Backend
+	23, // 43: moire.wire.v1.ServiceKey.addr:type_name -> moire.wire.v1.Addr
+	28, // 44: moire.wire.v1.Frontend.key:type_name -> moire.wire.v1.ServiceKey
+	28, // 45: moire.wire.v1.Cluster.service:type_name -> moire.wire.v1.ServiceKey
+	28, // 46: moire.wire.v1.Cluster.second:type_name -> moire.wire.v1.ServiceKey
+	23, // 47: moire.wire.v1.Backend.addr:type_name -> moire.wire.v1.Addr
+	62, // 48: moire.wire.v1.Exit.hosts:type_name -> moire.wire.v1.PortRange
+	23, // 49: moire.wire.v1.Masquerade.addr:type_name -> moire.wire.v1.Addr
+	40, // 50: moire.wire.v1.Names.records:type_name -> moire.wire.v1.NameRecord
+	41, // 51: moire.wire.v1.Names.delegations:type_name -> moire.wire.v1.Delegation
+	42, // 52: moire.wire.v1.Names.forward:type_name -> moire.wire.v1.Server
+	42, // 53: moire.wire.v1.Delegation.servers:type_name -> moire.wire.v1.Server
+	23, // 54: moire.wire.v1.CheckKey.addr:type_name -> moire.wire.v1.Addr
+	43, // 55: moire.wire.v1.Check.key:type_name -> moire.wire.v1.CheckKey
+	43, // 56: moire.wire.v1.Health.key:type_name -> moire.wire.v1.CheckKey
+	47, // 57: moire.wire.v1.Capture.probe:type_name -> moire.wire.v1.Probe
+	23, // 58: moire.wire.v1.Probe.source:type_name -> moire.wire.v1.Addr
+	23, // 59: moire.wire.v1.Probe.destination:type_name -> moire.wire.v1.Addr
+	49, // 60: moire.wire.v1.Own.firewall:type_name -> moire.wire.v1.Firewall
+	50, // 61: moire.wire.v1.Firewall.allow:type_name -> moire.wire.v1.FirewallRule
+	16, // 62: moire.wire.v1.FirewallRule.from:type_name -> moire.wire.v1.Prefix
+	62, // 63: moire.wire.v1.FirewallRule.ports:type_name -> moire.wire.v1.PortRange
+	16, // 64: moire.wire.v1.Block.cidr:type_name -> moire.wire.v1.Prefix
+	17, // 65: moire.wire.v1.Block.excluded:type_name -> moire.wire.v1.Range
+	19, // 66: moire.wire.v1.Grant.limit:type_name -> moire.wire.v1.Limit
+	54, // 67: moire.wire.v1.PolicySet.rules:type_name -> moire.wire.v1.Rule
+	61, // 68: moire.wire.v1.Rule.peers:type_name -> moire.wire.v1.Peer
+	62, // 69: moire.wire.v1.Rule.ports:type_name -> moire.wire.v1.PortRange
+	55, // 70: moire.wire.v1.Rule.requests:type_name -> moire.wire.v1.RequestMatch
+	57, // 71: moire.wire.v1.RequestMatch.paths:type_name -> moire.wire.v1.TextMatch
+	57, // 72: moire.wire.v1.RequestMatch.hosts:type_name -> moire.wire.v1.TextMatch
+	58, // 73: moire.wire.v1.RequestMatch.headers:type_name -> moire.wire.v1.NamedMatch
+	59, // 74: moire.wire.v1.RequestMatch.grpc:type_name -> moire.wire.v1.Call
+	60, // 75: moire.wire.v1.RequestMatch.token:type_name -> moire.wire.v1.Token
+	56, // 76: moire.wire.v1.RequestMatch.external:type_name -> moire.wire.v1.Asked
+	57, // 77: moire.wire.v1.NamedMatch.match:type_name -> moire.wire.v1.TextMatch
+	58, // 78: moire.wire.v1.Token.claims:type_name -> moire.wire.v1.NamedMatch
+	16, // 79: moire.wire.v1.Peer.cidr:type_name -> moire.wire.v1.Prefix
+	16, // 80: moire.wire.v1.Peer.except:type_name -> moire.wire.v1.Prefix
+	65, // 81: moire.wire.v1.Report.attachments:type_name -> moire.wire.v1.Attachment
+	51, // 82: moire.wire.v1.Report.blocks:type_name -> moire.wire.v1.Block
+	45, // 83: moire.wire.v1.Report.health:type_name -> moire.wire.v1.Health
+	64, // 84: moire.wire.v1.Report.trusts:type_name -> moire.wire.v1.TrustMark
+	20, // 85: moire.wire.v1.Attachment.labels:type_name -> moire.wire.v1.Label
+	0,  // 86: moire.wire.v1.Discovery.Join:input_type -> moire.wire.v1.JoinRequest
+	1,  // 87: moire.wire.v1.Discovery.Renew:input_type -> moire.wire.v1.RenewRequest
+	9,  // 88: moire.wire.v1.Discovery.Watch:input_type -> moire.wire.v1.FromNode
+	66, // 89: moire.wire.v1.Discovery.Ship:input_type -> moire.wire.v1.RecordBatch
+	3,  // 90: moire.wire.v1.Discovery.Issue:input_type -> moire.wire.v1.IssueRequest
+	2,  // 91: moire.wire.v1.Discovery.Join:output_type -> moire.wire.v1.JoinReply
+	2,  // 92: moire.wire.v1.Discovery.Renew:output_type -> moire.wire.v1.JoinReply
+	13, // 93: moire.wire.v1.Discovery.Watch:output_type -> moire.wire.v1.Delta
+	67, // 94: moire.wire.v1.Discovery.Ship:output_type -> moire.wire.v1.ShipAck
+	6,  // 95: moire.wire.v1.Discovery.Issue:output_type -> moire.wire.v1.IssueReply
+	91, // [91:96] is the sub-list for method output_type
+	86, // [86:91] is the sub-list for method input_type
+	86, // [86:86] is the sub-list for extension type_name
+	86, // [86:86] is the sub-list for extension extendee
+	0,  // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -5797,6 +5880,7 @@ func file_wire_proto_init() {
 		(*Row_Route)(nil),
 		(*Row_Cluster)(nil),
 		(*Row_KeySet)(nil),
+		(*Row_Gateway)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5804,7 +5888,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
