@@ -93,6 +93,10 @@ func (a *assembly) member(j *joint) {
 	id.kind = "near"
 	a.services = append(a.services, piece[snapshot.Service]{id, h.services})
 	a.clusters = append(a.clusters, piece[snapshot.Cluster]{id, h.clusters})
+	a.routes = append(a.routes, piece[l7.Route]{id, h.routes})
+	for _, g := range h.gateways {
+		set(&a.s.Gateways, g.GatewayKey, g)
+	}
 	a.projects = append(a.projects, j.facts.projects...)
 	for _, l := range j.facts.links {
 		a.link(l, base)

@@ -59,6 +59,7 @@ func (c *Compiler) Compile(in *Input) (map[string]*snapshot.Snapshot, []v1alpha1
 	c.memory.lookAtTraffic()
 	problems = append(problems, c.memory.traffic.problems...)
 	problems = append(problems, c.policyProblems(in, joints)...)
+	c.memory.gatewayProblems(problems)
 	return out, sortProblems(problems)
 }
 

@@ -111,7 +111,7 @@ func (m *memory) facts(name string, b *bucket) map[Key]*facts {
 			for _, a := range list {
 				if n := networkOf(a.Project, a.Network); n.Project == name {
 					f := of(n.Name)
-					f.attachments = append(f.attachments, located{node: node, Attachment: a, declared: m.workloads[Key{a.Project, a.Workload}]})
+					f.attachments = append(f.attachments, located{node: node, Attachment: a, declared: m.declared(Key{a.Project, a.Workload})})
 				}
 			}
 		}

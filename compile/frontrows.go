@@ -32,11 +32,12 @@ func (d *jointDraft) see(s *v1alpha1.Service, a netip.Addr) {
 	d.seen[k].addresses = append(d.seen[k].addresses, a)
 }
 
-// unseenRef is a destination of the routes of a front that has no address in a
-// Network from where the Service of the front is called.
+// unseenRef is a destination of the routes of a Service or Gateway that has no
+// address in a Network from where that Service is called, or in which that Gateway
+// stands.
 type unseenRef struct {
-	front Key
-	to    string // in front.refs
+	of targetKey
+	to string // in the refs of its front or gate
 }
 
 // frontsOf are the fronts of some Services, sorted by key.
@@ -74,10 +75,7 @@ func (m *memory) rejoinSeers(k Key) {
 // frontRows makes the Frontends, Routes and Clusters of the Services that the
 // Network sees.
 func (d *jointDraft) frontRows() {
-	r := &rowMaker{jointDraft: d, routes: map[string]l7.Route{}, needed: map[string]clusterRef{}, by: map[Key]*front{}}
-	for _, f := range d.facts.fronts {
-		r.by[f.facts.key] = f
-	}
+	r := d.rowMaker()
 	for _, f := range d.facts.fronts {
 		if s := d.seen[f.facts.key]; s != nil {
 			for i := range f.ports {
@@ -91,9 +89,21 @@ func (d *jointDraft) frontRows() {
 		d.joint.routes = append(d.joint.routes, r.routes[name])
 	}
 	for _, name := range sortedNames(r.needed) {
-		r.cluster(name, r.needed[name])
+		c := r.cluster(name, r.needed[name])
+		if c.Locality == nil {
+			d.joint.clusters = append(d.joint.clusters, c)
+			continue
+		}
+		for node, h := range d.hosts {
+			h.clusters = append(h.clusters, r.near(c, node))
+		}
 	}
-	slices.SortFunc(d.unseen, func(a, b unseenRef) int { return cmp.Or(compareKeys(a.front, b.front), cmp.Compare(a.to, b.to)) })
+	for _, g := range d.facts.gates {
+		d.gateRows(g, r.needed)
+	}
+	slices.SortFunc(d.unseen, func(a, b unseenRef) int {
+		return cmp.Or(cmp.Compare(a.of.kind, b.of.kind), compareKeys(a.of.key, b.of.key), cmp.Compare(a.to, b.to))
+	})
 }
 
 // rowMaker makes the rows.
@@ -104,27 +114,24 @@ type rowMaker struct {
 	by     map[Key]*front
 }
 
+func (d *jointDraft) rowMaker() *rowMaker {
+	r := &rowMaker{jointDraft: d, routes: map[string]l7.Route{}, needed: map[string]clusterRef{}, by: map[Key]*front{}}
+	for _, f := range d.facts.fronts {
+		r.by[f.facts.key] = f
+	}
+	return r
+}
+
 func (r *rowMaker) port(f *front, p *frontPort, s *seenService) {
-	base := r.facts.base
+	base, self := r.facts.base, targetKey{KindService, f.facts.key}
 	for i := range p.views {
 		v := &p.views[i]
 		if v.project != "" && base.facts.projectOf(v.project) == nil {
 			continue // nobody of it is here
 		}
-		row := snapshot.Frontend{Service: f.facts.key.String(), Protocol: v.protocol, Cluster: r.destination(f, v.whole), Why: v.why}
+		row := snapshot.Frontend{Service: f.facts.key.String(), Protocol: v.protocol, Cluster: r.destination(self, f.refs, v.whole), Why: v.why}
 		for j := range v.routes {
-			route := v.routes[j]
-			route.Name = r.name(route.Name)
-			row.Routes = append(row.Routes, route.Name)
-			if _, made := r.routes[route.Name]; made {
-				continue
-			}
-			rules := make([]l7.Rule, len(route.Rules))
-			for n := range rules {
-				rules[n] = withClusters(route.Rules[n], func(to string) string { return r.destination(f, to) })
-			}
-			route.Rules = rules
-			r.routes[route.Name] = route
+			row.Routes = append(row.Routes, r.route(self, f.refs, v.routes[j]))
 		}
 		slices.Sort(row.Routes)
 		for _, a := range s.addresses {
@@ -132,6 +139,21 @@ func (r *rowMaker) port(f *front, p *frontPort, s *seenService) {
 			r.frontends = append(r.frontends, row)
 		}
 	}
+}
+
+// route makes the row of a route, once, and returns its name.
+func (r *rowMaker) route(of targetKey, refs map[string]clusterRef, route l7.Route) string {
+	route.Name = r.name(route.Name)
+	if _, made := r.routes[route.Name]; made {
+		return route.Name
+	}
+	rules := make([]l7.Rule, len(route.Rules))
+	for n := range rules {
+		rules[n] = withClusters(route.Rules[n], func(to string) string { return r.destination(of, refs, to) })
+	}
+	route.Rules = rules
+	r.routes[route.Name] = route
+	return route.Name
 }
 
 // maxRouteName is the longest name that a route may have.
@@ -147,16 +169,16 @@ func (r *rowMaker) name(of string) string {
 	return name[:maxRouteName-13] + "~" + hex.EncodeToString(sum[:6])
 }
 
-// destination is the cluster of a destination of a front; nowhere when it has no
-// address here.
-func (r *rowMaker) destination(f *front, to string) string {
+// destination is the cluster of a destination of a front or gate; nowhere when it
+// has no address here.
+func (r *rowMaker) destination(of targetKey, refs map[string]clusterRef, to string) string {
 	if to == "" || to == nowhere {
 		return to
 	}
-	ref := f.refs[to]
+	ref := refs[to]
 	s := r.seen[ref.service]
 	if s == nil || tcpPort(s.Service, ref.port) == nil {
-		if u := (unseenRef{f.facts.key, to}); !slices.Contains(r.unseen, u) {
+		if u := (unseenRef{of, to}); !slices.Contains(r.unseen, u) {
 			r.unseen = append(r.unseen, u)
 		}
 		return nowhere
@@ -167,7 +189,7 @@ func (r *rowMaker) destination(f *front, to string) string {
 }
 
 // cluster makes the row of a destination.
-func (r *rowMaker) cluster(name string, ref clusterRef) {
+func (r *rowMaker) cluster(name string, ref clusterRef) snapshot.Cluster {
 	s := r.seen[ref.service]
 	p := tcpPort(s.Service, ref.port)
 	c := snapshot.Cluster{Cluster: l7.Cluster{Name: name, Protocol: ref.protocol}}
@@ -195,18 +217,18 @@ func (r *rowMaker) cluster(name string, ref clusterRef) {
 	if c.Second.Addr.IP.IsValid() && c.Second.Compare(c.Service) < 0 {
 		c.Service, c.Second = c.Second, c.Service
 	}
-	if c.Locality == nil {
-		r.clusters = append(r.clusters, c)
-		return
-	}
-	for node, h := range r.hosts {
-		own := c
-		zone := r.zoneOf(node)
-		if own.Locality = nil; zone != "" {
-			own.Locality = &l7.Locality{Zone: zone, Overprovision: c.Locality.Overprovision}
+	return c
+}
+
+// near is a cluster as a node has it that keeps to its zone.
+func (r *rowMaker) near(c snapshot.Cluster, node string) snapshot.Cluster {
+	if l := c.Locality; l != nil {
+		c.Locality = nil
+		if zone := r.zoneOf(node); zone != "" {
+			c.Locality = &l7.Locality{Zone: zone, Overprovision: l.Overprovision}
 		}
-		h.clusters = append(h.clusters, own)
 	}
+	return c
 }
 
 // zoneOf is the zone of a node that hosts the Network; "" when it has none.

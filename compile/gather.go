@@ -66,7 +66,7 @@ func (m *memory) jointFacts(base *result) *jointFacts {
 		}
 	}
 	f.behind = m.behindOf(base, f.projects)
-	f.fronts = m.traffic.frontsOf(services)
+	f.fronts, f.gates = m.traffic.frontsOf(services), m.traffic.gatesOf(base.facts.key)
 	f.away = m.awayOf(append(nodes, m.gateways(f))...)
 	return f
 }

@@ -37,6 +37,14 @@ type Input struct {
 	GRPCRoutes  map[Key]*gateway.GRPCRoute
 	TLSRoutes   map[Key]*gateway.TLSRoute
 	TCPRoutes   map[Key]*gateway.TCPRoute
+	// Gateways of all classes; Classes by name, nil: only the class moire is known.
+	Gateways map[Key]*gateway.Gateway
+	Classes  map[string]*gateway.GatewayClass
+	// Secrets with certificates that Gateways may name; nil: nobody knows them here,
+	// and what is named counts as there.
+	Secrets map[Key]*Secret
+	// Labels of projects, for Gateways that choose by them.
+	Labels map[string]map[string]string
 	// Grants say which routes of other projects may refer to Services of theirs.
 	Grants          map[Key]*gateway.ReferenceGrant
 	BackendPolicies map[Key]*v1alpha1.BackendPolicy
@@ -59,6 +67,9 @@ type Input struct {
 	// Identities that are allocated, in use or until a moment ago.
 	Identities map[IdentityKey]policy.Identity
 }
+
+// Secret is a certificate and its key, PEM. What is no such Secret is empty.
+type Secret struct{ Chain, Key string }
 
 // IdentityKey is the canonical form of domain, project, account and sorted
 // labels; see KeyOf.

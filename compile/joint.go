@@ -30,6 +30,7 @@ type jointFacts struct {
 	behind []behind
 	// fronts of the Services that it sees, sorted by key.
 	fronts []*front
+	gates  []*gate  // that stand in it, sorted by key
 	egress []egress // of the addresses of spec.outside, in their order
 	nodes  []string // the gateways that exist and have an agent, sorted
 }
@@ -44,7 +45,7 @@ type behind struct {
 
 func (f *jointFacts) equal(o *jointFacts) bool {
 	return f.base == o.base && slices.Equal(f.links, o.links) && slices.Equal(f.pool, o.pool) && slices.Equal(f.home, o.home) &&
-		slices.Equal(f.projects, o.projects) && maps.Equal(f.health, o.health) && slices.Equal(f.away, o.away) && slices.Equal(f.fronts, o.fronts) &&
+		slices.Equal(f.projects, o.projects) && maps.Equal(f.health, o.health) && slices.Equal(f.away, o.away) && slices.Equal(f.fronts, o.fronts) && slices.Equal(f.gates, o.gates) &&
 		maps.EqualFunc(f.resolved, o.resolved, slices.Equal) && slices.Equal(f.nodes, o.nodes) &&
 		slices.EqualFunc(f.behind, o.behind, func(a, b behind) bool {
 			return a.key == b.key && a.service == b.service && a.project == b.project && slices.Equal(a.resolved, b.resolved)
@@ -96,6 +97,8 @@ type standing struct {
 	sets     []setRow
 	services []snapshot.Service // of its own
 	clusters []snapshot.Cluster // of its own
+	routes   []l7.Route         // of its Gateways
+	gateways []snapshot.Gateway // sorted by key
 	floats   []*floating        // with a target here
 }
 
@@ -224,6 +227,8 @@ func (d *jointDraft) order() {
 	slices.SortStableFunc(d.rows, byKey)
 	d.rows = slices.CompactFunc(d.rows, func(a, b snapshot.Service) bool { return a.ServiceKey == b.ServiceKey })
 	for _, h := range d.hosts {
+		slices.SortFunc(h.routes, func(a, b l7.Route) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(h.clusters, func(a, b snapshot.Cluster) int { return cmp.Compare(a.Name, b.Name) })
 		slices.SortStableFunc(h.services, byKey)
 		h.services = slices.CompactFunc(h.services, func(a, b snapshot.Service) bool { return a.ServiceKey == b.ServiceKey })
 	}
@@ -252,7 +257,7 @@ func (j *joint) keep(old *joint) {
 		if slices.EqualFunc(h.services, o.services, snapshot.SameService) {
 			h.services = o.services
 		}
-		h.clusters = kept(h.clusters, o.clusters)
+		h.clusters, h.routes, h.gateways = kept(h.clusters, o.clusters), kept(h.routes, o.routes), kept(h.gateways, o.gateways)
 	}
 }
 

@@ -204,6 +204,7 @@ func (m *memory) learn(in *Input) {
 	})
 	m.learnReports(in)
 	m.traffic.learn(in)
+	m.learnEdges(in)
 }
 
 // places learns Domains, projects and nodes. They change seldom, and then

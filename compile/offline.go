@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,8 +23,10 @@ const OfflineNode = "offline"
 // attached to its node: VNIs, identities, node numbers, addresses and MACs
 // are made up, the same for the same objects in any order. Everything that is
 // checked is healthy, no node is away, and no external name has been asked yet:
-// put addresses into Resolved where they matter. Objects are our
-// kinds, routes and ReferenceGrants of the Gateway API, and Namespaces as *metav1.PartialObjectMetadata; others are ignored.
+// put addresses into Resolved where they matter. Gateways are where they shall be,
+// and what Secrets they name is there, without anybody having read it. Objects are
+// our kinds, those of the Gateway API, and Namespaces as
+// *metav1.PartialObjectMetadata; others are ignored.
 // What exists twice counts once, the last one.
 func Offline(objects ...runtime.Object) *Input {
 	in := &Input{
@@ -33,11 +36,13 @@ func Offline(objects ...runtime.Object) *Input {
 		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
 		HTTPRoutes: map[Key]*gateway.HTTPRoute{}, GRPCRoutes: map[Key]*gateway.GRPCRoute{}, TLSRoutes: map[Key]*gateway.TLSRoute{}, TCPRoutes: map[Key]*gateway.TCPRoute{},
 		Grants: map[Key]*gateway.ReferenceGrant{}, BackendPolicies: map[Key]*v1alpha1.BackendPolicy{}, FaultPolicies: map[Key]*v1alpha1.FaultPolicy{},
+		Gateways: map[Key]*gateway.Gateway{}, Labels: map[string]map[string]string{},
 		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{},
 	}
 	for _, o := range objects {
 		switch o := o.(type) {
 		case *metav1.PartialObjectMetadata:
+			in.Labels[o.Name] = o.Labels
 			if d := o.Labels[v1alpha1.DomainLabel]; d != "" {
 				in.Projects[o.Name] = d
 			}
@@ -68,8 +73,13 @@ func Offline(objects ...runtime.Object) *Input {
 			in.offlineTraffic(o)
 		}
 	}
+	if in.Classes != nil && in.Classes[v1alpha1.GatewayClass] == nil { // every server has it
+		in.Classes[v1alpha1.GatewayClass] = &gateway.GatewayClass{Spec: gateway.GatewayClassSpec{ControllerName: v1alpha1.GatewayController}}
+	}
 	in.offlineNumbers()
-	in.offlineAttachments()
+	workloads := in.offlineWorkloads()
+	in.offlineIdentities(workloads)
+	in.offlineAttachments(workloads)
 	if len(in.Services)+len(in.FloatingIPs)+len(in.Links) > 0 {
 		in.offlineReach()
 	}
@@ -87,6 +97,10 @@ func (in *Input) offlineTraffic(o runtime.Object) {
 		in.TLSRoutes[Key{o.Namespace, o.Name}] = o
 	case *gateway.TCPRoute:
 		in.TCPRoutes[Key{o.Namespace, o.Name}] = o
+	case *gateway.Gateway:
+		in.Gateways[Key{o.Namespace, o.Name}] = o
+	case *gateway.GatewayClass:
+		set(&in.Classes, o.Name, o)
 	case *gateway.ReferenceGrant:
 		in.Grants[Key{o.Namespace, o.Name}] = o
 	case *v1alpha1.BackendPolicy:
@@ -118,8 +132,11 @@ func (in *Input) offlineReach() {
 	}
 }
 
-// offlineNumbers makes up nodes, node numbers, VNIs and identities.
+// offlineNumbers makes up nodes, node numbers and VNIs.
 func (in *Input) offlineNumbers() {
+	if len(in.Gateways) > 0 && len(in.Nodes) == 0 { // one has to run them
+		in.Nodes[OfflineNode] = &v1alpha1.Node{ObjectMeta: metav1.ObjectMeta{Name: OfflineNode}}
+	}
 	for _, w := range in.Workloads {
 		if name := offlineNode(w); in.Nodes[name] == nil {
 			in.Nodes[name] = &v1alpha1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -148,7 +165,22 @@ func (in *Input) offlineNumbers() {
 		}
 		in.Networks[k] = n
 	}
-	for _, w := range in.Workloads {
+}
+
+// offlineWorkloads are the declared ones, and those that Gateways are.
+func (in *Input) offlineWorkloads() map[Key]*v1alpha1.Workload {
+	if len(in.Gateways) == 0 {
+		return in.Workloads
+	}
+	m, all := newMemory(), maps.Clone(in.Workloads)
+	m.learn(in)
+	maps.Copy(all, m.traffic.stands)
+	return all
+}
+
+// offlineIdentities makes up the numbers of identities.
+func (in *Input) offlineIdentities(workloads map[Key]*v1alpha1.Workload) {
+	for _, w := range workloads {
 		if d := in.Projects[w.Namespace]; d != "" {
 			in.Identities[KeyOf(declaredIdentity(w, d))] = 0
 		}
@@ -175,12 +207,12 @@ func sortedKeys[V any](m map[Key]V) []Key {
 }
 
 // offlineAttachments makes up what nodes would report.
-func (in *Input) offlineAttachments() {
+func (in *Input) offlineAttachments(workloads map[Key]*v1alpha1.Workload) {
 	pools := map[Key]*offlinePool{}
 	for k, n := range in.Networks {
 		pools[k] = &offlinePool{space: spaceOf(&n.Spec), taken: map[netip.Addr]bool{}}
 	}
-	for k, w := range in.Workloads {
+	for k, w := range workloads {
 		for i := range w.Spec.Interfaces {
 			if p := pools[networkOf(k.Project, w.Spec.Interfaces[i].Network)]; p != nil {
 				p.named = append(p.named, addresses(w.Spec.Interfaces[i].Addresses)...)
@@ -195,8 +227,8 @@ func (in *Input) offlineAttachments() {
 		}
 	}
 	serial := uint32(0)
-	for _, k := range sortedKeys(in.Workloads) {
-		w := in.Workloads[k]
+	for _, k := range sortedKeys(workloads) {
+		w := workloads[k]
 		node := offlineNode(w)
 		report := in.Reports[node]
 		if report == nil {

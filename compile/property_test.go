@@ -68,7 +68,7 @@ func (w world) change(t *rapid.T) {
 	if !often(t) {
 		ref = pick(t, projects) + "/" + n
 	}
-	switch rapid.IntRange(0, 17).Draw(t, "what") {
+	switch rapid.IntRange(0, 19).Draw(t, "what") {
 	case 0:
 		o := w.network(p, n, rapid.SampledFrom([][]string{{"10.0.0.0/24"}, {"10.0.0.0/30"}, {"10.0.0.0/24", "fd00::/64"}, {"10.0.0.0/24", "10.0.1.0/24"}}).Draw(t, "prefixes")...)
 		o.Spec.Default = pick(t, []string{"open", "deny"})
@@ -107,6 +107,8 @@ func (w world) change(t *rapid.T) {
 		}
 	case 9, 10:
 		w.changeMesh(t)
+	case 11, 12:
+		w.changeGateways(t)
 	default:
 		w.changeReach(t)
 	}
@@ -183,6 +185,7 @@ func (w world) shuffled(seed int64) *Input {
 		Links: again(r, w.Links), Services: again(r, w.Services), FloatingIPs: again(r, w.FloatingIPs), Away: again(r, w.Away), Resolved: again(r, w.Resolved),
 		Modes: again(r, w.Modes), KeySets: again(r, w.KeySets),
 		HTTPRoutes: again(r, w.HTTPRoutes), GRPCRoutes: again(r, w.GRPCRoutes), TLSRoutes: again(r, w.TLSRoutes), TCPRoutes: again(r, w.TCPRoutes),
+		Gateways: again(r, w.Gateways), Classes: again(r, w.Classes), Secrets: again(r, w.Secrets), Labels: again(r, w.Labels),
 		Grants: again(r, w.Grants), BackendPolicies: again(r, w.BackendPolicies), FaultPolicies: again(r, w.FaultPolicies),
 	}
 }
@@ -256,6 +259,7 @@ func TestInvariants(t *testing.T) {
 		w.allocate(NewCompiler())
 		snaps, _ := Compile(w.Input)
 		seen := map[snapshot.Addr]snapshot.Endpoint{}
+		run := map[snapshot.GatewayKey]string{}
 		for name, s := range snaps {
 			if s.Node != name || w.Nodes[name] == nil || w.Nodes[name].Spec.External {
 				t.Fatalf("a snapshot for %s", name)
@@ -265,6 +269,7 @@ func TestInvariants(t *testing.T) {
 			checkServices(t, s)
 			checkCrosses(t, s)
 			checkTraffic(t, s)
+			checkGateways(t, s, run)
 			for k, b := range s.Blocks {
 				if b.BlockKey != k {
 					t.Fatalf("block %v under %v", b.BlockKey, k)

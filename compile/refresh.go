@@ -35,6 +35,7 @@ func (c *Compiler) refresh() {
 	for _, k := range m.refreshFronts() {
 		m.rejoinSeers(k)
 	}
+	m.refreshGates()
 	c.joinAll()
 	for name, b := range m.buckets {
 		if b.stale {

@@ -76,7 +76,7 @@ func (m *memory) routesAt(parent targetKey) (routes []*route, of []*policies, re
 			t.users[b.key][parent] = true
 			// Callers of a Service might go to others of its project by themselves.
 			own := b.key.Project == r.Project || parent.kind == KindService && b.key.Project == parent.key.Project
-			j := judgedRef{from: r.RouteKey, name: name, permitted: own || t.granted(r.Kind, r.Project, b.key)}
+			j := judgedRef{from: r.RouteKey, name: name, permitted: own || t.granted(r.Kind, r.Project, KindService, b.key)}
 			if b.isService() {
 				j.service, j.policies = m.services[b.key], t.targeted[targetKey{KindService, b.key}]
 			}
@@ -86,9 +86,9 @@ func (m *memory) routesAt(parent targetKey) (routes []*route, of []*policies, re
 	return routes, of, refs
 }
 
-// granted says whether a ReferenceGrant lets routes of a kind and project refer to
-// a Service of another project.
-func (t *traffic) granted(kind, project string, to Key) bool {
+// granted says whether a ReferenceGrant lets objects of a kind of the Gateway API,
+// of one project, refer to a Service or Secret of another.
+func (t *traffic) granted(kind, project, toKind string, to Key) bool {
 	for k, g := range t.grants {
 		if k.Project != to.Project {
 			continue
@@ -98,7 +98,7 @@ func (t *traffic) granted(kind, project string, to Key) bool {
 			from = from || string(f.Group) == gatewayGroup && string(f.Kind) == kind && string(f.Namespace) == project
 		}
 		for _, o := range g.Spec.To {
-			there = there || isService(string(o.Group)) && string(o.Kind) == KindService && (deref(o.Name) == "" || string(*o.Name) == to.Name)
+			there = there || isService(string(o.Group)) && string(o.Kind) == toKind && (deref(o.Name) == "" || string(*o.Name) == to.Name)
 		}
 		if from && there {
 			return true

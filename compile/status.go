@@ -12,11 +12,14 @@ type Statuses struct {
 	Links       map[Key]Status
 	Services    map[Key]ServiceStatus
 	FloatingIPs map[Key]FloatingStatus
-	// Routes are how routes are at their parents that are Services, in the order
-	// of spec.parentRefs.
+	// Routes are how routes are at their parents that are Services or Gateways of
+	// ours, in the order of spec.parentRefs.
 	Routes map[RouteKey][]ParentStatus
 	// BackendPolicies and FaultPolicies: their condition Accepted.
 	BackendPolicies, FaultPolicies map[Key]Condition
+	// Gateways of our classes, and the condition Accepted of these, by name.
+	Gateways map[Key]GatewayStatus
+	Classes  map[string]Condition
 }
 
 // Status says in a few words how an object is. Problems say more, and come

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"slices"
 
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
@@ -18,6 +19,15 @@ type traffic struct {
 	grants   map[Key]*gateway.ReferenceGrant
 	backends map[Key]*v1alpha1.BackendPolicy
 	faults   map[Key]*v1alpha1.FaultPolicy
+	gateways map[Key]*gateway.Gateway
+	classes  map[string]*gateway.GatewayClass
+	secrets  map[Key]*Secret
+	unread   bool                         // nobody knows secrets
+	labels   map[string]map[string]string // of projects
+	// edges are where Gateways of ours stand, stands the Workloads that they are.
+	edges  map[Key]*edge
+	stands map[Key]*v1alpha1.Workload
+	gates  map[Key]*gate
 
 	routes map[RouteKey]*route
 	// attached are the routes that name a Service or Gateway as parent.
@@ -25,7 +35,7 @@ type traffic struct {
 	// targeted are the policies that are attached to a Service or route.
 	targeted map[targetKey]*policies
 	// users are the Services and Gateways whose routes have sent requests to a
-	// Service so far.
+	// Service so far, and the Gateways that have named a Secret.
 	users  map[Key]map[targetKey]bool
 	fronts map[Key]*front
 
@@ -51,6 +61,7 @@ func newTraffic() traffic {
 		http: map[Key]*gateway.HTTPRoute{}, grpc: map[Key]*gateway.GRPCRoute{}, tls: map[Key]*gateway.TLSRoute{}, tcp: map[Key]*gateway.TCPRoute{},
 		grants: map[Key]*gateway.ReferenceGrant{}, backends: map[Key]*v1alpha1.BackendPolicy{}, faults: map[Key]*v1alpha1.FaultPolicy{},
 		routes: map[RouteKey]*route{}, attached: map[targetKey]map[RouteKey]*route{}, targeted: map[targetKey]*policies{}, users: map[Key]map[targetKey]bool{},
+		gateways: map[Key]*gateway.Gateway{}, secrets: map[Key]*Secret{}, edges: map[Key]*edge{}, stands: map[Key]*v1alpha1.Workload{}, gates: map[Key]*gate{},
 		fronts: map[Key]*front{}, stale: map[targetKey]bool{}, moved: true,
 	}
 }
@@ -61,6 +72,7 @@ func (t *traffic) learn(in *Input) {
 	learnRoutes(t, KindGRPCRoute, t.grpc, in.GRPCRoutes, grpcRoute)
 	learnRoutes(t, KindTLSRoute, t.tls, in.TLSRoutes, tlsRoute)
 	learnRoutes(t, KindTCPRoute, t.tcp, in.TCPRoutes, tcpRoute)
+	t.learnGateways(in)
 	diff(t.grants, in.Grants, func(k Key, _, _ *gateway.ReferenceGrant) {
 		for used, by := range t.users {
 			if used.Project == k.Project {
@@ -97,6 +109,19 @@ func learnRoutes[T any](t *traffic, kind string, last, now map[Key]*T, read func
 		}
 		t.exchange(RouteKey{kind, k}, r)
 	})
+}
+
+// learnGateways learns what Gateways are made of.
+func (t *traffic) learnGateways(in *Input) {
+	t.classes = maps.Clone(in.Classes)
+	diff(t.gateways, in.Gateways, func(k Key, _, _ *gateway.Gateway) { t.stale[targetKey{KindGateway, k}] = true })
+	diff(t.secrets, in.Secrets, func(k Key, _, _ *Secret) { t.restart(t.users[k]) })
+	if unread := in.Secrets == nil; unread != t.unread || !maps.EqualFunc(t.labels, in.Labels, maps.Equal) {
+		t.unread, t.labels = unread, maps.Clone(in.Labels)
+		for k := range t.gateways {
+			t.stale[targetKey{KindGateway, k}] = true
+		}
+	}
 }
 
 // exchange puts a route in the place of the one of its name; nil: there is none
@@ -213,7 +238,8 @@ func (t *traffic) serviceMoved(k Key) {
 	t.restart(t.users[k])
 }
 
-// everything marks every Service that has, had or needs a front.
+// everything marks every Service and Gateway that has, had or needs a front or
+// gate.
 func (t *traffic) everything() {
 	t.moved = true
 	for k := range t.attached {
@@ -226,5 +252,11 @@ func (t *traffic) everything() {
 	}
 	for k := range t.fronts {
 		t.stale[targetKey{KindService, k}] = true
+	}
+	for k := range t.gateways {
+		t.stale[targetKey{KindGateway, k}] = true
+	}
+	for k := range t.gates {
+		t.stale[targetKey{KindGateway, k}] = true
 	}
 }

@@ -21,6 +21,9 @@ func (w world) changeTraffic(t *rapid.T) {
 	switch rapid.IntRange(0, 9).Draw(t, "traffic") {
 	case 0, 1, 2:
 		o := &gateway.HTTPRoute{ObjectMeta: meta, Spec: gateway.HTTPRouteSpec{CommonRouteSpec: parents}}
+		if !often(t) {
+			o.Spec.Hostnames = []gateway.Hostname{pick(t, hosts)}
+		}
 		for range rapid.IntRange(0, 2).Draw(t, "rules") {
 			o.Spec.Rules = append(o.Spec.Rules, drawHTTPRule(t))
 		}
@@ -62,6 +65,9 @@ func pointer[T any](v T) *T { return &v }
 
 func drawParent(t *rapid.T) gateway.ParentReference {
 	p := gateway.ParentReference{Group: pointer(gateway.Group("moire.dev")), Kind: pointer(gateway.Kind(KindService)), Name: gateway.ObjectName(pick(t, names[:2]))}
+	if !often(t) {
+		p.Group, p.Kind = nil, nil
+	}
 	if !often(t) {
 		p.Namespace = pointer(gateway.Namespace(pick(t, projects[:3])))
 	}

@@ -2,10 +2,16 @@ package compile_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +44,7 @@ func TestTraffic(t *testing.T) {
 				t.Fatal(problems)
 			}
 			in := compile.Offline(objects.All()...)
+			in.Secrets = secrets(t)
 			snaps, problems := compile.Compile(in)
 			var out bytes.Buffer
 			for _, p := range problems {
@@ -66,14 +73,52 @@ func statuses(out *bytes.Buffer, s compile.Statuses) {
 			}
 		}
 	}
-	for kind, all := range map[string]map[compile.Key]compile.Condition{"BackendPolicy": s.BackendPolicies} {
-		for _, k := range slices.SortedFunc(maps.Keys(all), func(a, b compile.Key) int { return strings.Compare(a.String(), b.String()) }) {
-			say(kind+" "+k.String(), all[k])
-		}
+	byName := func(a, b compile.Key) int { return strings.Compare(a.String(), b.String()) }
+	for _, k := range slices.SortedFunc(maps.Keys(s.BackendPolicies), byName) {
+		say("BackendPolicy "+k.String(), s.BackendPolicies[k])
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(s.FaultPolicies), func(a, b compile.Key) int { return strings.Compare(a.String(), b.String()) }) {
+	for _, k := range slices.SortedFunc(maps.Keys(s.FaultPolicies), byName) {
 		say("FaultPolicy "+k.String(), s.FaultPolicies[k])
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Classes)) {
+		say("GatewayClass "+name, s.Classes[name])
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(s.Gateways), byName) {
+		g := s.Gateways[k]
+		fmt.Fprintf(out, "Gateway %s at %v\n", k, g.Addresses)
+		for _, c := range g.Conditions {
+			say("Gateway "+k.String(), c)
+		}
+		for _, l := range g.Listeners {
+			fmt.Fprintf(out, "  %s takes %v, has %d\n", l.Name, l.Kinds, l.Attached)
+			for _, c := range l.Conditions {
+				say("  "+l.Name, c)
+			}
+		}
+	}
+}
+
+// secrets that Gateways of the cases may name.
+func secrets(t *testing.T) map[compile.Key]*compile.Secret {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"*.example.com"}}
+	chain, err := x509.CreateCertificate(rand.Reader, of, of, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	cert := &compile.Secret{Chain: "from \xff somebody\n" + text("CERTIFICATE", chain), Key: text("PRIVATE KEY", der)}
+	return map[compile.Key]*compile.Secret{{Project: "shop", Name: "cert"}: cert, {Project: "bank", Name: "cert"}: cert, {Project: "shop", Name: "broken"}: {Chain: cert.Chain, Key: "broken"}}
 }
 
 // tables shows the traffic of one node: of the second one only the frontends,
@@ -95,7 +140,17 @@ func tables(out *bytes.Buffer, s *snapshot.Snapshot) {
 		}
 		fmt.Fprintf(out, " because of %s\n", f.Why)
 	}
-	if s.Node != "n1" {
+	for _, k := range slices.SortedFunc(maps.Keys(s.Gateways), snapshot.GatewayKey.Compare) {
+		g := s.Gateways[k]
+		fmt.Fprintf(out, "runs %s/%s as %s in %s, account %s, labels %v\n", k.Project, k.Name, g.Attachment.Workload, g.Attachment.Network, g.Account, g.Labels)
+		for _, l := range g.Listeners {
+			fmt.Fprintf(out, "  %s with routes %v\n", text(l.Listener), l.Routes)
+		}
+		for _, c := range g.Certificates {
+			fmt.Fprintf(out, "  has %s\n", c.Name)
+		}
+	}
+	if s.Node != "n1" && len(s.Gateways) == 0 {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Routes)) {
@@ -144,6 +199,18 @@ func sound(t *testing.T, s *snapshot.Snapshot) {
 		for _, k := range []snapshot.ServiceKey{c.Service, c.Second} {
 			if _, known := s.Services[k]; !known && k.Addr.IP.IsValid() {
 				t.Errorf("%s: cluster %s is of %v, which is not there", s.Node, name, k)
+			}
+		}
+	}
+	for _, g := range s.Gateways {
+		if p := g.Validate(); len(p) > 0 {
+			t.Errorf("%s: gateway %v: %v", s.Node, g, p)
+		}
+		for _, l := range g.Listeners {
+			for _, name := range l.Routes {
+				if r, known := s.Routes[name]; !known || !l.Takes(r.Kind) {
+					t.Errorf("%s: listener %s has route %s, which it cannot have", s.Node, l.Name, name)
+				}
 			}
 		}
 	}

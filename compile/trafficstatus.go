@@ -41,6 +41,7 @@ func (m *memory) lookAtTraffic() {
 // trafficStatuses says how all routes and their policies are.
 func (m *memory) trafficStatuses(out *Statuses) {
 	m.lookAtTraffic()
+	m.gatewayStatuses(out)
 	out.Routes = make(map[RouteKey][]ParentStatus, len(m.traffic.routes))
 	for k, r := range m.traffic.routes {
 		out.Routes[k] = m.parentsOf(r)
@@ -68,7 +69,8 @@ func (m *memory) unseenOf() map[unseenRef]Key {
 	return out
 }
 
-// parentsOf is how a route is at each of its parents that are Services.
+// parentsOf is how a route is at each of its parents that are Services or Gateways
+// of ours.
 func (m *memory) parentsOf(r *route) []ParentStatus {
 	var out []ParentStatus
 	for i := range r.parents {
@@ -79,30 +81,33 @@ func (m *memory) parentsOf(r *route) []ParentStatus {
 	return out
 }
 
-// verdictOf is the verdict of a parent that is a Service with all flaws, sorted;
-// nil: it is none.
+// verdictOf is the verdict of a parent that is a Service or Gateway with all
+// flaws, sorted; nil: it is none.
 func (m *memory) verdictOf(r *route, i int) (*parentVerdict, []flaw) {
-	p, is := r.parentObject(i)
-	f := m.traffic.fronts[p.key]
-	if !is || p.kind != KindService || f == nil {
-		return nil, nil
+	p, _ := r.parentObject(i)
+	var v *parentVerdict
+	var refs map[string]clusterRef
+	from := ", from where Service " + p.key.String() + " is called"
+	if f := m.traffic.fronts[p.key]; f != nil && p.kind == KindService {
+		v, refs = f.verdicts[parentKey{r.RouteKey, i}], f.refs
+	} else if g := m.traffic.gates[p.key]; g != nil && p.kind == KindGateway {
+		v, refs = g.verdicts[parentKey{r.RouteKey, i}], g.refs
+		from = ", in which " + g.name() + " stands"
 	}
-	k := p.key
-	v := f.verdicts[parentKey{r.RouteKey, i}]
 	if v == nil {
 		return nil, nil
 	}
 	flaws := slices.Clone(v.flaws)
 	for u, network := range m.traffic.unseen {
-		if u.front != k {
+		if u.of != p {
 			continue
 		}
-		to := f.refs[u.to]
+		to := refs[u.to]
 		for n := range r.rules {
 			for _, use := range r.rules[n].uses {
 				if b := r.refs[use.name]; b.key == to.service && b.port == to.port {
 					flaws = append(flaws, flaw{conditionResolved, reasonNotFound, use.field,
-						fmt.Sprintf("Service %s has no address in Network %s, from where Service %s is called", to.service, network, k), "give it one there, or link its Network"})
+						"Service " + to.service.String() + " has no address in Network " + network.String() + from, "give it one there, or link its Network"})
 				}
 			}
 		}
@@ -133,7 +138,7 @@ func (v *parentVerdict) conditions(flaws []flaw) []Condition {
 	}
 	switch {
 	case v.taken && len(v.refused) > 0:
-		accepted.Message = "in force, but " + v.refused[0].text
+		accepted.Message = "accepted, but " + v.refused[0].text
 	case v.taken:
 	case len(v.refused) > 0:
 		accepted = Condition{conditionAccepted, false, v.refused[0].reason, v.refused[0].String()}
@@ -180,14 +185,17 @@ var codeOf = map[string]string{
 	reasonNoParent: codeNoParent, reasonNotAllowed: codeNotAllowed, reasonConflicted: codeConflicted, reasonUnsupported: codeUnsupported,
 	reasonNotFound: codeNoDestination, reasonNotPermitted: codeNotPermitted, reasonInvalidKind: codeInvalidKind, reasonProtocol: codeProtocol,
 	reasonTargetNotFound: codeNoTargetObject, reasonInvalid: codeInvalidPolicy,
+	reasonParameters: codeEdge, reasonAddress: codeEdge, reasonNoNode: codeEdge, reasonHostTaken: codeListener, reasonPortTaken: codeListener,
+	reasonKinds: codeListener, reasonCertificate: codeCertificate, reasonNoHostname: codeNoHostname,
 }
 
-// trafficProblems says what is wrong with routes and policies.
+// trafficProblems says what is wrong with routes, policies and Gateways.
 func (m *memory) trafficProblems() []v1alpha1.Problem {
 	var out []v1alpha1.Problem
 	add := func(object string, f flaw) {
 		out = append(out, about(codeOf[f.reason], object, f.field, f.text, f.fix))
 	}
+	m.gateProblems(add)
 	for k, r := range m.traffic.routes {
 		for i := range r.parents {
 			v, flaws := m.verdictOf(r, i)

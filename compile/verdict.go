@@ -19,17 +19,19 @@ const (
 	conditionResolved = string(gateway.RouteConditionResolvedRefs)
 	conditionPartly   = string(gateway.RouteConditionPartiallyInvalid)
 
-	reasonNoParent       = string(gateway.RouteReasonNoMatchingParent)
-	reasonNotAllowed     = string(gateway.RouteReasonNotAllowedByListeners)
-	reasonUnsupported    = string(gateway.RouteReasonUnsupportedValue)
-	reasonNotPermitted   = string(gateway.RouteReasonRefNotPermitted)
-	reasonInvalidKind    = string(gateway.RouteReasonInvalidKind)
-	reasonNotFound       = string(gateway.RouteReasonBackendNotFound)
-	reasonProtocol       = string(gateway.RouteReasonUnsupportedProtocol)
-	reasonConflicted     = "Conflicted" // of GEP-1294
-	reasonInvalid        = string(gateway.PolicyReasonInvalid)
-	reasonTargetNotFound = string(gateway.PolicyReasonTargetNotFound)
-	reasonPolicyAccepted = string(gateway.PolicyReasonAccepted)
+	reasonNoParent        = string(gateway.RouteReasonNoMatchingParent)
+	reasonNotAllowed      = string(gateway.RouteReasonNotAllowedByListeners)
+	reasonUnsupported     = string(gateway.RouteReasonUnsupportedValue)
+	reasonNotPermitted    = string(gateway.RouteReasonRefNotPermitted)
+	reasonInvalidKind     = string(gateway.RouteReasonInvalidKind)
+	reasonNotFound        = string(gateway.RouteReasonBackendNotFound)
+	reasonProtocol        = string(gateway.RouteReasonUnsupportedProtocol)
+	reasonConflicted      = "Conflicted" // of GEP-1294
+	reasonNoHostname      = string(gateway.RouteReasonNoMatchingListenerHostname)
+	reasonInvalid         = string(gateway.PolicyReasonInvalid)
+	reasonTargetNotFound  = string(gateway.PolicyReasonTargetNotFound)
+	reasonPolicyAccepted  = string(gateway.PolicyReasonAccepted)
+	reasonPolicyConflicts = string(gateway.PolicyReasonConflicted)
 )
 
 // parentVerdict is how a route is at one of its parents.

@@ -27,6 +27,7 @@ func newWorld() world {
 		NodeNumbers: map[string]uint16{}, Reports: map[string]*snapshot.Report{}, Identities: map[IdentityKey]policy.Identity{},
 		Links: map[Key]*v1alpha1.Link{}, Services: map[Key]*v1alpha1.Service{}, FloatingIPs: map[Key]*v1alpha1.FloatingIP{},
 		HTTPRoutes: map[Key]*gateway.HTTPRoute{}, GRPCRoutes: map[Key]*gateway.GRPCRoute{}, TLSRoutes: map[Key]*gateway.TLSRoute{}, TCPRoutes: map[Key]*gateway.TCPRoute{},
+		Gateways: map[Key]*gateway.Gateway{}, Classes: map[string]*gateway.GatewayClass{"moire": class("moire.dev/control")}, Secrets: map[Key]*Secret{}, Labels: map[string]map[string]string{},
 		Grants: map[Key]*gateway.ReferenceGrant{}, BackendPolicies: map[Key]*v1alpha1.BackendPolicy{}, FaultPolicies: map[Key]*v1alpha1.FaultPolicy{},
 		Away: map[string]bool{}, Resolved: map[string][]netip.Addr{}, Modes: map[string]string{}, KeySets: map[string]l7.KeySet{},
 	}}

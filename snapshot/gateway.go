@@ -40,7 +40,9 @@ type GatewayListener struct {
 func (g Gateway) String() string {
 	text := fmt.Sprintf("{%s/%s as %v account %s labels %v", g.Project, g.Name, g.Attachment, g.Account, g.Labels)
 	for _, l := range g.Listeners {
-		text += fmt.Sprintf(" listener %+v tls %+v routes %v", l.Listener, l.TLS, l.Routes)
+		tls := l.TLS
+		l.TLS = nil // it would be shown by where it is
+		text += fmt.Sprintf(" listener %+v tls %+v routes %v", l.Listener, tls, l.Routes)
 	}
 	for _, c := range g.Certificates {
 		text += fmt.Sprintf(" certificate %s chain %x key %x", c.Name, sha256.Sum256([]byte(c.Chain)), sha256.Sum256([]byte(c.Key)))

@@ -35,8 +35,8 @@ func kinds() map[string]kind {
 	of := func(namespaced bool, o runtime.Object) kind {
 		return kind{ours, namespaced, reflect.TypeOf(o).Elem(), o}
 	}
-	standard := func(o runtime.Object) kind {
-		return kind{gateway.GroupVersion.String(), true, reflect.TypeOf(o).Elem(), o}
+	standard := func(namespaced bool, o runtime.Object) kind {
+		return kind{gateway.GroupVersion.String(), namespaced, reflect.TypeOf(o).Elem(), o}
 	}
 	return map[string]kind{
 		"Domain":     of(false, &v1alpha1.Domain{}),
@@ -50,11 +50,13 @@ func kinds() map[string]kind {
 
 		"BackendPolicy":  of(true, &v1alpha1.BackendPolicy{}),
 		"FaultPolicy":    of(true, &v1alpha1.FaultPolicy{}),
-		"HTTPRoute":      standard(&gateway.HTTPRoute{}),
-		"GRPCRoute":      standard(&gateway.GRPCRoute{}),
-		"TLSRoute":       standard(&gateway.TLSRoute{}),
-		"TCPRoute":       standard(&gateway.TCPRoute{}),
-		"ReferenceGrant": standard(&gateway.ReferenceGrant{}),
+		"HTTPRoute":      standard(true, &gateway.HTTPRoute{}),
+		"GRPCRoute":      standard(true, &gateway.GRPCRoute{}),
+		"TLSRoute":       standard(true, &gateway.TLSRoute{}),
+		"TCPRoute":       standard(true, &gateway.TCPRoute{}),
+		"ReferenceGrant": standard(true, &gateway.ReferenceGrant{}),
+		"Gateway":        standard(true, &gateway.Gateway{}),
+		"GatewayClass":   standard(false, &gateway.GatewayClass{}),
 
 		"Namespace": {"v1", false, reflect.TypeFor[namespace](), &metav1.PartialObjectMetadata{}},
 	}

@@ -38,6 +38,8 @@ func Kinds() []Kind {
 		{ours, version, "Service", "services", "service", []string{"svc"}, true},
 		{ours, version, "FloatingIP", "floatingips", "floatingip", []string{"fip"}, true},
 		{ours, version, "Policy", "policies", "policy", []string{"pol"}, true},
+		{standard, "v1", "GatewayClass", "gatewayclasses", "gatewayclass", []string{"gc"}, false},
+		{standard, "v1", "Gateway", "gateways", "gateway", []string{"gtw"}, true},
 		{standard, "v1", "ReferenceGrant", "referencegrants", "referencegrant", []string{"refgrant"}, true},
 		{standard, "v1", "HTTPRoute", "httproutes", "httproute", nil, true},
 		{standard, "v1", "GRPCRoute", "grpcroutes", "grpcroute", nil, true},

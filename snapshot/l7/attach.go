@@ -118,6 +118,12 @@ func covers(p, q string) bool {
 	return wild && strings.HasSuffix(rest, "."+name)
 }
 
+// Meet is the hosts that two hostnames have in common, as a hostname; "" is all
+// hosts.
+func Meet(a, b string) (both string, meet bool) {
+	return narrower(a, b), covers(a, b) || covers(b, a)
+}
+
 // claims are the hostnames of one Listener that Routes of each kind have taken.
 type claims map[Kind]*claimed
 
