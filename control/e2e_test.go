@@ -80,6 +80,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("flows", func(t *testing.T) { flows(t, c, a) })
 	t.Run("services", func(t *testing.T) { services(t, c, a, b) })
 	t.Run("traffic", func(t *testing.T) { trafficOf(t, c, a) })
+	t.Run("gateways", func(t *testing.T) { gatewaysOf(t, c, a, b) })
 	t.Run("captures", func(t *testing.T) { captures(t, c, a) })
 	last := map[*agent]told{a: a.told(), b: b.told()}
 	c.stop()

@@ -58,7 +58,7 @@ type clients struct {
 }
 
 // gatewayResources are the resources of the Gateway API whose status we write.
-var gatewayResources = []string{"httproutes", "grpcroutes", "tlsroutes", "tcproutes"}
+var gatewayResources = []string{"httproutes", "grpcroutes", "tlsroutes", "tcproutes", "gateways", "gatewayclasses"}
 
 func newClients(cfg *rest.Config) (clients, error) {
 	scheme := runtime.NewScheme()
@@ -70,8 +70,9 @@ func newClients(cfg *rest.Config) (clients, error) {
 		&v1alpha1.BackendPolicy{}, &v1alpha1.BackendPolicyList{}, &v1alpha1.FaultPolicy{}, &v1alpha1.FaultPolicyList{})
 	standard := schema.GroupVersion(gateway.GroupVersion)
 	scheme.AddKnownTypes(standard, &gateway.HTTPRoute{}, &gateway.HTTPRouteList{}, &gateway.GRPCRoute{}, &gateway.GRPCRouteList{},
-		&gateway.TLSRoute{}, &gateway.TLSRouteList{}, &gateway.TCPRoute{}, &gateway.TCPRouteList{}, &gateway.ReferenceGrant{}, &gateway.ReferenceGrantList{})
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{})
+		&gateway.TLSRoute{}, &gateway.TLSRouteList{}, &gateway.TCPRoute{}, &gateway.TCPRouteList{}, &gateway.ReferenceGrant{}, &gateway.ReferenceGrantList{},
+		&gateway.Gateway{}, &gateway.GatewayList{}, &gateway.GatewayClass{}, &gateway.GatewayClassList{})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Secret{}, &corev1.SecretList{})
 	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
 	metav1.AddToGroupVersion(scheme, standard)
@@ -102,9 +103,9 @@ func newClients(cfg *rest.Config) (clients, error) {
 func newIntent(c clients, wake func()) (*intent, error) {
 	var errs []error
 	i := &intent{}
-	shelve := func(client *rest.RESTClient, resource string, example runtime.Object) *shelf {
+	shelveSome := func(client *rest.RESTClient, resource string, example runtime.Object, some fields.Selector) *shelf {
 		informer := cache.NewSharedIndexInformer(
-			cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()), example, 0, nil)
+			cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, some), example, 0, nil)
 		s := &shelf{list: informer.GetStore().List}
 		s.changed.Store(true)
 		note := func() { s.changed.Store(true); wake() }
@@ -114,6 +115,9 @@ func newIntent(c clients, wake func()) (*intent, error) {
 		errs = append(errs, err, informer.SetTransform(slim))
 		i.informers = append(i.informers, informer)
 		return s
+	}
+	shelve := func(client *rest.RESTClient, resource string, example runtime.Object) *shelf {
+		return shelveSome(client, resource, example, fields.Everything())
 	}
 	i.domains = shelve(c.moire, "domains", &v1alpha1.Domain{})
 	i.networks = shelve(c.moire, "networks", &v1alpha1.Network{})
@@ -129,6 +133,8 @@ func newIntent(c clients, wake func()) (*intent, error) {
 		tls: shelve(c.gateway, "tlsroutes", &gateway.TLSRoute{}), tcp: shelve(c.gateway, "tcproutes", &gateway.TCPRoute{}),
 		grants:   shelve(c.gateway, "referencegrants", &gateway.ReferenceGrant{}),
 		backends: shelve(c.moire, "backendpolicies", &v1alpha1.BackendPolicy{}), faults: shelve(c.moire, "faultpolicies", &v1alpha1.FaultPolicy{}),
+		gateways: shelve(c.gateway, "gateways", &gateway.Gateway{}), classes: shelve(c.gateway, "gatewayclasses", &gateway.GatewayClass{}),
+		secrets: shelveSome(c.core, "secrets", &corev1.Secret{}, fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))),
 	}
 	return i, errors.Join(errs...)
 }
@@ -180,9 +186,10 @@ func (i *intent) read(last, next *compile.Input) bool {
 		next.Nodes = map[string]*v1alpha1.Node{}
 		each(i.nodes, func(n *v1alpha1.Node) { next.Nodes[n.Name] = n })
 	})
-	read(i.projects, func() { next.Projects, next.Modes = last.Projects, last.Modes }, func() {
-		next.Projects, next.Modes = map[string]string{}, map[string]string{}
+	read(i.projects, func() { next.Projects, next.Modes, next.Labels = last.Projects, last.Modes, last.Labels }, func() {
+		next.Projects, next.Modes, next.Labels = map[string]string{}, map[string]string{}, map[string]map[string]string{}
 		each(i.projects, func(n *corev1.Namespace) {
+			next.Labels[n.Name] = n.Labels
 			if d := n.Labels[v1alpha1.DomainLabel]; d != "" {
 				next.Projects[n.Name] = d
 			}

@@ -62,8 +62,8 @@ func newBench(rows *memory, networks *shelfOfNetworks, self string) *bench {
 	b.intent = &intent{domains: shelve("domains"), networks: shelve("networks"), workloads: shelve("workloads"),
 		policies: shelve("policies"), nodes: shelve("nodes"), projects: shelve("projects"),
 		links: shelve("links"), services: shelve("services"), floating: shelve("floatingips"),
-		traffic: traffic{http: shelve("httproutes"), grpc: shelve("grpcroutes"), tls: shelve("tlsroutes"), tcp: shelve("tcproutes"),
-			grants: shelve("referencegrants"), backends: shelve("backendpolicies"), faults: shelve("faultpolicies")}}
+		traffic: traffic{http: shelve("httproutes"), grpc: shelve("grpcroutes"), tls: shelve("tlsroutes"), tcp: shelve("tcproutes"), grants: shelve("referencegrants"),
+			backends: shelve("backendpolicies"), faults: shelve("faultpolicies"), gateways: shelve("gateways"), classes: shelve("gatewayclasses"), secrets: shelve("secrets")}}
 	b.intent.networks.list = func() (out []any) {
 		for _, n := range networks.input() {
 			out = append(out, n)

@@ -14,11 +14,12 @@ import (
 )
 
 // controller is our name in the status of routes, and in GatewayClasses.
-const controller gateway.GatewayController = "moire.dev/control"
+const controller gateway.GatewayController = v1alpha1.GatewayController
 
-// traffic are the shelves of routes and of what is attached to them.
+// traffic are the shelves of routes, of what is attached to them, and of Gateways.
 type traffic struct {
 	http, grpc, tls, tcp, grants, backends, faults *shelf
+	gateways, classes, secrets                     *shelf
 }
 
 // newestTraffic are those with a status that we write, as they are on the server.
@@ -29,6 +30,8 @@ type newestTraffic struct {
 	tcp      map[compile.Key]*gateway.TCPRoute
 	backends map[compile.Key]*v1alpha1.BackendPolicy
 	faults   map[compile.Key]*v1alpha1.FaultPolicy
+	gateways map[compile.Key]*gateway.Gateway
+	classes  map[string]*gateway.GatewayClass
 }
 
 // read puts them into next; see intent.read.
@@ -58,15 +61,17 @@ func (t *traffic) read(read func(s *shelf, keep, anew func()), now *newestTraffi
 		now.faults = keyed[*v1alpha1.FaultPolicy](t.faults)
 		next.FaultPolicies = declared(last.FaultPolicies, now.faults, nil)
 	})
+	t.readGateways(read, now, last, next)
 }
 
-// trafficSaying is what the status of a route, BackendPolicy or FaultPolicy
-// shall say.
+// trafficSaying is what the status of a route, BackendPolicy, FaultPolicy, Gateway
+// or GatewayClass shall say.
 type trafficSaying struct {
 	// generation that it is about; a newer one is left alone.
 	generation int64
 	parents    []compile.ParentStatus // of a route
-	accepted   compile.Condition      // of a policy
+	accepted   compile.Condition      // of a policy or class
+	gateway    compile.GatewayStatus
 }
 
 // judgeTraffic says which of them shall say something new.
@@ -111,10 +116,11 @@ func judgeTraffic(out map[subject]saying, now *newestTraffic, statuses compile.S
 	for _, o := range now.faults {
 		policy(o, "faultpolicies", o.Status.Conditions, statuses.FaultPolicies)
 	}
+	judgeGateways(out, now, statuses)
 }
 
-// setPolicy writes the condition of a policy of a generation, and reports whether
-// that changed anything.
+// setPolicy writes the condition of a policy or class of a generation, and reports
+// whether that changed anything.
 func (s *trafficSaying) setPolicy(have *[]metav1.Condition, generation int64) bool {
 	return s.generation == generation && setConditions(have, []compile.Condition{s.accepted}, generation)
 }
@@ -193,6 +199,12 @@ func trafficTarget(resource string, s *trafficSaying) (object runtime.Object, se
 	case "tcproutes":
 		o := &gateway.TCPRoute{}
 		return o, func() bool { return s.setRoute(&o.Status.RouteStatus, o.Generation) }
+	case "gateways":
+		o := &gateway.Gateway{}
+		return o, func() bool { return s.setGateway(&o.Status, o.Generation) }
+	case "gatewayclasses":
+		o := &gateway.GatewayClass{}
+		return o, func() bool { return s.setPolicy(&o.Status.Conditions, o.Generation) }
 	case "backendpolicies":
 		o := &v1alpha1.BackendPolicy{}
 		return o, func() bool { return s.setPolicy(&o.Status.Conditions, o.Generation) }

@@ -91,10 +91,10 @@ func trafficOf(t *testing.T, c *running, a *agent) {
 	}
 	eventually(t, "the route says how it is", func() error {
 		r := route()
-		if len(r.Status.Parents) != 2 {
+		if len(r.Status.Parents) != 3 {
 			return fmt.Errorf("parents %+v", r.Status.Parents)
 		}
-		return says(&r, "page Accepted True Accepted 1", "page ResolvedRefs False BackendNotFound 1", "gone Accepted False NoMatchingParent 1")
+		return says(&r, "page Accepted True Accepted 1", "page ResolvedRefs False BackendNotFound 1", "gone Accepted False NoMatchingParent 1", "some-gateway Accepted False NoMatchingParent 1")
 	})
 	eventually(t, "the node has it", func() error {
 		s, _ := a.now()
@@ -128,7 +128,7 @@ func trafficOf(t *testing.T, c *running, a *agent) {
 	c.kubectl("", "patch", "httproute", "page", "-n", "shop", "--type=json", "-p", `[{"op":"replace","path":"/spec/rules/0/backendRefs/1/name","value":"page"},{"op":"remove","path":"/spec/parentRefs/1"}]`)
 	eventually(t, "the mended route says so", func() error {
 		r := route()
-		if len(r.Status.Parents) != 2 || r.Status.Parents[0].ControllerName != "example.com/other" {
+		if len(r.Status.Parents) != 3 || r.Status.Parents[0].ControllerName != "example.com/other" {
 			return fmt.Errorf("parents %+v", r.Status.Parents)
 		}
 		return says(&r, "page Accepted True Accepted 2", "page ResolvedRefs True ResolvedRefs 2")

@@ -80,6 +80,14 @@ func attempts(tenant, viewer, oneDomain, allDomains string) []attempt {
 		{tenant, "writes no status of a route", "", "patch httproute one -n acme-shop --subresource=status --type=merge -p {\"status\":{\"parents\":[]}}", "orbidden"},
 		{viewer, "reads routes", "", "get httproutes,backendpolicies -n acme-shop", ""},
 		{viewer, "writes no routes", trafficOne, "create -n acme-shop -f -", "orbidden"},
+		{tenant, "writes a Gateway and its certificate", edgeOne, "create -n acme-shop -f -", ""},
+		{viewer, "reads the Gateway", "", "get gateways -n acme-shop", ""},
+		{viewer, "reads no certificates", "", "get secrets -n acme-shop", "orbidden"},
+		{tenant, "reads no certificates of others", "", "get secrets -n beta-shop", "orbidden"},
+		{tenant, "writes no status of a Gateway", "", "patch gateway edge -n acme-shop --subresource=status --type=merge -p {\"status\":{\"addresses\":[]}}", "orbidden"},
+		{tenant, "changes no class", "", "delete gatewayclass moire", "orbidden"},
+		{allDomains, "reads classes", "", "get gatewayclasses", ""},
+		{tenant, "deletes both", edgeOne, "delete -n acme-shop -f -", ""},
 		{tenant, "deletes routes", trafficOne, "delete -n acme-shop -f -", ""},
 		{tenant, "captures", "", "create --raw /apis/moire.dev/v1alpha1/namespaces/acme-shop/captures -f -", ""},
 		{tenant, "captures no others", "", "create --raw /apis/moire.dev/v1alpha1/namespaces/beta-shop/captures -f -", "orbidden"},
@@ -147,6 +155,18 @@ apiVersion: moire.dev/v1alpha1
 kind: FloatingIP
 metadata: {name: one}
 spec: {pool: {project: beta-shop, network: web}, targets: [{workload: ran}]}
+`
+	edgeOne = `
+apiVersion: v1
+kind: Secret
+metadata: {name: edge}
+type: kubernetes.io/tls
+data: {tls.crt: "", tls.key: ""}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {gatewayClassName: moire, listeners: [{name: http, port: 80, protocol: HTTP}]}
 `
 	trafficOne = `
 apiVersion: gateway.networking.k8s.io/v1
