@@ -228,11 +228,12 @@ func (m *memory) nodeFor(k Key, allowed []string) string {
 		h := m.hosts[name]
 		return h.exists && !h.external && h.numbered && !m.away[name] && (len(allowed) == 0 || slices.Contains(allowed, name))
 	}
+	self := workloadOf(k.Name)
 	best, since := "", time.Time{}
 	if b := m.buckets[k.Project]; b != nil {
 		for node, list := range b.attachments {
 			for _, a := range list {
-				if a.Workload == workloadOf(k.Name) && may(node) && (best == "" || a.Since.After(since) || a.Since.Equal(since) && node < best) {
+				if a.Workload == self && may(node) && (best == "" || a.Since.After(since) || a.Since.Equal(since) && node < best) {
 					best, since = node, a.Since
 				}
 			}
