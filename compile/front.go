@@ -62,10 +62,10 @@ func (m *memory) refreshFronts() []Key {
 	}
 	var out []Key
 	for p := range t.stale {
-		delete(t.stale, p)
 		if p.kind != KindService {
 			continue
 		}
+		delete(t.stale, p)
 		k := p.key
 		old := t.fronts[k]
 		f := m.frontFacts(k)

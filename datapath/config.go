@@ -52,6 +52,10 @@ type Local struct {
 	// Proxy that speaks for it, one of State.Proxies; "": none, and what needs one
 	// is refused. A tap has no namespace in which one could.
 	Proxy string
+	// Gateway: nobody but its Proxy is there, which takes what comes to Ports,
+	// sorted; at all others nobody listens.
+	Gateway bool
+	Ports   []uint16
 }
 
 // State is everything that the kernel must be.

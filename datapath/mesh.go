@@ -28,6 +28,7 @@ const (
 
 	howMesh   = 128 // the Workload is in the mesh
 	howStrict = 256 // and takes no plain bytes
+	howGate   = 512 // nobody but its proxy is there
 
 	mostStandings = 8
 )
@@ -162,6 +163,10 @@ func (d *Datapath) wantStand(w *want, l *Local, workers int) {
 		at.problem = fmt.Errorf("a proxy speaks for at most %d interfaces of a Workload", mostStandings)
 		return
 	}
+	if err := at.open(l); err != nil {
+		at.problem = err
+		return
+	}
 	row := bpf.MoireStanding{Vni: uint32(l.VNI), Ifindex: uint32(ifindex), Inside: uint32(inside), Project: projectNumber(l.Key.Project)}
 	for _, a := range l.Addrs {
 		i := flag(a.Unmap().Is6())
@@ -171,6 +176,19 @@ func (d *Datapath) wantStand(w *want, l *Local, workers int) {
 	}
 	at.row.At[at.row.Count] = row
 	at.row.Count++
+}
+
+// open notes the ports of a Gateway.
+func (w *wantedStand) open(l *Local) error {
+	if !l.Gateway {
+		return nil
+	}
+	w.row.Gate = 1
+	if len(l.Ports) > len(w.row.Door) {
+		return fmt.Errorf("a Gateway has at most %d ports", len(w.row.Door))
+	}
+	w.row.Doors = uint32(copy(w.row.Door[:], l.Ports))
+	return nil
 }
 
 // growMesh makes everything ready for proxies, before anything needs one.

@@ -298,6 +298,9 @@ func (d *Datapath) dumpMesh(w io.Writer) {
 	lines(w, t.groups.rows, func(k, v uint64) string { return fmt.Sprintf("group %d proxy=%x", k, v) })
 	lines(w, t.stands.rows, func(k uint64, v bpf.MoireStand) string {
 		text := fmt.Sprintf("stand %d proxy=%x workers=%d port=%d lent=%d", k, v.Proxy, v.Workers, v.Port, v.Lent)
+		if v.Gate != 0 {
+			text += fmt.Sprintf(" doors=%v", v.Door[:v.Doors])
+		}
 		for _, at := range v.At[:v.Count] {
 			text += fmt.Sprintf(" vni=%d,ifindex=%d,inside=%d,self=%s,%s", at.Vni, at.Ifindex, at.Inside, ipOf(at.Self[0]), ipOf(at.Self[1]))
 		}

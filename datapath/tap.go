@@ -20,8 +20,11 @@ const (
 
 // howOf says how packets get to an interface.
 func howOf(l *Local) uint16 {
-	if l.Tap {
+	switch {
+	case l.Tap:
 		return howTap
+	case l.Gateway:
+		return howGate
 	}
 	return 0
 }

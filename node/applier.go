@@ -38,6 +38,8 @@ type Local struct {
 	// addresses.
 	Tap, DHCP bool
 	Default   datapath.DefaultRoute
+	// Gateway: nobody but the proxy is there.
+	Gateway bool
 }
 
 // applier makes one part of the node match a State.

@@ -45,6 +45,8 @@ type attachment struct {
 	PID     int
 	Born    uint64
 	Persist bool
+	// Gateway: we made the namespace, and nobody but the proxy is there.
+	Gateway bool
 	Since   time.Time
 	// Answered: the attacher was told that it is done. What was never answered
 	// is undone when the agent starts.
@@ -85,7 +87,7 @@ func (a *attachment) report() snapshot.Attachment {
 }
 
 func (a *attachment) local() Local {
-	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host, Netns: a.Netns, Tap: a.Tap, DHCP: a.DHCP, Default: a.Default}
+	return Local{Key: a.Key, VNI: a.VNI, Addrs: a.Addrs, MAC: a.MAC, Host: a.Host, Netns: a.Netns, Tap: a.Tap, DHCP: a.DHCP, Default: a.Default, Gateway: a.Gateway}
 }
 
 // plug is the interface as it must be in the Network.

@@ -164,6 +164,15 @@ func (c *Config) proxyCgroup() (string, error) {
 	return filepath.Join(root, "moire", c.Name+"."+hex.EncodeToString(sum[:4])), nil
 }
 
+// gatewayDir is where the namespaces of the node's Gateways are shown, and nothing
+// else.
+func (c *Config) gatewayDir() string { return filepath.Join(c.RunDir, c.Name+".gateways") }
+
+// gatewayFile is where that of one is.
+func (c *Config) gatewayFile(project, workload string) string {
+	return filepath.Join(c.gatewayDir(), project+"."+workload)
+}
+
 // netnsFile is where `moire run` shows the namespace of a Workload.
 func (c *Config) netnsFile(project, workload string) string {
 	return filepath.Join(c.RunDir, "netns", project+"."+workload)

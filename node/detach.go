@@ -86,6 +86,11 @@ func (l *loop) leave(a *attachment) error {
 	if err := l.cfg.removeResolv(a); err != nil {
 		l.log.Warn("cannot remove the resolv.conf of a namespace", "error", err)
 	}
+	if a.Gateway {
+		if err := l.wiring.RemoveNetns(a.Netns); err != nil {
+			l.log.Warn("cannot remove the namespace of a Gateway", "error", err)
+		}
+	}
 	if a.PID != 0 {
 		if err := removeNetnsFile(l.cfg.netnsFile(a.Key.Project, a.Key.Workload)); err != nil {
 			l.log.Warn("cannot remove the namespace of a process that ended", "error", err)

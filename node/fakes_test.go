@@ -50,6 +50,7 @@ type fakeKernel struct {
 	grown, shrunk      []State
 	growErr, shrinkErr error
 	plugs              map[string]plug
+	netns              map[string]bool
 	plugErr            error
 	unplugErr          error
 	changes            int // of interfaces
@@ -93,6 +94,16 @@ func (k *fakeKernel) Plugged() ([]string, error) {
 		out = append(out, h)
 	}
 	return out, nil
+}
+
+func (k *fakeKernel) MakeNetns(path string) error {
+	k.netns[path] = true
+	return nil
+}
+
+func (k *fakeKernel) RemoveNetns(path string) error {
+	delete(k.netns, path)
+	return nil
 }
 
 func (k *fakeKernel) Repairs() (uint64, string) { return k.repairs, "fake row" }
@@ -156,7 +167,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{
 		t: t, dir: t.TempDir(), clock: time.Unix(1_800_000_000, 0),
-		kernel:  &fakeKernel{plugs: map[string]plug{}},
+		kernel:  &fakeKernel{plugs: map[string]plug{}, netns: map[string]bool{}},
 		control: &fakeControl{}, procs: &fakeWatcher{ended: map[int]func(){}},
 	}
 	b.restart()

@@ -10,6 +10,7 @@ import (
 
 	"moire.dev/moire/datapath"
 	"moire.dev/moire/flow/record"
+	"moire.dev/moire/node/mesh"
 	"moire.dev/moire/snapshot"
 )
 
@@ -66,8 +67,9 @@ func (k *kernel) inKernel(s State) (out datapath.State) {
 	out.ControlPorts = k.controlPorts()
 	for i := range s.Locals {
 		l := &s.Locals[i]
+		ports, _ := mesh.GatewayPorts(s.InForce, l.Key)
 		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP,
-			Netns: l.Netns, Proxy: k.proxying.proxyOf(l)})
+			Netns: l.Netns, Proxy: k.proxying.proxyOf(l), Gateway: l.Gateway, Ports: ports})
 	}
 	return out
 }
@@ -105,6 +107,10 @@ func (k *kernel) Plug(p plug) error {
 		Default: p.Default, DHCP: p.DHCP, Tap: p.Tap, Owner: p.Owner, Group: p.Group,
 	})
 }
+
+func (k *kernel) MakeNetns(path string) error { return datapath.MakeNetns(path) }
+
+func (k *kernel) RemoveNetns(path string) error { return datapath.RemoveNetns(path) }
 
 func (k *kernel) MTU(want int) int { return k.dp.MTU(want) }
 

@@ -45,6 +45,10 @@ type wiring interface {
 	Unplug(host string) error
 	// Plugged lists the node's ends that are there.
 	Plugged() ([]string, error)
+	// MakeNetns makes a network namespace that is shown at a path, RemoveNetns
+	// removes it; what is there, or gone, already is no error.
+	MakeNetns(path string) error
+	RemoveNetns(path string) error
 	// Repairs counts what was not as it should be, and says which was last.
 	Repairs() (uint64, string)
 	// MTU is what an interface gets, in bytes, when want is wanted; 0 wants as
@@ -277,6 +281,7 @@ func (l *loop) step() {
 	if l.stirred.Swap(false) {
 		l.dirty = true
 	}
+	l.gateways()
 	l.plugs, l.backlog = 0, false
 	for _, a := range l.sorted() {
 		l.advance(a)

@@ -45,6 +45,7 @@ func (l *loop) start() error {
 			}
 		}
 	}
+	l.sweepGateways()
 	s, err := l.snapshots.load()
 	if err != nil {
 		l.log.Error("the last good snapshot cannot be read; the kernel stays as it is until the control plane sends one", "error", err)

@@ -41,8 +41,10 @@ type greeting struct {
 	c      *engine.Conn
 	header bool // the PROXY header is still to come
 	layer  *tlsLayer
-	shook  bool // TLS is up
-	begun  bool // some of the preface came
+	outer  *tlsLayer // TLS of the mesh, around layer, of what comes to a Gateway
+	passed bool      // a Gateway let it in
+	shook  bool      // TLS is up
+	begun  bool      // some of the preface came
 	alpn   string
 	timer  engine.Timer
 
@@ -107,7 +109,7 @@ func (g *greeting) advance() {
 	if c.Closed() {
 		return
 	}
-	if g.flow != nil && g.flow.side == telemetry.In {
+	if g.flow != nil && g.flow.side == telemetry.In && !g.passed {
 		g.arrive()
 		return
 	}
@@ -133,11 +135,8 @@ func (g *greeting) speak(alpn string) {
 	c := g.c
 	if g.protocol == l7.TCP {
 		g.leave()
-		var r *route.Rule
-		if !g.flow.unrouted() {
-			r = g.plan.routes.MatchTCP(g.ln.index)
-		}
-		serveRule(g.caller, c, r, telemetry.TCP, nil)
+		r, name := g.ruleOf()
+		serveRule(g.caller, c, r, telemetry.TCP, name)
 		return
 	}
 	two := alpn == "h2" || alpn == "" && g.protocol == l7.HTTP2
@@ -165,6 +164,22 @@ func (g *greeting) speak(alpn string) {
 	} else {
 		serve1(g.caller, c)
 	}
+}
+
+// ruleOf is the rule for a connection whose bytes are passed on; nil: no route has
+// it. Where TLS ends here the name that was asked for may choose.
+func (g *greeting) ruleOf() (r *route.Rule, name []byte) {
+	if g.flow.unrouted() {
+		return nil, nil
+	}
+	if g.ln.tls != nil {
+		name = []byte(g.layer.Facts().ServerName)
+		r = g.plan.routes.MatchTLS(g.ln.index, name, &g.w.routing)
+	}
+	if r == nil {
+		r = g.plan.routes.MatchTCP(g.ln.index)
+	}
+	return r, name
 }
 
 // idle lets a plain connection wait for its first request as long as for the next.

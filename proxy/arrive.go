@@ -5,7 +5,6 @@ import (
 
 	"moire.dev/moire/proxy/telemetry"
 	"moire.dev/moire/proxy/tls"
-	"moire.dev/moire/snapshot/l7"
 )
 
 // manner is how a caller is expected to begin.
@@ -103,14 +102,7 @@ func (g *greeting) handshakeMesh() {
 		g.refuse(g.flow.leg.Verdict, telemetry.NoCertificate)
 		return
 	}
-	may := tls.Bytes
-	switch work.Port(g.local.Port()) {
-	case l7.HTTP1, l7.HTTP2:
-		may = tls.Requests
-	case l7.AutoHTTP: // the application may speak either: the caller has to say
-		may = tls.Requests1
-	}
-	g.layer = shake(g.c, tls.ServerFilter(work.mutual.Server(may), g.peer.String()), g.shakenMesh)
+	g.layer = shake(g.c, tls.ServerFilter(work.mutual.Server(g.carries()), g.peer.String()), g.shakenMesh)
 }
 
 // shakenMesh goes on after the handshake: it has to be who is at that address.
@@ -147,6 +139,10 @@ func (g *greeting) shakenMesh(err error) {
 func (g *greeting) receive(alpn string) {
 	if !g.flow.leg.Open() { // since it came
 		g.refuse(g.flow.leg.Verdict, telemetry.NoDrop)
+		return
+	}
+	if g.flow.gate() {
+		g.pass()
 		return
 	}
 	g.protocol = g.flow.work.spoken(g.local.Port(), g.flow.leg)

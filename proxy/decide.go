@@ -11,10 +11,10 @@ import (
 // match finds the rule of the request, on exactly what the endpoint will get.
 func (x *exchange) match() bool {
 	w := x.w
-	switch {
-	case x.from.flow != nil:
+	if x.from.flow != nil {
 		x.sanitizeMesh()
-	case !x.ln.trusted:
+	}
+	if !x.ln.trusted {
 		x.sanitize()
 	}
 	x.grpc = route.IsGRPC(&x.req)
@@ -38,6 +38,8 @@ func (x *exchange) match() bool {
 	case f.Status == 400:
 		r.Flags |= telemetry.CallerProtocolError
 		x.reply(400, f.Why)
+		return false
+	case !x.letIn():
 		return false
 	case x.from.secure && f.Listener != x.ln.index && f.Rule != nil && !x.serves(f.Listener):
 		r.Flags |= telemetry.NoRoute
@@ -219,7 +221,7 @@ func (x *exchange) sanitize() {
 	}
 	h.Fields = kept
 	proto := plainText
-	if x.from.secure {
+	if x.from.secure && (x.ln.tls != nil || x.from.flow == nil) { // the TLS of the mesh is not the caller's
 		proto = secureText
 	}
 	h.Fields = append(h.Fields,

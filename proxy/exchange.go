@@ -29,8 +29,8 @@ type keeping struct {
 	mirrors                   []*mirror
 	more                      []attempt // for rules with more hedges than one
 	rec                       telemetry.Request
-	cases                     [2]authz.Case // egress, ingress
-	host                      []byte        // that is decided about
+	cases                     [decisions]authz.Case
+	host                      []byte // that is decided about
 }
 
 // passage is what is of one request only.
@@ -80,12 +80,13 @@ type passage struct {
 	timeout  [16]byte // memory of grpc-timeout
 
 	// In the mesh.
-	toKey    endKey         // where to, when no route says it
-	crossed  *target        // both sides are ours: the last one that it crossed to
-	crossing telemetry.Mesh // of the record of that side
-	judged   [2]judgement   // decisions that stand
-	refusal  refusal        // why it is denied
-	asker    *speaker       // who asks services about it
+	toKey    endKey               // where to, when no route says it
+	crossed  *target              // both sides are ours: the last one that it crossed to
+	crossing telemetry.Mesh       // of the record of that side
+	judged   [decisions]judgement // those that stand
+	came     telemetry.Mesh       // of the record of what came to a Gateway that calls on
+	refusal  refusal              // why it is denied
+	asker    *speaker             // who asks services about it
 
 	moved     int64 // when something moved last
 	by        int64 // when the request's time is up; 0: never
@@ -251,6 +252,9 @@ func (x *exchange) end() {
 	w.tel.RequestDone(r)
 	if x.crossed != nil {
 		x.tellCrossing()
+	}
+	if x.came.Side != telemetry.NoSide {
+		x.tellCame()
 	}
 	for i, m := range x.mirrors {
 		m.end(x.down.ended)

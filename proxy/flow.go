@@ -21,7 +21,7 @@ type flow struct {
 	// leg is what the Set of work says about who calls (In), or who is called at an
 	// address where no Listener is (Out).
 	leg mesh.Leg
-	// routed: a Listener takes it (Out).
+	// routed: a Listener takes it (Out, and what comes to a Gateway).
 	routed bool
 	// one: its caller says that the application is spoken to in HTTP/1 (In).
 	one bool
@@ -53,6 +53,11 @@ func (w *worker) meet(h *home, side telemetry.Side, fd int, peer netip.AddrPort)
 	g.ln = work.in
 	if side == telemetry.Out {
 		g.ln = work.out
+	}
+	if g.flow.gate() && !g.knock() {
+		c.Abort()
+		w.p.log.Debug("a connection to no Listener of a Gateway", "namespace", h.name, "local", local, "peer", peer)
+		return
 	}
 	h.open++
 	g.opened = true

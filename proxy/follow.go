@@ -13,6 +13,9 @@ func (f *caller) followMesh(n *plan) bool {
 	}
 	was := fl.work
 	fl.work = work
+	if fl.gate() {
+		return f.followGate(n)
+	}
 	if fl.side == telemetry.In {
 		return f.followIn(n, was)
 	}
@@ -79,7 +82,7 @@ func (g *greeting) follow() bool {
 func (x *exchange) stillAllowed() bool {
 	f := x.from.flow
 	n := x.w.plan
-	if f.side == telemetry.In {
+	if f.side == telemetry.In && (!f.gate() || !f.leg.Allow) {
 		return f.leg.Allow
 	}
 	if x.won == nil || x.won.e == nil { // it is asked when it is connected
@@ -101,7 +104,8 @@ func (x *exchange) stillAllowed() bool {
 	if to == nil {
 		return false
 	}
-	leg := to.Enter(n.mesh.Peer(work.VNI, x.from.peer.Addr()), x.from.peer.Addr(), at.Port())
+	from := work.of(at.Addr(), x.from.origin().Addr())
+	leg := to.Enter(n.mesh.Peer(work.VNI, from), from, at.Port())
 	return leg.Allow
 }
 

@@ -20,12 +20,18 @@ type plan struct {
 	routes    *route.Table
 	rules     []*rule // by route.Rule.ID
 	table     *telemetry.Table
-	listeners []*listener            // as in conf
-	clusters  []*settings            // as in conf
-	named     map[string]int         // clusters by name
-	doors     map[string]int         // listeners by name
-	mesh      *meshed                // nil: none
-	shared    map[netip.AddrPort]int // how many listeners an address has
+	listeners []*listener    // as in conf
+	clusters  []*settings    // as in conf
+	named     map[string]int // clusters by name
+	doors     map[string]int // listeners by name
+	mesh      *meshed        // nil: none
+	shared    map[spot]int   // how many listeners there are
+}
+
+// spot is an address as those with a View see it.
+type spot struct {
+	view string
+	addr netip.AddrPort
 }
 
 // rule is a route.Rule and what else it takes to serve it.
@@ -50,6 +56,8 @@ type listener struct {
 	limits  limits
 	tls     *serverTLS // nil: plain
 }
+
+func (l *listener) spot() spot { return spot{l.conf.View, l.addr} }
 
 // limits of a listener, nanoseconds; zero or less: none.
 type limits struct {
@@ -90,7 +98,7 @@ func (p *Proxy) prepare(cfg *l7.Config, old *plan) (*plan, error) {
 	if r := routes.Rejected(); len(r) > 0 {
 		p.log.Warn("routes that cannot be reached were left out", "first", fmt.Sprint(r[0]), "count", len(r))
 	}
-	n := &plan{conf: cfg, routes: routes, shared: map[netip.AddrPort]int{}, named: make(map[string]int, len(cfg.Clusters)), doors: make(map[string]int, len(cfg.Listeners))}
+	n := &plan{conf: cfg, routes: routes, shared: map[spot]int{}, named: make(map[string]int, len(cfg.Clusters)), doors: make(map[string]int, len(cfg.Listeners))}
 	if n.mesh, err = p.prepareMesh(cfg, old); err != nil {
 		return nil, err
 	}
@@ -104,9 +112,7 @@ func (p *Proxy) prepare(cfg *l7.Config, old *plan) (*plan, error) {
 		}
 		n.listeners = append(n.listeners, l)
 		n.doors[l.conf.Name] = i
-		if l.conf.View == "" {
-			n.shared[l.addr]++
-		}
+		n.shared[l.spot()]++
 	}
 	for i := range cfg.Clusters {
 		c := &cfg.Clusters[i]
@@ -229,7 +235,7 @@ func (p *Proxy) listener(cfg *l7.Config, i int) (*listener, error) {
 		return nil, fmt.Errorf("listener %s: address %q is not an IP address and port", c.Name, c.Address)
 	}
 	l := &listener{index: i, id: int32(i), conf: c, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), trusted: c.Trusted, limits: newLimits(&c.Limits)}
-	if c.View != "" { // applications are behind it that do not know of it
+	if c.View != "" && c.Trusted { // applications are behind it that do not know of it
 		l.limits = newLimits(patient(c.Limits))
 	}
 	if c.TLS != nil {

@@ -30,7 +30,7 @@ type target struct {
 // targetOf is the target at an endpoint.
 func (x *exchange) targetOf(e *endpoint) *target {
 	work := x.from.flow.work
-	from := work.of(e.addr.Addr(), x.from.peer.Addr())
+	from := work.of(e.addr.Addr(), x.from.origin().Addr())
 	if t := e.target; t != nil && t.plan == x.plan && t.from == from {
 		return t
 	}
@@ -97,16 +97,19 @@ type refusal struct {
 // is ours, that of the called one.
 func (x *exchange) permit(a *attempt) *failure {
 	f := x.from.flow
-	if f == nil || f.side != telemetry.Out || x.inquiry != nil {
+	if f == nil || f.side != telemetry.Out && !f.gate() || x.inquiry != nil {
 		return nil
+	}
+	if f.gate() {
+		x.callOn()
 	}
 	t := x.targetOf(a.e)
 	m := &x.rec.Mesh
 	x.rec.Upstream, m.Destination = a.e.addr, number(t.peer)
-	v := x.judge(telemetry.Out, &t.out, a.e.addr, t.peer)
+	v := x.judge(leaving, &t.out, a.e.addr, t.peer)
 	m.Rule, m.Tier, m.Shadow = v.Rule, v.Tier, v.Shadow
 	if !v.Allow {
-		return x.refused(telemetry.Out, &t.out, v, false)
+		return x.refused(leaving, &t.out, v, false)
 	}
 	if t.own == nil || !t.from.IsValid() || x.passing != nil && t.own.spoken(a.e.addr.Port(), t.in) != l7.TCP || t.until != 0 && x.w.wall().UnixNano() > t.until {
 		return nil
@@ -118,11 +121,11 @@ func (x *exchange) permit(a *attempt) *failure {
 // same checks, and a record of that side.
 func (x *exchange) cross(a *attempt, t *target) *failure {
 	x.crossed = t
-	v := x.judge(telemetry.In, &t.in, a.e.addr, t.caller)
+	v := x.judge(entering, &t.in, a.e.addr, t.caller)
 	m := &x.crossing
 	*m = telemetry.Mesh{Side: telemetry.In, VNI: t.own.VNI, Source: number(t.caller), Destination: t.own.Number, Rule: v.Rule, Tier: v.Tier, Shadow: v.Shadow}
 	if !v.Allow {
-		return x.refused(telemetry.In, &t.in, v, t.own.TellRule)
+		return x.refused(entering, &t.in, v, t.own.TellRule)
 	}
 	s := x.w.speakerOf(t.own)
 	two := a.p.two
@@ -141,14 +144,22 @@ func (x *exchange) cross(a *attempt, t *target) *failure {
 	return nil
 }
 
+// Decisions about a request, in the order of exchange.cases and judged.
+const (
+	leaving  = iota // by the egress Set of who calls
+	entering        // by the ingress Set of who is called
+	atGate          // by the ingress Set of a Gateway, before it calls
+	decisions
+)
+
 // refused makes a failure of a verdict.
-func (x *exchange) refused(side telemetry.Side, l *mesh.Leg, v policy.Verdict, tell bool) *failure {
+func (x *exchange) refused(at int, l *mesh.Leg, v policy.Verdict, tell bool) *failure {
 	drop := telemetry.NoDrop
 	if v.Proxy { // a rule asks for requests, and there are none
 		drop = telemetry.NotHTTP
 	}
-	over := side != x.from.flow.side
-	x.refusal = refusal{judged: &x.cases[side-telemetry.Out], leg: l, Verdict: v, drop: drop, tell: tell, over: over}
+	over := x.crossed != nil && at == entering
+	x.refusal = refusal{judged: &x.cases[at], leg: l, Verdict: v, drop: drop, tell: tell, over: over}
 	flags := telemetry.Denied
 	if over {
 		flags = 0
@@ -157,16 +168,15 @@ func (x *exchange) refused(side telemetry.Side, l *mesh.Leg, v policy.Verdict, t
 }
 
 // judge says what a leg makes of the request. It may wait.
-func (x *exchange) judge(side telemetry.Side, l *mesh.Leg, at netip.AddrPort, other *mesh.Peer) policy.Verdict {
+func (x *exchange) judge(k int, l *mesh.Leg, at netip.AddrPort, other *mesh.Peer) policy.Verdict {
 	if l.Session == nil || x.passing != nil {
 		return l.Verdict
 	}
-	k := side - telemetry.Out
 	if x.judged[k].session == l.Session { // another try, at the same
 		return x.judged[k].Verdict
 	}
 	c := &x.cases[k]
-	if !x.describe(c, side, at, other) {
+	if !x.describe(c, k, at, other) {
 		return policy.Verdict{Rule: l.Rule, Tier: l.Tier}
 	}
 	v := c.Decide(l.Session)
@@ -185,7 +195,7 @@ type judgement struct {
 
 // describe says what is decided about: exactly what is sent. False: it has no
 // host that all read in one way.
-func (x *exchange) describe(c *authz.Case, side telemetry.Side, at netip.AddrPort, other *mesh.Peer) bool {
+func (x *exchange) describe(c *authz.Case, k int, at netip.AddrPort, other *mesh.Peer) bool {
 	w, work := x.w, x.from.flow.work
 	host, ok := w.routing.HostOf(x.req.Authority)
 	if !ok {
@@ -202,15 +212,15 @@ func (x *exchange) describe(c *authz.Case, side telemetry.Side, at netip.AddrPor
 		them.Name, them.Labels = other.Name, other.Labels
 	}
 	switch {
-	case side == telemetry.Out:
-		own.Address = x.from.peer
+	case k == leaving:
+		own.Address = x.from.origin()
 		c.Source, c.Destination = own, them
 		return true
 	case x.crossed != nil: // the one that is called decides, and asks
 		x.asker = w.speakerOf(x.crossed.own)
 		to := x.crossed.own
 		c.Source = own
-		c.Source.Address = x.from.peer
+		c.Source.Address = x.from.origin()
 		c.Destination = authz.Party{Address: at, Name: to.Name, Principal: to.SPIFFE, Labels: to.Labels}
 		return true
 	}

@@ -116,6 +116,17 @@ func shake(c *engine.Conn, f *tls.Filter, done func(err error)) *tlsLayer {
 	return y
 }
 
+// shakeWithin is shake for TLS inside of the TLS of the mesh, which is up.
+func shakeWithin(c *engine.Conn, outer, f *tls.Filter, done func(err error)) *tlsLayer {
+	y := &tlsLayer{Filter: f, c: c, done: done}
+	c.Shaking = true
+	f.Feed(c.In.Bytes())
+	c.In.Consume(c.In.Len())
+	c.SetLayer(tls.NewNested(outer, f))
+	y.t = c.Loop().Go(y)
+	return y
+}
+
 func (y *tlsLayer) wake() {
 	if y.t != nil {
 		y.t.Wake()
@@ -162,11 +173,15 @@ func (g *greeting) handshake() {
 		g.layer.wake()
 		return
 	}
-	if g.plan.shared[g.ln.addr] > 1 && !g.chooseByName() {
+	if g.plan.shared[g.ln.spot()] > 1 && !g.chooseByName() {
 		return
 	}
-	config := g.ln.tls.config
-	g.layer = shake(g.c, tls.ServerFilter(config, g.peer.String()), g.shaken)
+	f := tls.ServerFilter(g.ln.tls.config, g.peer.String())
+	if g.outer != nil {
+		g.layer = shakeWithin(g.c, g.outer.Filter, f, g.shaken)
+	} else {
+		g.layer = shake(g.c, f, g.shaken)
+	}
 }
 
 // chooseByName is for an address that several listeners share: the name that is
@@ -224,6 +239,9 @@ func (g *greeting) refuseTLS(err error) {
 	g.caller.close()
 	if first, plain := tls.Plain(err); plain && looksLikeHTTP(first[:]) {
 		g.c.RemoveLayer()
+		if g.outer != nil {
+			g.c.SetLayer(g.outer)
+		}
 		g.c.Write([]byte("HTTP/1.1 400 Bad Request\r\ncontent-length: 27\r\nconnection: close\r\n\r\nthis port speaks TLS only.\n"))
 	}
 	g.c.CloseSoon()

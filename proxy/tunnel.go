@@ -146,6 +146,9 @@ func (x *exchange) direct() bool {
 		return true
 	}
 	w.tel.RequestStarted(x.rec.Table, x.rec.Route)
+	if m := &x.rec.Mesh; f.gate() { // as what comes to an application
+		m.Rule, m.Tier, m.Shadow = f.leg.Rule, f.leg.Tier, f.leg.Shadow
+	}
 	if x.rule == nil {
 		x.rec.Flags |= telemetry.NoRoute
 		return false

@@ -101,15 +101,19 @@ func (x *exchange) admitIn() bool {
 	f, m := x.from.flow, &x.rec.Mesh
 	leg := &f.leg
 	v := leg.Verdict
+	at := entering
+	if f.gate() {
+		at = atGate
+	}
 	if f.barred == telemetry.NoDrop {
-		v = x.judge(telemetry.In, leg, x.from.local, f.peer)
+		v = x.judge(at, leg, x.from.local, f.peer)
 	} else {
 		v.Allow = false
 		x.close = true
 	}
 	m.Rule, m.Tier, m.Shadow = v.Rule, v.Tier, v.Shadow
 	if !v.Allow {
-		x.refused(telemetry.In, leg, v, f.work.TellRule)
+		x.refused(at, leg, v, f.work.TellRule)
 		if f.barred != telemetry.NoDrop {
 			x.refusal.drop = f.barred
 		}
@@ -195,6 +199,8 @@ func (x *exchange) changeMeshAnswer() {
 	switch {
 	case x.crossed != nil && x.crossed.own.TellRule:
 		x.resp.Add(xMoireRule, []byte(x.crossing.Rule))
+	case f.gate() && f.work.TellRule:
+		x.resp.Add(xMoireRule, []byte(x.came.Rule))
 	case f.side == telemetry.In && f.work.TellRule:
 		x.resp.Add(xMoireRule, []byte(x.rec.Mesh.Rule))
 	}

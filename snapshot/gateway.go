@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"net/netip"
 
 	"moire.dev/moire/snapshot/l7"
 )
@@ -34,6 +35,15 @@ type GatewayListener struct {
 	l7.Listener
 	// Routes by name, in Snapshot.Routes, sorted.
 	Routes []string
+}
+
+// Port that it takes connections on; 0: none that could be read.
+func (l *GatewayListener) Port() uint16 {
+	at, err := netip.ParseAddrPort("0.0.0.0" + l.Address)
+	if err != nil {
+		return 0
+	}
+	return at.Port()
 }
 
 // String shows keys by their fingerprints.

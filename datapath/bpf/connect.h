@@ -6,7 +6,8 @@
 //        proxy must take it, they mark the socket; a rule of the namespace leads
 //        what bears the mark to lo, with its destination as it is; there `steer`
 //        gives it to the proxy. Whoever takes the rule away meets mesh.h.
-//   in   `steer` gives the proxy what a session that needs it brings (S_PROXY_1).
+//   in   `steer` gives the proxy what a session that needs it brings (S_PROXY_1); in the
+//        namespace of a Gateway what comes to its ports.
 //
 // Whatever a proxy's own process connects is not led anywhere, but becomes a speaker.
 // These programs run beside the others, so they have no memory from scratch.
@@ -15,6 +16,7 @@
 
 #define MARK 0x4d4f4900 // of sockets that are led to a proxy: and the index of the interface
 #define STANDINGS 8
+#define DOORS 64
 #define SOCKET_LEVEL 1 // SOL_SOCKET
 #define SOCKET_MARK 36 // SO_MARK
 
@@ -33,6 +35,9 @@ struct stand { // by the cookie of a namespace
 	u32 count;   // of interfaces
 	u32 port;    // of the listeners, in host order
 	u32 lent;    // what the agent switched on there
+	u32 gate;    // nobody but the proxy is there, which takes what comes to a door
+	u32 doors;
+	u16 door[DOORS]; // ports, in host order
 	struct standing at[STANDINGS];
 };
 
@@ -255,6 +260,17 @@ inline_ int comes_for_proxy(const struct stand *st, const struct wish *w, u32 in
 	return s && end == 1 && s->flags & S_PROXY_1;
 }
 
+inline_ int is_door(const struct stand *st, u32 port)
+{
+	for (u32 i = 0; i < DOORS; i++) {
+		if (i >= st->doors)
+			break;
+		if (st->door[i] == port)
+			return 1;
+	}
+	return 0;
+}
+
 inline_ void ends_of(const struct bpf_sk_lookup *ctx, struct wish *w)
 {
 	if (ctx->family == FAMILY_IPV4) {
@@ -293,7 +309,8 @@ int steer(struct bpf_sk_lookup *ctx)
 	ends_of(ctx, &w);
 	if (ctx->ingress_ifindex == LOOPBACK && chosen_standing(st, &w))
 		k.direction = LISTENS_OUT;
-	else if (ctx->ingress_ifindex != LOOPBACK && comes_for_proxy(st, &w, ctx->ingress_ifindex, ctx->remote_port))
+	else if (ctx->ingress_ifindex != LOOPBACK && (st->gate ? is_door(st, ctx->local_port) :
+							 comes_for_proxy(st, &w, ctx->ingress_ifindex, ctx->remote_port)))
 		k.direction = LISTENS_IN;
 	else
 		return ctx->local_port == st->port ? SK_DROP : SK_PASS;

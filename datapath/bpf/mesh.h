@@ -142,7 +142,7 @@ inline_ u8 needs(const struct packet *p, const struct session *t)
 		return 0;
 	if (t->judged & J_EGRESS && (t->judged & (J_MESH | J_PROXY_0) || p->fronted))
 		at |= S_PROXY_0;
-	if (t->judged & J_INGRESS && t->judged & (J_MESH | J_PROXY_1))
+	if (t->judged & J_INGRESS && (t->judged & (J_MESH | J_PROXY_1) || t->hop[1].how & HOW_GATE))
 		at |= S_PROXY_1;
 	return at;
 }

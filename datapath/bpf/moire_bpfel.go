@@ -417,6 +417,9 @@ type MoireStand struct {
 	Count   uint32
 	Port    uint32
 	Lent    uint32
+	Gate    uint32
+	Doors   uint32
+	Door    [64]uint16
 	At      [8]MoireStanding
 }
 

@@ -68,6 +68,7 @@ struct guise_key { // who is seen, and from which network
 #define HOW_TRANSPARENT 32 // a function that keeps the MAC addresses of the ends
 #define HOW_MESH 128 // of an endpoint: its workload is in the mesh
 #define HOW_STRICT 256 // and takes no plain bytes
+#define HOW_GATE 512 // nobody but its proxy is there
 
 #define ROUTE_SUBNET 1
 #define ROUTE_GATEWAY 2

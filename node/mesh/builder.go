@@ -100,9 +100,10 @@ func newDifference(was, now *Input) (d difference) {
 	interfaces := reflect.DeepEqual(was.Interfaces, now.Interfaces)
 	who := interfaces && same(a.Endpoints, b.Endpoints) && same(a.Identities, b.Identities) && same(a.Networks, b.Networks)
 	d.certificates = reflect.DeepEqual(was.Certificates, now.Certificates)
-	d.workloads = who && d.certificates && same(a.Policies, b.Policies) && same(a.Services, b.Services)
+	gateways := same(a.Gateways, b.Gateways)
+	d.workloads = who && gateways && d.certificates && same(a.Policies, b.Policies) && same(a.Services, b.Services)
 	d.peers = who
-	d.services = who && maps.Equal(a.Nodes, b.Nodes) && same(a.Policies, b.Policies) && same(a.Services, b.Services) && same(a.Frontends, b.Frontends) && same(a.Routes, b.Routes) && same(a.Clusters, b.Clusters)
+	d.services = who && gateways && maps.Equal(a.Nodes, b.Nodes) && same(a.Policies, b.Policies) && same(a.Services, b.Services) && same(a.Frontends, b.Frontends) && same(a.Routes, b.Routes) && same(a.Clusters, b.Clusters)
 	d.trusts, d.keys = same(a.Trusts, b.Trusts), same(a.KeySets, b.KeySets)
 	return d
 }

@@ -13,6 +13,9 @@ func Needs(s *snapshot.Snapshot, i *Interface) string {
 	if !ok {
 		return "" // closed
 	}
+	if g := gatewayAt(s, i.Key); g != nil {
+		return "Gateway " + g.Project + "/" + g.Name
+	}
 	if e.Mode != snapshot.Off {
 		return "mtls " + e.Mode.String()
 	}

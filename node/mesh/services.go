@@ -68,6 +68,7 @@ func (w *world) services() *services {
 			}
 		}
 	}
+	s.gateways()
 	slices.SortFunc(s.listeners, func(a, b l7.Listener) int { return cmp.Compare(a.Name, b.Name) })
 	s.attach()
 	s.gather()

@@ -66,7 +66,7 @@ func (w *world) workloads() []l7.Workload {
 			Name: e.Project + "/" + e.Workload, Project: e.Project, Domain: id.Domain, Network: w.s.Networks[k.VNI].Name,
 			VNI: uint32(k.VNI), Namespace: k.Namespace, Addresses: k.Addrs,
 			Number: e.Identity, SPIFFE: id.SPIFFE, Labels: w.labelsOf(e.Identity), Mode: e.Mode.String(),
-			Certificate: w.certificateOf(e), View: View(k.VNI, e.Project), Ports: portsOf(ports, k),
+			Certificate: w.certificateOf(e), View: View(k.VNI, e.Project), Gateway: w.gateViewOf(k), Ports: portsOf(ports, k),
 			Egress:  w.s.Policies[snapshot.PolicyKey{VNI: k.VNI, Identity: e.Identity, Direction: policy.Egress}],
 			Ingress: w.s.Policies[snapshot.PolicyKey{VNI: k.VNI, Identity: e.Identity, Direction: policy.Ingress}],
 		})
@@ -84,13 +84,20 @@ func (w *world) certificateOf(e snapshot.Endpoint) string {
 	return id
 }
 
-// certificates are those that the Workloads name.
+// certificates are those that the Workloads name, and those of Gateways.
 func (w *world) certificates(of []l7.Workload) []l7.Certificate {
 	used := map[string]l7.Certificate{}
 	for i := range of {
 		if name := of[i].Certificate; name != "" {
 			c := w.in.Certificates[name]
 			used[name] = l7.Certificate{Name: name, Chain: c.Chain, Key: c.Key}
+		}
+	}
+	for _, k := range w.known {
+		if g := gatewayAt(w.s, k.Key); g != nil {
+			for _, c := range g.Certificates {
+				used[c.Name] = c
+			}
 		}
 	}
 	return sorted(used, func(c l7.Certificate) l7.Certificate { return c })

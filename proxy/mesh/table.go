@@ -32,6 +32,7 @@ type Workload struct {
 	Out, In *policy.Decider
 
 	view  int
+	gate  int // view of what comes to it; -1: its application
 	ports map[uint16]l7.Protocol
 }
 
@@ -77,7 +78,7 @@ func Build(cfg *l7.Config) (*Table, error) {
 	ready := deciders{}
 	for i := range m.Workloads {
 		c := &m.Workloads[i]
-		w := &Workload{Workload: c, Index: i, view: view(c.View), Out: ready.of(&c.Egress), In: ready.of(&c.Ingress), ports: make(map[uint16]l7.Protocol, len(c.Ports))}
+		w := &Workload{Workload: c, Index: i, view: view(c.View), Out: ready.of(&c.Egress), In: ready.of(&c.Ingress), gate: -1, ports: make(map[uint16]l7.Protocol, len(c.Ports))}
 		switch c.Mode {
 		case "", "off":
 		case "permissive":
@@ -86,6 +87,9 @@ func Build(cfg *l7.Config) (*Table, error) {
 			w.Meshed, w.Strict = true, true
 		default:
 			return nil, fmt.Errorf("mesh.workloads[%d].mode: %q is none of off, permissive, strict", i, c.Mode)
+		}
+		if c.Gateway != "" {
+			w.gate = view(c.Gateway)
 		}
 		for _, p := range c.Ports {
 			w.ports[p.Port] = p.Protocol
@@ -151,12 +155,22 @@ func (t *Table) In(namespace string, address netip.Addr) *Workload {
 func (t *Table) Peer(vni uint32, address netip.Addr) *Peer { return t.peers[place{vni, address}] }
 
 // Frontend is the index of the Listener that takes what w sends there; -1: none.
-func (t *Table) Frontend(w *Workload, to netip.AddrPort) int {
-	if i, ok := t.frontends[frontend{w.view, to}]; ok {
+func (t *Table) Frontend(w *Workload, to netip.AddrPort) int { return t.listener(w.view, to) }
+
+// Gate is the index of the Listener that takes what comes to a Gateway there; -1:
+// none.
+func (t *Table) Gate(w *Workload, at netip.AddrPort) int { return t.listener(w.gate, at) }
+
+// listener is the index of the first Listener of a View at an address.
+func (t *Table) listener(view int, at netip.AddrPort) int {
+	if i, ok := t.frontends[frontend{view, at}]; ok {
 		return i
 	}
 	return -1
 }
+
+// IsGateway: there is no application.
+func (w *Workload) IsGateway() bool { return w.gate >= 0 }
 
 // Same is the Workload of this Table that one of another Table is; nil: it is no
 // more.

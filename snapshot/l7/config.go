@@ -40,7 +40,8 @@ type Listener struct {
 	// Address is host:port; an IPv6 host is in brackets.
 	Address string `json:"address"`
 	// View, when set, makes it a listener of the Mesh: it has no socket of its own,
-	// but takes what Workloads with this View send to Address.
+	// but takes what Workloads with this View send to Address, or what comes to
+	// Address of a Workload with this Gateway.
 	View string `json:"view,omitempty"`
 	// Protocol; default AutoHTTP.
 	Protocol Protocol `json:"protocol,omitempty"`

@@ -51,6 +51,9 @@ type Workload struct {
 	// View names the Listeners, by Listener.View, that its outbound connections
 	// are for.
 	View string `json:"view"`
+	// Gateway, when set, makes it one: there is no application, and what comes to its
+	// Addresses is for the Listeners with this View.
+	Gateway string `json:"gateway,omitempty"`
 	// Ports of Services that it is behind, with the protocol that it speaks there.
 	// Elsewhere: TCP, or AutoHTTP where a rule of Ingress has to see requests.
 	Ports []WorkloadPort `json:"ports,omitempty"`
