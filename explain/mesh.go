@@ -92,6 +92,10 @@ const bothMeshed = "both ends are in the mesh"
 // meet is what the two ends say about who may speak plain bytes, and which
 // proxies they need. False: what comes is refused, and the Answer says why.
 func (p *path) meet(a *arrival, out, in leg) bool {
+	if !p.gate(a) {
+		p.EgressRule, p.IngressRule, p.Direction, p.Tier = out.Rule, NoListener, policy.Ingress.String(), ""
+		return false
+	}
 	if p.protocol != policy.TCP {
 		return true
 	}

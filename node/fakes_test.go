@@ -50,7 +50,6 @@ type fakeKernel struct {
 	grown, shrunk      []State
 	growErr, shrinkErr error
 	plugs              map[string]plug
-	netns              map[string]bool
 	plugErr            error
 	unplugErr          error
 	changes            int // of interfaces
@@ -96,15 +95,18 @@ func (k *fakeKernel) Plugged() ([]string, error) {
 	return out, nil
 }
 
+// MakeNetns shows our own namespace there.
 func (k *fakeKernel) MakeNetns(path string) error {
-	k.netns[path] = true
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink("/proc/self/ns/net", path); !errors.Is(err, os.ErrExist) {
+		return err
+	}
 	return nil
 }
 
-func (k *fakeKernel) RemoveNetns(path string) error {
-	delete(k.netns, path)
-	return nil
-}
+func (k *fakeKernel) RemoveNetns(path string) error { return os.Remove(path) }
 
 func (k *fakeKernel) Repairs() (uint64, string) { return k.repairs, "fake row" }
 
@@ -167,7 +169,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{
 		t: t, dir: t.TempDir(), clock: time.Unix(1_800_000_000, 0),
-		kernel:  &fakeKernel{plugs: map[string]plug{}, netns: map[string]bool{}},
+		kernel:  &fakeKernel{plugs: map[string]plug{}},
 		control: &fakeControl{}, procs: &fakeWatcher{ended: map[int]func(){}},
 	}
 	b.restart()
