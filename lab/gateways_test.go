@@ -322,8 +322,8 @@ func (l *Lab) gated(t *testing.T, domain string, pool int, outside string) []gat
 	l.attach(t, "n2", domain+"-desk", "net", "help", "app=help").serve(t, 8080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s help %s", domain, r.URL.Path)
 	}))
-	meshed := l.attach(t, "n2", p, "net", "web", "app=web")
-	plain := l.attach(t, "n1", domain+"-desk", "net", "clerk", "app=clerk")
+	meshed := l.attach(t, "n1", p, "net", "web", "app=web")
+	plain := l.attach(t, "n2", domain+"-desk", "net", "clerk", "app=clerk")
 	out := []gated{{domain, "outside", outside, roots, netip.MustParseAddr(fmt.Sprintf("198.18.99.%d", pool+1))}}
 	for _, at := range []string{"10.9.0.50", "fd09::50"} {
 		out = append(out, gated{domain, "a meshed Workload", meshed.netns, roots, netip.MustParseAddr(at)}, gated{domain, "a plain Workload", plain.netns, roots, netip.MustParseAddr(at)})

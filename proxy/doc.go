@@ -16,7 +16,7 @@
 // In tenant networks: meshed.go (what of it is in a plan), home.go (sockets in
 // namespaces), flow.go, arrive.go, unrouted.go (a connection, and requests that no
 // route takes), target.go (who is at an endpoint, what both Sets say, crossing in
-// memory), upmesh.go (connections for Workloads), ask.go (services that decide).
+// memory), gate.go (what comes to a Gateway), upmesh.go (connections for Workloads), ask.go (services that decide).
 //
 // It never decides about a request by anything else than what the endpoint
 // receives, and never passes one on whose meaning is in doubt.

@@ -64,7 +64,7 @@ func (f *caller) followIn(n *plan, was *workload) bool {
 // judged by what is true when it has: there is nothing yet to compare it with.
 func (g *greeting) follow() bool {
 	f, n := g.flow, g.w.plan
-	if f == nil || f.side != telemetry.In || g.manner == plainly || g.shook || g.plan == n {
+	if f == nil || f.side != telemetry.In || f.gate() || g.manner == plainly || g.shook || g.plan == n {
 		return g.caller.follow()
 	}
 	work := n.same(f.work.Workload)

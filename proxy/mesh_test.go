@@ -24,10 +24,10 @@ type shop struct {
 	edit  func(*l7.Config)
 }
 
-func newShop(t testing.TB) *shop {
+func newShop(t testing.TB, more ...string) *shop {
 	s := &shop{modes: map[string]string{"web": "permissive", "api": "permissive", "legacy": "off"}}
 	for i, name := range []string{"red", "blue"} {
-		k := newTenant(t, name, uint32(100*(i+1)), "web", "api", "-legacy")
+		k := newTenant(t, name, uint32(100*(i+1)), append([]string{"web", "api", "-legacy"}, more...)...)
 		s.tenants = append(s.tenants, k)
 		whoami := func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "%s %s %s %s", k.name, r.Method, r.URL.Path, netip.MustParseAddrPort(r.RemoteAddr).Addr())

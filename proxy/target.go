@@ -73,7 +73,7 @@ func (w *worker) crossing(from *workload, p *mesh.Peer) *workload {
 		return nil
 	}
 	to := w.plan.same(p.Own)
-	if to == nil || from.Meshed != to.Meshed && to.Strict {
+	if to == nil || to.IsGateway() || from.Meshed != to.Meshed && to.Strict {
 		return nil
 	}
 	if from.Meshed && to.Meshed && (from.mutual == nil || to.mutual == nil || from.mutual.Meets(to.mutual) != nil) {
