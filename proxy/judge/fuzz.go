@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// What of a found corpus is kept: the smallest inputs, few and short.
+// What of a found corpus is kept: few inputs, small ones and larger ones.
 const (
-	mostSeeds = 16
+	mostSeeds = 8
 	longest   = 4 << 10
 )
 
@@ -83,8 +83,8 @@ func fuzzTargets(ctx context.Context, root string) ([]fuzzTarget, error) {
 	return all, nil
 }
 
-// keep copies the smallest inputs that the fuzzer's cache holds and testdata
-// does not, until testdata has mostSeeds.
+// keep copies inputs that the fuzzer's cache holds and testdata does not, of all
+// sizes up to longest, until testdata has mostSeeds.
 func (t fuzzTarget) keep(ctx context.Context) (int, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
 	if err != nil {
@@ -100,22 +100,20 @@ func (t fuzzTarget) keep(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n := len(kept)
-	for _, f := range found {
-		if n >= mostSeeds || f.size > longest {
-			break
-		}
-		if slices.ContainsFunc(kept, func(k sized) bool { return k.name == f.name }) {
-			continue
-		}
-		b, err := os.ReadFile(filepath.Join(from, f.name))
+	found = slices.DeleteFunc(found, func(f sized) bool {
+		return f.size > longest || slices.ContainsFunc(kept, func(k sized) bool { return k.name == f.name })
+	})
+	n, more := len(kept), min(mostSeeds-len(kept), len(found))
+	for i := range max(more, 0) {
+		name := found[i*len(found)/more].name
+		b, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {
 			return n, err
 		}
 		if err := os.MkdirAll(to, 0o755); err != nil {
 			return n, err
 		}
-		if err := os.WriteFile(filepath.Join(to, f.name), b, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(to, name), b, 0o644); err != nil {
 			return n, err
 		}
 		n++
