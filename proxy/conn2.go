@@ -78,7 +78,7 @@ func (k *conn2) ready() {
 		return
 	}
 	c := k.c
-	heads := 0
+	heads, decoded := 0, k.h.Decoded()
 	for !k.over { // also when nothing came: what follows a frame are events, too
 		ev, n, err := k.h.Next(c.In.Bytes(), k.w.loop.Now)
 		k.event(&ev)
@@ -91,7 +91,7 @@ func (k *conn2) ready() {
 			break
 		}
 		if k.down != nil && (ev.Kind == http2.Head || ev.Kind == http2.Refused) {
-			if heads++; heads == maxHeads && !k.over {
+			if heads++; (heads == maxHeads || k.h.Decoded()-decoded >= maxDecoded) && !k.over {
 				c.Again()
 				k.touch()
 				return
@@ -111,8 +111,12 @@ func (k *conn2) ready() {
 	}
 }
 
-// maxHeads of one connection are taken in a turn: others want to go on, too.
-const maxHeads = 16
+// maxHeads of one connection are taken in a turn, and fewer when they are as large
+// as maxDecoded together: others want to go on, too.
+const (
+	maxHeads   = 16
+	maxDecoded = 64 << 10
+)
 
 // failed: the peer broke the protocol; what it gets is in Out.
 func (k *conn2) failed(err error) {

@@ -295,3 +295,26 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 		}
 	}
 }
+
+// TestDecoded: what heads came to is known, also where few bytes made many of them.
+func TestDecoded(t *testing.T) {
+	p := newPeer(t, Config{})
+	long := strings.Repeat("v", 1000)
+	fields := with(plain, "x-long", long)
+	want := uint64(0)
+	for i := 0; i < len(fields); i += 2 {
+		want += uint64(len(fields[i]) + len(fields[i+1]) + 32)
+	}
+	for id := uint32(1); id < 6; id += 2 {
+		before, came := p.c.Decoded(), p.in.Len()
+		p.head(id, true, fields...)
+		came = p.in.Len() - came
+		p.c.Release(p.one(Head).Stream)
+		if got := p.c.Decoded() - before; got != want {
+			t.Errorf("stream %d: %d bytes, want %d", id, got, want)
+		}
+		if id > 1 && came > 50 {
+			t.Errorf("%d bytes came", came)
+		}
+	}
+}

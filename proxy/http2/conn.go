@@ -26,6 +26,7 @@ type Conn struct {
 	block   block
 	dec     hpack.Decoder
 	reading reading
+	decoded uint64 // see Decoded
 	// settled: the peer's first SETTINGS came; acked: it acknowledged ours.
 	settled, acked bool
 
@@ -152,6 +153,10 @@ func (c *Conn) Err() error {
 
 // Active is how many streams the owner has not released.
 func (c *Conn) Active() int { return int(c.held) }
+
+// Decoded is how many bytes of heads and trailers came, decompressed and with 32
+// for each field: what the peer may make many of by few.
+func (c *Conn) Decoded() uint64 { return c.decoded }
 
 // Partial says whether a frame or a field block is incomplete: the owner may
 // bound how long that lasts.

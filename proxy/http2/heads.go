@@ -298,5 +298,6 @@ func (c *Conn) decode(s *Stream, p []byte) *Error {
 		d.Discard = r.large || r.fault != ""
 	}
 	s.arena = r.joinCookies(s, arena)
+	c.decoded += uint64(r.size)
 	return nil
 }

@@ -164,3 +164,30 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%d bytes are kept", n)
 	}
 }
+
+// TestRest: what only frames and streams need is given back between them, and no
+// more than that.
+func TestRest(t *testing.T) {
+	p := newPeer(t, Config{})
+	fields := with(plain, "x-kept", "in the table")
+	for id := uint32(1); id < 8; id += 2 {
+		block := p.encode(fields...)
+		p.WriteHeaders(headersParam(id, false, block))
+		p.give()
+		p.c.Rest() // in the middle of a head: no
+		p.WriteContinuation(id, true, block)
+		s := p.one(Head).Stream
+		if v, _ := s.Head.Lookup("x-kept"); string(v) != "in the table" {
+			t.Errorf("%q", v)
+		}
+		p.c.Rest() // with a stream: no
+		if p.c.streams.find(id) != s {
+			t.Fatal("the stream is lost")
+		}
+		p.c.Release(s)
+		p.c.Rest()
+		if n := cap(p.c.stash) + cap(p.c.block.buf) + cap(p.c.reading.crumbs) + cap(p.c.streams.slots); n > 0 {
+			t.Errorf("%d are kept", n)
+		}
+	}
+}
