@@ -29,7 +29,7 @@ func (b *bench) edges(ctx context.Context) error {
 	for _, p := range []path{b.direct("raw veth", "raw", near), b.direct("rules about packets, one node", plain, near), b.direct("rules about packets, two nodes", plain, far)} {
 		all = append(all, &edge{p, map[string][]float64{}, map[string][]float64{}})
 	}
-	stop, err := b.echo(ctx)
+	stop, err := b.echo()
 	defer stop()
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (b *bench) edgesOnce(ctx context.Context, all []*edge, in bool) error {
 }
 
 // echo starts what answers in the namespaces of the servers.
-func (b *bench) echo(context.Context) (stop func(), err error) {
+func (b *bench) echo() (stop func(), err error) {
 	var stops []func()
 	stop = func() {
 		for _, s := range stops {

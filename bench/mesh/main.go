@@ -40,10 +40,10 @@ type section struct {
 func (b *bench) sections() []section {
 	return []section{
 		{"edges", "What those pay who are not in the mesh", b.edges},
+		{"memory", "Memory of the proxies of a mesh hop", b.memory},
 		{"speed", "Requests: HTTP/1.1, 128 B, 64 connections", func(ctx context.Context) error { return b.speed(ctx, 128) }},
 		{"large", "Requests: HTTP/1.1, 16 KiB, 64 connections", func(ctx context.Context) error { return b.speed(ctx, 16<<10) }},
 		{"latency", fmt.Sprintf("Latency added at %d requests per second: HTTP/1.1, 128 B, 64 connections, Poisson arrivals, from when a request was due", rate), b.latency},
-		{"memory", "Memory of the proxies of a mesh hop", b.memory},
 	}
 }
 
@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&b.rounds, "rounds", 3, "interleaved rounds; tables show medians")
 	f.DurationVar(&b.warm, "warm", 500*time.Millisecond, "time before a measurement counts")
 	f.DurationVar(&b.span, "span", 2*time.Second, "time that counts")
-	only := f.String("only", "", "sections, of: edges speed large latency memory demo; empty: all")
+	only := f.String("only", "", "sections, of: edges memory speed large latency demo; empty: all")
 	stay := f.Duration("stay", 0, "keep mesh and load for so long after the tables, for a profile")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -67,18 +67,19 @@ func run(ctx context.Context, args []string) error {
 	if b.envoy, err = filepath.Abs(b.envoy); err != nil {
 		return err
 	}
-	wanted := func(name string) bool { return *only == "" || slices.Contains(strings.Fields(*only), name) }
+	unwanted := func(name string) bool { return *only != "" && !slices.Contains(strings.Fields(*only), name) }
 	b.preface()
-	if wanted("demo") {
+	if !unwanted("demo") {
 		if err := b.demo(ctx); err != nil {
 			return err
 		}
 	}
+	sections := slices.DeleteFunc(b.sections(), func(s section) bool { return unwanted(s.name) })
+	if len(sections) == 0 && *stay == 0 {
+		return nil
+	}
 	return b.inWorld(ctx, func() error {
-		for _, s := range b.sections() {
-			if !wanted(s.name) {
-				continue
-			}
+		for _, s := range sections {
 			fmt.Printf("\n### %s\n\n", s.title)
 			if err := s.print(ctx); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)

@@ -149,6 +149,9 @@ type result struct {
 
 func (r result) perCPU() float64 { return float64(r.Requests) / r.Proxy }
 
+// core is how much of their core the proxies had.
+func (r result) core() float64 { return r.Proxy / r.Seconds }
+
 // each is what one request costs the whole machine, in µs of CPU.
 func (r result) each() float64 { return 1e6 * r.Machine / float64(r.Requests) }
 

@@ -25,18 +25,19 @@ func (b *bench) speed(ctx context.Context, size int) error {
 	if err != nil {
 		return err
 	}
-	out, err := b.interleave(ctx, paths, "-kind", "http1", "-conns", "64", "-size", strconv.Itoa(size), "-warm", b.warm.String(), "-span", b.span.String())
+	out, err := b.interleave(ctx, paths, b.busily(size)...)
 	if err != nil {
 		return err
 	}
-	head("path", "requests per second", "per CPU-second of the proxies", "µs of the proxies", "µs of the whole machine", "of these neither proxies, client nor server", "times the machine without a proxy")
+	head("path", "requests per second", "proxies' core", "requests per CPU-second of the proxies", "a request: µs of the proxies", "of the whole machine", "of that neither proxies, client nor server", "the machine, to no proxy")
 	for i, o := range out {
 		without := out[baseline(paths[i])]
-		cells := []string{paths[i].name, fmt.Sprintf("%.0f", o.median(func(r result) float64 { return float64(r.Requests) / r.Seconds })), "-", "-",
-			fmt.Sprintf("%.1f", o.median(result.each)), fmt.Sprintf("%.1f", o.median(result.rest)),
+		cells := []string{paths[i].name, fmt.Sprintf("%.0f", o.median(func(r result) float64 { return float64(r.Requests) / r.Seconds })), "-", "-", "-",
+			fmt.Sprintf("%.1f µs", o.median(result.each)), fmt.Sprintf("%.1f µs", o.median(result.rest)),
 			fmt.Sprintf("%.2f", o.against(without, func(mine, its result) float64 { return mine.each() / its.each() }))}
 		if len(paths[i].proxies) > 0 {
-			cells[2], cells[3] = fmt.Sprintf("%.0f", o.median(result.perCPU)), fmt.Sprintf("%.1f", o.median(func(r result) float64 { return 1e6 / r.perCPU() }))
+			cells[2] = fmt.Sprintf("%.0f %%", 100*o.median(result.core))
+			cells[3], cells[4] = fmt.Sprintf("%.0f", o.median(result.perCPU)), fmt.Sprintf("%.1f µs", o.median(func(r result) float64 { return 1e6 / r.perCPU() }))
 		}
 		row(cells...)
 	}
@@ -50,6 +51,12 @@ func (b *bench) speed(ctx context.Context, size int) error {
 	two, streams := times(out[meshFar], out[envoyFar]), times(out[meshFar], out[envoyStreams])
 	row("two nodes: two proxies", fmt.Sprintf("%.2f", two), fmt.Sprintf("%.2f", streams), "2", yes(min(two, streams) >= 2))
 	return nil
+}
+
+// busily are the arguments of a load maker that has a request on each of 64
+// connections all the time.
+func (b *bench) busily(size int) []string {
+	return []string{"-kind", "http1", "-conns", "64", "-size", strconv.Itoa(size), "-warm", b.warm.String(), "-span", b.span.String()}
 }
 
 // Indexes of paths.
@@ -94,7 +101,7 @@ func (b *bench) latency(ctx context.Context) error {
 			return fmt.Sprintf("+ %.0f µs", o.against(out[baseline(p)], func(mine, its result) float64 { return float64(of(mine)-of(its)) / 1e3 }))
 		}
 		row(p.name, us(func(r result) time.Duration { return r.P50 }), us(func(r result) time.Duration { return r.P99 }), us(func(r result) time.Duration { return r.P999 }),
-			fmt.Sprintf("%.0f %%", 100*o.median(func(r result) float64 { return r.Proxy / r.Seconds })))
+			fmt.Sprintf("%.0f %%", 100*o.median(result.core)))
 	}
 	fmt.Println("\nWithout a proxy: all of it; with proxies: what is added to the same two nodes without.")
 	return nil
@@ -103,27 +110,35 @@ func (b *bench) latency(ctx context.Context) error {
 // held are the connections of the section on memory.
 const held = 1000
 
-// memory is P6 of the proxies of a hop, all together: as they are, and for each
-// connection of the client that is idle after one request.
+// memory is P6 of the two proxies of a hop: fresh, after load, and for each connection of
+// the client that is idle after one request.
 func (b *bench) memory(ctx context.Context) error {
 	paths, err := b.paths(ctx)
 	if err != nil {
 		return err
 	}
-	head("path", "processes", "before, together", fmt.Sprintf("for each idle connection of %d", held))
-	for _, i := range []int{envoyNear, envoyFar, meshNear, meshFar} {
+	head("path", "processes", "fresh, together", "after load", fmt.Sprintf("for each idle connection of %d", held), "wanted (P6)", "reached")
+	for _, i := range []int{envoyNear, meshFar} { // two that are fresh
 		p := paths[i]
-		idle := resident(p.proxies)
+		fresh := resident(p.proxies)
+		if _, err := b.load(ctx, p, b.busily(128)...); err != nil {
+			return err
+		}
+		wait(ctx, 2*time.Second)
+		used := resident(p.proxies)
 		release, err := b.hold(ctx, p)
 		if err != nil {
 			return err
 		}
 		wait(ctx, 2*time.Second)
-		more := resident(p.proxies) - idle
+		each := (resident(p.proxies) - used) / held
 		release()
-		row(p.name, strconv.Itoa(len(p.proxies)), fmt.Sprintf("%.1f MB", idle/1e6), fmt.Sprintf("%.1f KiB", more/held/1024))
+		cells := []string{p.name, strconv.Itoa(len(p.proxies)), fmt.Sprintf("%.1f MB", fresh/1e6), fmt.Sprintf("%.1f MB", used/1e6), fmt.Sprintf("%.1f KiB", each/1024), "", ""}
+		if i == meshFar {
+			cells[5], cells[6] = "15 MB each, 4 KiB", yes(fresh/float64(len(p.proxies)) <= 15e6 && each <= 4<<10)
+		}
+		row(cells...)
 	}
-	fmt.Println("\nAs the sections before left them; those of one node before those of two, who share a proxy.")
 	return nil
 }
 
