@@ -102,12 +102,12 @@ spec:
 
 // policiesReplaced (R12): what both allow never fails, what both deny never passes.
 func (r *reliable) policiesReplaced(t *testing.T, _ *load) {
-	for i := range times(10, 500) { // in each of two tenants
+	r.repeat(t, 10, 500, func(i int) { // in each of two tenants
 		r.policy(t, i+1)
 		if i%10 == 9 {
 			r.settle(t)
 		}
-	}
+	})
 	r.policy(t, 0)
 }
 

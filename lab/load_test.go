@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -21,8 +22,9 @@ import (
 // requests on kept connections and on new ones, answers that take long, and
 // requests that a rule denies. Nothing is asked a second time.
 type load struct {
-	stop func()
-	all  sync.WaitGroup
+	stop     func()
+	all      sync.WaitGroup
+	patience time.Duration // of every request
 
 	mu     sync.Mutex
 	done   map[string]int
@@ -83,8 +85,10 @@ type talker struct {
 	from   guest
 	target string
 	says   string
-	conn   net.Conn
-	in     *bufio.Reader
+	// patience with the connection and each answer; 0: 10 s.
+	patience time.Duration
+	conn     net.Conn
+	in       *bufio.Reader
 }
 
 func (k *talker) close() {
@@ -96,9 +100,10 @@ func (k *talker) close() {
 
 // ask sends a request and returns the head of the answer; who has read its body calls kept.
 func (k *talker) ask(ctx context.Context, method, path string) (*http.Response, error) {
+	patience := cmp.Or(k.patience, 10*time.Second)
 	if k.conn == nil {
 		err := InNetns(k.from.netns, func() (err error) {
-			k.conn, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", k.target)
+			k.conn, err = (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", k.target)
 			return err
 		})
 		if err != nil {
@@ -107,7 +112,7 @@ func (k *talker) ask(ctx context.Context, method, path string) (*http.Response, 
 		}
 		k.in = bufio.NewReader(k.conn)
 	}
-	k.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	k.conn.SetDeadline(time.Now().Add(patience))
 	if _, err := fmt.Fprintf(k.conn, "%s %s HTTP/1.1\r\nHost: api\r\nContent-Length: 0\r\n\r\n", method, path); err != nil {
 		return nil, fmt.Errorf("send: %w", err)
 	}
@@ -152,6 +157,7 @@ func (k *talker) stream(ctx context.Context) error {
 	}
 	lines := bufio.NewReader(resp.Body)
 	for i := range longLines {
+		k.conn.SetDeadline(time.Now().Add(cmp.Or(k.patience, 10*time.Second)))
 		line, err := lines.ReadString('\n')
 		if err != nil || line != k.says+" "+strconv.Itoa(i)+"\n" {
 			return fmt.Errorf("line %d of a long answer: %q: %w", i, line, err)
@@ -203,7 +209,7 @@ type size struct {
 
 // begin begins the load of one caller on one address.
 func (w *load) begin(ctx context.Context, from guest, to netip.AddrPort, says string, n size) {
-	talker := func() *talker { return &talker{from: from, target: to.String(), says: says} }
+	talker := func() *talker { return &talker{from: from, target: to.String(), says: says, patience: w.patience} }
 	for range n.kept {
 		k := talker()
 		w.all.Go(func() {

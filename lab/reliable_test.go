@@ -20,6 +20,22 @@ func times(n, long int) int {
 	return n
 }
 
+// repeat does it n times, or long times when MOIRE_LONG is set, but for no longer
+// than that says.
+func (r *reliable) repeat(t *testing.T, n, long int, do func(i int)) {
+	t.Helper()
+	began := time.Now()
+	limit, err := time.ParseDuration(os.Getenv("MOIRE_LONG"))
+	if err != nil {
+		limit, long = time.Hour, n
+	}
+	i := 0
+	for ; i < long && time.Since(began) < limit && !t.Failed(); i++ {
+		do(i)
+	}
+	t.Logf("%d times in %s", i, time.Since(began).Round(time.Second))
+}
+
 // meshed is a tenant in the mesh: one caller, and backends on two nodes.
 type meshed struct {
 	domain   string
@@ -53,9 +69,9 @@ type reliable struct {
 var vips = []netip.AddrPort{netip.MustParseAddrPort("10.9.0.200:80"), netip.MustParseAddrPort("[fd09::200]:80")}
 
 // load begins.
-func (r *reliable) load() *load {
+func (r *reliable) load(patience time.Duration) *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &load{stop: cancel, done: map[string]int{}}
+	w := &load{stop: cancel, done: map[string]int{}, patience: patience}
 	n := size{kept: 3, fresh: 1, long: 1, denied: 1, pause: 20 * time.Millisecond}
 	if os.Getenv("MOIRE_LONG") != "" { // 2,000 requests/s on 200 connections, 200 new ones/s, 48 long answers
 		n = size{kept: 50, fresh: 5, long: 12, denied: 2, pause: 100 * time.Millisecond}
@@ -81,15 +97,23 @@ func TestReliable(t *testing.T) {
 		name    string
 		disturb func(*testing.T, *load)
 	}{
+		{"ControlPlaneGone", r.controlPlaneGone},
 		{"IdentitiesRotated", r.identitiesRotated},
 		{"AgentsKilled", r.agentsKilled},
 		{"ProxiesUpgraded", r.proxiesUpgraded},
 		{"ProxiesKilled", r.proxiesKilled},
 		{"PoliciesReplaced", r.policiesReplaced},
 		{"Churned", r.churned},
+		{"NodeDies", r.nodeDies},
+		{"WorkloadsStarted", r.workloadsStarted},
+		{"Operated", r.operated},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := r.load()
+			patience := 10 * time.Second
+			if c.name == "NodeDies" { // who waits for it sees nothing else
+				patience = time.Second
+			}
+			w := r.load(patience)
 			time.Sleep(500 * time.Millisecond)
 			c.disturb(t, w)
 			r.settle(t)
@@ -108,7 +132,7 @@ func TestReliable(t *testing.T) {
 
 // agentsKilled kills the agents in turn (R3).
 func (r *reliable) agentsKilled(t *testing.T, _ *load) {
-	for i := range times(3, 50) {
+	r.repeat(t, 3, 50, func(i int) {
 		n := r.Nodes[i%len(r.Nodes)]
 		if err := n.Agent.Kill(); err != nil {
 			t.Fatal(err)
@@ -118,15 +142,15 @@ func (r *reliable) agentsKilled(t *testing.T, _ *load) {
 			t.Fatal(err)
 		}
 		time.Sleep(300 * time.Millisecond)
-	}
+	})
 }
 
 // proxiesUpgraded has the proxies replaced again and again (R4).
 func (r *reliable) proxiesUpgraded(t *testing.T, _ *load) {
-	for i := range times(3, 60) {
+	r.repeat(t, 3, 60, func(i int) {
 		r.must(t, "proxy", "upgrade", "--run-dir", r.RunDir, "--node", r.Nodes[i%len(r.Nodes)].Name)
 		time.Sleep(400 * time.Millisecond)
-	}
+	})
 }
 
 // proxy is the process of the proxy of a node.
@@ -143,7 +167,7 @@ func (r *reliable) proxy(t *testing.T, n *Node) int {
 // whoever connects a second later does not notice.
 func (r *reliable) proxiesKilled(t *testing.T, w *load) {
 	var worst time.Duration
-	for i := range times(3, 30) {
+	r.repeat(t, 3, 30, func(i int) {
 		n := r.Nodes[i%len(r.Nodes)]
 		at := time.Now()
 		w.spare(at, time.Second)
@@ -152,6 +176,6 @@ func (r *reliable) proxiesKilled(t *testing.T, w *load) {
 		}
 		time.Sleep(2 * time.Second)
 		worst = max(worst, w.last(at))
-	}
+	})
 	t.Logf("the last request that failed began %s after a proxy was killed", worst.Round(time.Millisecond))
 }

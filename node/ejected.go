@@ -34,11 +34,20 @@ type ejections struct {
 	last filtered
 }
 
-// aside is a backend of a Service.
+// aside is a backend of a Service, whoever's address it is.
 type aside struct {
 	vni              snapshot.VNI
 	project, service string
-	backend          netip.Addr
+	backend          string
+}
+
+// behind is who is at the address of a backend: a cluster has one address of each,
+// a Service those of both families.
+func behind(s *snapshot.Snapshot, a snapshot.Addr) string {
+	if e, ok := s.Endpoints[a]; ok && e.Workload != "" {
+		return e.Project + "/" + e.Workload
+	}
+	return a.IP.String()
 }
 
 // filtered remembers the last result: an equal State must be the same State.
@@ -64,7 +73,7 @@ func (e *ejections) current(s *snapshot.Snapshot) (out []aside, changed bool) {
 		}
 	}
 	out = slices.SortedFunc(maps.Keys(e.seen), func(a, b aside) int {
-		return cmp.Or(cmp.Compare(a.vni, b.vni), cmp.Compare(a.project, b.project), cmp.Compare(a.service, b.service), a.backend.Compare(b.backend))
+		return cmp.Or(cmp.Compare(a.vni, b.vni), cmp.Compare(a.project, b.project), cmp.Compare(a.service, b.service), cmp.Compare(a.backend, b.backend))
 	})
 	return out, !slices.Equal(out, e.last.out)
 }
@@ -79,7 +88,7 @@ func (e *ejections) note(s *snapshot.Snapshot, all []door.Ejection, now time.Tim
 	}
 	for _, v := range s.Services {
 		for _, a := range byCluster[snapshot.ClusterName(&v)] {
-			e.seen[aside{v.Addr.VNI, v.Project, v.Name, a}] = now
+			e.seen[aside{v.Addr.VNI, v.Project, v.Name, behind(s, snapshot.Addr{VNI: v.Addr.VNI, IP: a})}] = now
 		}
 	}
 }
@@ -105,7 +114,7 @@ func (e *ejections) without(s *snapshot.Snapshot) *snapshot.Snapshot {
 	for k, v := range services {
 		var stay, leave []snapshot.Backend
 		for _, b := range v.Backends {
-			if gone[aside{k.Addr.VNI, v.Project, v.Name, b.Addr.IP}] {
+			if gone[aside{k.Addr.VNI, v.Project, v.Name, behind(s, snapshot.Addr{VNI: k.Addr.VNI, IP: b.Addr.IP})}] {
 				leave = append(leave, b)
 			} else {
 				stay = append(stay, b)

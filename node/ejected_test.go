@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -12,10 +13,10 @@ import (
 )
 
 // TestEjections: a backend that a proxy puts aside gets no new session of any
-// port or protocol of its Service, in its Network alone; it comes back after it
+// port, protocol or family of its Service, in its Network alone; it comes back after it
 // was well for a while, and stays when too few would be left.
 func TestEjections(t *testing.T) {
-	s := &snapshot.Snapshot{Services: map[snapshot.ServiceKey]snapshot.Service{}}
+	s := &snapshot.Snapshot{Services: map[snapshot.ServiceKey]snapshot.Service{}, Endpoints: map[snapshot.Addr]snapshot.Endpoint{}}
 	for _, vni := range []snapshot.VNI{100, 200} {
 		for _, k := range []snapshot.ServiceKey{{Protocol: policy.TCP, Port: 80}, {Protocol: policy.UDP, Port: 53}} {
 			k.Addr = snapshot.Addr{VNI: vni, IP: netip.MustParseAddr("10.9.0.1")}
@@ -26,6 +27,16 @@ func TestEjections(t *testing.T) {
 			s.Services[k] = v
 		}
 	}
+	// The Service has an IPv6 address, too, here with a protocol of its own.
+	six := snapshot.Service{ServiceKey: snapshot.ServiceKey{Addr: snapshot.Addr{VNI: 100, IP: netip.MustParseAddr("fd09::1")}, Protocol: policy.SCTP, Port: 80}, Project: "shop", Name: "api"}
+	for i, b := range s.Services[snapshot.ServiceKey{Addr: snapshot.Addr{VNI: 100, IP: netip.MustParseAddr("10.9.0.1")}, Protocol: policy.TCP, Port: 80}].Backends {
+		second := snapshot.Addr{VNI: 100, IP: netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i + 1)})}
+		six.Backends = append(six.Backends, snapshot.Backend{Addr: second, Weight: 1})
+		for _, a := range []snapshot.Addr{b.Addr, second} {
+			s.Endpoints[a] = snapshot.Endpoint{Addr: a, Project: "shop", Workload: fmt.Sprint("api-", i)}
+		}
+	}
+	s.Services[six.ServiceKey] = six
 	clock := time.Unix(1_800_000_000, 0)
 	var now []door.Ejection
 	e := newEjections(func() []door.Ejection { return now })
@@ -58,6 +69,9 @@ func TestEjections(t *testing.T) {
 		if in, out := backends(200, proto); len(in) != 3 || len(out) != 0 {
 			t.Errorf("another Network with the same addresses: %v, leaving %v", in, out)
 		}
+	}
+	if in, out := backends(100, policy.SCTP); !slices.Equal(in, []string{"fd00::2", "fd00::3"}) || !slices.Equal(out, []string{"fd00::1"}) {
+		t.Errorf("the other family: %v, leaving %v", in, out)
 	}
 	if first := e.without(s); e.without(s) != first || e.due() {
 		t.Error("the same again is another snapshot")
