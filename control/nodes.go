@@ -70,12 +70,12 @@ func (s sink) Connected(node string) {
 
 // Gone notes that it has none any more. When it is we who go, the node is not
 // gone: our next life shall wait for it.
-func (s sink) Gone(node string) {
+func (s sink) Gone(node string, heard time.Time) {
 	if s.ctx.Err() != nil {
 		return
 	}
 	s.c.log.Info("node is away", "node", node)
-	s.c.world.gone(node)
+	s.c.world.gone(node, heard)
 }
 
 // Report takes the word of a node.

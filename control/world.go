@@ -52,8 +52,8 @@ func newWorld(self string, now func() time.Time, wake func()) *world {
 func (w *world) change(node string, facts, save bool, how func(*nodeWorld)) {
 	w.mu.Lock()
 	n := w.nodes[node]
-	how(&n)
 	n.seen = w.now()
+	how(&n)
 	w.nodes[node] = n
 	w.signs++
 	if facts {
@@ -82,8 +82,9 @@ func (w *world) setTerm(node string, term uint64) {
 	}
 }
 
-func (w *world) gone(node string) {
-	w.change(node, false, true, func(n *nodeWorld) { n.here, n.fresh = false, false })
+// gone: a node has no connection any more, and was heard last then.
+func (w *world) gone(node string, heard time.Time) {
+	w.change(node, false, true, func(n *nodeWorld) { n.here, n.fresh, n.seen = false, false, heard })
 }
 
 // report takes the word of a node; the first one after it connected is always

@@ -96,7 +96,7 @@ func TestWorldRowIsNotStolen(t *testing.T) {
 	b.save(t.Context(), nil)
 	a.report("n1", someReport("web")) // a was frozen, and this was still on its way
 	a.save(t.Context(), nil)
-	a.gone("n1")
+	a.gone("n1", a.world.now())
 	a.save(t.Context(), nil)
 	c := newLife(rows, "c", "n1")
 	if err := c.load(t.Context()); err != nil {
@@ -166,7 +166,7 @@ func TestWorldForget(t *testing.T) {
 	if a.forget("n1") {
 		t.Error("a node that is connected is forgotten")
 	}
-	a.gone("n1")
+	a.gone("n1", a.world.now())
 	if !a.forget("n1") || a.node("n1").report != nil {
 		t.Error("a node that is away is not forgotten")
 	}

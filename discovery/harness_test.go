@@ -38,7 +38,8 @@ type world struct {
 	mu       sync.Mutex
 	refuse   error
 	joined   map[string]netip.Addr
-	events   []string // connected and gone
+	events   []string  // connected and gone
+	last     time.Time // the node that went last was heard last then
 	reports  map[string]snapshot.Report
 	captured []snapshot.Captured
 	acks     []string
@@ -71,7 +72,12 @@ func (w *world) event(format string, args ...any) {
 }
 
 func (w *world) Connected(node string) { w.event("connected %s", node) }
-func (w *world) Gone(node string)      { w.event("gone %s", node) }
+func (w *world) Gone(node string, heard time.Time) {
+	w.mu.Lock()
+	w.last = heard
+	w.mu.Unlock()
+	w.event("gone %s", node)
+}
 
 func (w *world) Report(node string, r snapshot.Report) {
 	w.mu.Lock()

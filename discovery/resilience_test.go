@@ -270,7 +270,7 @@ func (w *wireTap) carry(from, to net.Conn) {
 
 func TestDeadPeerIsSeen(t *testing.T) {
 	ca, sink := newCA(t, 0), newWorld()
-	s, _ := startServer(t, ServerConfig{CA: ca, Sink: sink, Keepalive: time.Second, KeepaliveTimeout: time.Second})
+	s, _ := startServer(t, ServerConfig{CA: ca, Sink: sink})
 	tap := newTap(t, s.Addr())
 	c, _ := startClient(t, ClientConfig{Servers: []string{tap.l.Addr().String()}, Dir: join(t, ca, s.Addr(), "n1"), Node: "n1", Handler: &kernel{}})
 	eventually(t, "connected", func() bool { return c.Connected() && stateOf(s, "n1").Connected })
@@ -278,6 +278,17 @@ func TestDeadPeerIsSeen(t *testing.T) {
 	begin := time.Now()
 	eventually(t, "gone", func() bool { return !stateOf(s, "n1").Connected })
 	t.Logf("seen after %s", time.Since(begin))
+	eventually(t, "told", func() bool {
+		sink.mu.Lock()
+		defer sink.mu.Unlock()
+		return !sink.last.IsZero()
+	})
+	sink.mu.Lock()
+	heard := sink.last
+	sink.mu.Unlock()
+	if silent := heard.Sub(begin); silent > 500*time.Millisecond {
+		t.Errorf("it is said to have been heard %s after it fell silent", silent)
+	}
 	tap.swallow.Store(false)
 	eventually(t, "back", func() bool { return stateOf(s, "n1").Connected && c.Connected() })
 }

@@ -36,6 +36,7 @@ type member struct {
 	watch   slot
 	ship    slot
 	issue   allowance
+	felt    atomic.Int64 // when it gave a sign of life last, unix nanoseconds
 }
 
 // wanted is a published snapshot; its Digest is computed once, by whoever needs

@@ -47,8 +47,9 @@ type Sink interface {
 	// Connected begins a connection; a newer connection of the node replaces an
 	// older one without Gone in between.
 	Connected(node string)
-	// Gone: the node has no connection any more.
-	Gone(node string)
+	// Gone: the node has no connection any more, and was last heard then: now, or
+	// before it fell silent.
+	Gone(node string, heard time.Time)
 	Report(node string, r snapshot.Report)
 	// Acked: the node has the version (applied: in its kernel), or errText says
 	// why not.
@@ -76,7 +77,9 @@ type ServerConfig struct {
 	// or to acknowledge it, before it must connect anew. Default 30 s.
 	AckTimeout time.Duration
 	// Keepalive is how long a connection may be silent before it is tried, and
-	// KeepaliveTimeout how long the answer may take. Default 10 s and 3 s.
+	// KeepaliveTimeout how long the answer may take. Default 1 s and 1.5 s: nodes
+	// give a sign of life every second, and what needs a living node has to leave
+	// one that died within 3 s.
 	Keepalive, KeepaliveTimeout time.Duration
 }
 
@@ -116,8 +119,8 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		cfg.Log = slog.Default()
 	}
 	cfg.AckTimeout = cmp.Or(cfg.AckTimeout, 30*time.Second)
-	cfg.Keepalive = cmp.Or(cfg.Keepalive, 10*time.Second)
-	cfg.KeepaliveTimeout = cmp.Or(cfg.KeepaliveTimeout, 3*time.Second)
+	cfg.Keepalive = cmp.Or(cfg.Keepalive, time.Second)
+	cfg.KeepaliveTimeout = cmp.Or(cfg.KeepaliveTimeout, 1500*time.Millisecond)
 	return &Server{
 		cfg: cfg, log: cfg.Log, guard: newGuard(cfg.CA),
 		members: map[string]*member{}, ready: make(chan struct{}), stopping: make(chan struct{}),
@@ -154,7 +157,7 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	wire.RegisterDiscoveryServer(g, s)
-	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
+	grpc_health_v1.RegisterHealthServer(g, pulses{health.NewServer(), s})
 	s.addr = l.Addr()
 	close(s.ready)
 	s.log.Info("discovery listens", "address", s.addr.String())

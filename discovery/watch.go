@@ -87,12 +87,13 @@ func (w *watch) run(ctx context.Context, until time.Time) error {
 
 	w.update(func(n *NodeState) { n.Connected, n.Remote = true, remote(ctx) })
 	w.log.Info("a node connected", "version", w.hello)
+	w.member.felt.Store(time.Now().UnixNano())
 	w.server.cfg.Sink.Connected(w.member.node)
 	err := w.loop(ctx, received, ends.C)
 	w.update(func(n *NodeState) { n.Connected = false })
 	w.log.Info("a node's connection ended", "reason", err)
 	if !w.turn.over() {
-		w.server.cfg.Sink.Gone(w.member.node)
+		w.server.cfg.Sink.Gone(w.member.node, w.member.heard())
 	}
 	return err
 }

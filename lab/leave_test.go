@@ -31,7 +31,8 @@ func (r *reliable) controlPlaneGone(t *testing.T, _ *load) {
 }
 
 // nodeDies takes a node with backends away, agent, proxy and wire (R6), and
-// brings it back.
+// brings it back. On a machine that does nothing else its callers have left it
+// within 3 s.
 func (r *reliable) nodeDies(t *testing.T, w *load) {
 	n := r.Nodes[2]
 	wire := func(state string) {
@@ -42,7 +43,7 @@ func (r *reliable) nodeDies(t *testing.T, w *load) {
 	}
 	pid := r.proxy(t, n)
 	at := time.Now()
-	w.spare(at, 3*time.Second)
+	w.spare(at, 5*time.Second)
 	wire("down")
 	if err := n.Agent.Kill(); err != nil {
 		t.Fatal(err)
@@ -50,7 +51,7 @@ func (r *reliable) nodeDies(t *testing.T, w *load) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(6 * time.Second)
+	time.Sleep(7 * time.Second)
 	t.Logf("the last request that failed began %s after the node died", w.last(at).Round(time.Millisecond))
 	wire("up")
 	if err := r.StartAgent(context.Background(), n); err != nil {

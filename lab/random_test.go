@@ -102,7 +102,7 @@ func (r *reliable) operations(t *testing.T, w *load) []func(i int) {
 // proxies are what a new agent makes of the snapshot, and a row that somebody
 // plants is taken away.
 func (r *reliable) operated(t *testing.T, w *load) {
-	r.repeat(t, 10, 10000, func(i int) {
+	r.repeat(t, 8, 10000, func(i int) {
 		all := r.operations(t, w)
 		all[rand.N(len(all))](i)
 	})

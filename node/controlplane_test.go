@@ -79,7 +79,7 @@ func (c *control) invite(t *testing.T, runDir string) {
 
 func (c *control) Joined(string, netip.Addr) error { return nil }
 func (c *control) Connected(string)                {}
-func (c *control) Gone(string)                     {}
+func (c *control) Gone(string, time.Time)          {}
 func (c *control) Report(node string, r snapshot.Report) {
 	c.mu.Lock()
 	c.report = r

@@ -37,7 +37,7 @@ type acks struct {
 
 func (a *acks) Joined(string, netip.Addr) error         { return nil }
 func (a *acks) Connected(string)                        {}
-func (a *acks) Gone(string)                             {}
+func (a *acks) Gone(string, time.Time)                  {}
 func (a *acks) Report(string, snapshot.Report)          {}
 func (a *acks) Captured(string, []snapshot.Captured)    {}
 func (a *acks) Records(string, []record.Record, uint64) {}
