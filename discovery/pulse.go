@@ -46,7 +46,7 @@ func (s *Server) felt(node string) {
 // had given a sign of life in time.
 func (m *member) heard() time.Time {
 	now, last := time.Now(), time.Unix(0, m.felt.Load())
-	if m.felt.Load() == 0 || now.Sub(last) < 2*pulseEvery {
+	if m.felt.Load() == 0 || now.Sub(last) < pulseEvery*3/2 {
 		return now
 	}
 	return last

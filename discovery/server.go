@@ -77,7 +77,7 @@ type ServerConfig struct {
 	// or to acknowledge it, before it must connect anew. Default 30 s.
 	AckTimeout time.Duration
 	// Keepalive is how long a connection may be silent before it is tried, and
-	// KeepaliveTimeout how long the answer may take. Default 1 s and 1.5 s: nodes
+	// KeepaliveTimeout how long the answer may take. Default 1 s each: nodes
 	// give a sign of life every second, and what needs a living node has to leave
 	// one that died within 3 s.
 	Keepalive, KeepaliveTimeout time.Duration
@@ -120,7 +120,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	cfg.AckTimeout = cmp.Or(cfg.AckTimeout, 30*time.Second)
 	cfg.Keepalive = cmp.Or(cfg.Keepalive, time.Second)
-	cfg.KeepaliveTimeout = cmp.Or(cfg.KeepaliveTimeout, 1500*time.Millisecond)
+	cfg.KeepaliveTimeout = cmp.Or(cfg.KeepaliveTimeout, time.Second)
 	return &Server{
 		cfg: cfg, log: cfg.Log, guard: newGuard(cfg.CA),
 		members: map[string]*member{}, ready: make(chan struct{}), stopping: make(chan struct{}),

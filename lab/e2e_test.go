@@ -202,7 +202,7 @@ func (p pair) start(t *testing.T) (*traffic, *denied) {
 	return work, no
 }
 
-// TestControlPlaneGone kills the control plane under traffic, for 10 seconds or
+// TestControlPlaneGone kills the control plane under traffic, for 5 seconds or
 // as long as MOIRE_LONG says.
 func TestControlPlaneGone(t *testing.T) {
 	l := theLab(t)
@@ -213,7 +213,7 @@ func TestControlPlaneGone(t *testing.T) {
 	if err := l.Control.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	away := 10 * time.Second
+	away := 5 * time.Second
 	if long, err := time.ParseDuration(os.Getenv("MOIRE_LONG")); err == nil {
 		away = long
 	}

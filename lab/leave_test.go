@@ -19,7 +19,7 @@ func (r *reliable) controlPlaneGone(t *testing.T, _ *load) {
 	if err := r.Control.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Duration(times(3, 60)) * time.Second)
+	time.Sleep(time.Duration(times(1, 60)) * time.Second)
 	if err := r.StartControl(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -41,24 +41,28 @@ func (r *reliable) nodeDies(t *testing.T, w *load) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	pid := r.proxy(t, n)
-	at := time.Now()
-	w.spare(at, 5*time.Second)
-	wire("down")
-	if err := n.Agent.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(7 * time.Second)
-	t.Logf("the last request that failed began %s after the node died", w.last(at).Round(time.Millisecond))
-	wire("up")
-	if err := r.StartAgent(context.Background(), n); err != nil {
-		t.Fatal(err)
-	}
-	r.settle(t)
-	time.Sleep(time.Second)
+	var worst time.Duration
+	r.repeat(t, 1, 10, func(int) {
+		pid := r.proxy(t, n)
+		at := time.Now()
+		w.spare(at, 5*time.Second)
+		wire("down")
+		if err := n.Agent.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(7 * time.Second)
+		worst = max(worst, w.last(at))
+		wire("up")
+		if err := r.StartAgent(context.Background(), n); err != nil {
+			t.Fatal(err)
+		}
+		r.settle(t)
+		time.Sleep(time.Second)
+	})
+	t.Logf("the last request that failed began %s after the node died", worst.Round(time.Millisecond))
 }
 
 // ejecting is a tenant that is not in the mesh: requests to port 80 are routed,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,7 +48,9 @@ type meshed struct {
 // meshed makes a tenant, strict.
 func (l *Lab) meshed(t *testing.T, domain string) *meshed {
 	t.Helper()
-	intent := strings.ReplaceAll(askingTenant+"---"+meshTenant, "metadata: {name: DOMAIN}", "metadata: {name: DOMAIN}\nspec: {mtls: strict, svidLifeSeconds: 60}")
+	intent := strings.ReplaceAll(askingTenant+"---"+meshTenant, "metadata: {name: DOMAIN}", "metadata: {name: DOMAIN}\nspec: {mtls: strict, svidLifeSeconds: LIFE}")
+	// Renewed at half of that; in long it must outlast a minute without a control plane.
+	intent = strings.ReplaceAll(intent, "LIFE", strconv.Itoa(times(60, 140)))
 	l.apply(t, strings.ReplaceAll(intent, "DOMAIN", domain))
 	p, m := domain+"-p", &meshed{domain: domain}
 	m.web = l.attach(t, "n1", p, "net", "web", "app=web")
