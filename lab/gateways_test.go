@@ -16,7 +16,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -331,6 +334,22 @@ func (l *Lab) gated(t *testing.T, domain string, pool int, outside string) []gat
 	return out
 }
 
+// moveGateway has the Gateway of a tenant run by another node.
+func (l *Lab) moveGateway(t *testing.T, domain, node string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "gateway.yaml")
+	for doc := range strings.SplitSeq(gatedTenant, "---\n") {
+		if !strings.Contains(doc, "kind: Gateway\nmetadata") {
+			continue
+		}
+		doc = strings.ReplaceAll(strings.Replace(doc, "moire.dev/nodes: n1", "moire.dev/nodes: "+node, 1), "DOMAIN", domain)
+		if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.must(t, "apply", "-f", file)
+}
+
 // TestGateways: two Domains with the same addresses have a Gateway each, asked from
 // outside and from inside, in both families.
 func TestGateways(t *testing.T) {
@@ -368,7 +387,50 @@ func TestGateways(t *testing.T) {
 	for _, domain := range []string{"gates-a", "gates-b"} {
 		l.apply(t, strings.ReplaceAll(gatedGrant, "DOMAIN", domain))
 	}
-	for _, g := range callers {
-		g.expect(t, "with a grant", "GET", "https://shop.example.com/help", 200, g.domain+" help /help")
+	again := func(when string) {
+		t.Helper()
+		for _, g := range callers {
+			g.expect(t, when, "GET", "https://shop.example.com/help", 200, g.domain+" help /help")
+			g.says(t, when, "9000", false, g.domain+" greets")
+		}
+	}
+	again("with a grant")
+	for _, domain := range []string{"gates-a", "gates-b"} {
+		p := domain + "-p"
+		l.tells(t, p, "--route", p+"/shop", "--from", p+"/gateway-edge", "--to", p+"/shop-n2", "--verdict", "allow")
+		l.tells(t, p, "--to", p+"/gateway-edge", "--path", "/admin", "--verdict", "deny", "--rule", "policy/"+p+"/edge/ingress/no-admin")
+		out := l.must(t, "explain", "--from", p+"/web", "--to", p+"/gateway-edge", "--port", "443")
+		if want := "Gateway " + p + "/edge takes it: listener help"; !strings.Contains(out, want) {
+			t.Errorf("explain says no %q: %s", want, out)
+		}
+	}
+	for _, n := range l.Nodes {
+		if err := n.Agent.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again("without agents")
+	for _, n := range l.Nodes {
+		if err := l.StartAgent(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.settle(t)
+	again("with new agents")
+	if err := syscall.Kill(l.proxy(t, l.Nodes[0]), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	again("with a new proxy")
+	l.moveGateway(t, "gates-a", "n2")
+	for range 100 {
+		if left, err := filepath.Glob(filepath.Join(l.RunDir, "*.gateways", "gates-a-p.*")); err == nil && len(left) == 1 && strings.Contains(left[0], "n2.gateways") {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	again("on another node")
+	if left, err := filepath.Glob(filepath.Join(l.RunDir, "*.gateways", "gates-a-p.*")); err != nil || len(left) != 1 {
+		t.Errorf("namespaces of the Gateway: %v %v", left, err)
 	}
 }

@@ -157,9 +157,9 @@ func (r *reliable) proxiesUpgraded(t *testing.T, _ *load) {
 }
 
 // proxy is the process of the proxy of a node.
-func (r *reliable) proxy(t *testing.T, n *Node) int {
+func (l *Lab) proxy(t *testing.T, n *Node) int {
 	t.Helper()
-	all, err := local.NewClient(local.Socket(r.RunDir, n.Name)).Proxies(t.Context())
+	all, err := local.NewClient(local.Socket(l.RunDir, n.Name)).Proxies(t.Context())
 	if err != nil || len(all) != 1 || all[0].PID == 0 {
 		t.Fatalf("the proxy of %s: %+v %v", n.Name, all, err)
 	}
