@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X moire.dev/moire/cli.Version=$(VERSION) -X main.version=$(VER
 BINARIES := moire moired moire-node moire-proxy
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build gen test check demo lab ha long reliable bench bench-proxy bench-mesh traces conformance attack fuzz clean $(BINARIES)
+.PHONY: help build gen test check demo lab ha long reliable differential bench bench-proxy bench-mesh traces conformance attack fuzz clean $(BINARIES)
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ long: build ## the data path with all repetitions, and a minute without a contro
 
 reliable: build ## mesh traffic while all is killed, replaced, rotated and changed, each for at most LONG=1h (root; ONE=AgentsKilled: that alone)
 	@MOIRE_LONG=$(or $(LONG),1h) MOIRE_REQUIRE_ROOT=1 MOIRE_BIN=$(CURDIR)/$(BIN) go test ./lab -count=1 -v -timeout 12h -run 'Reliable$$/$(or $(ONE),.)'
+
+differential: build ## random requests in two tenants, 2,100 with each number of proxies, against what explain says (root)
+	@MOIRE_LONG=1m MOIRE_REQUIRE_ROOT=1 MOIRE_BIN=$(CURDIR)/$(BIN) go test ./lab -count=1 -v -timeout 60m -run 'Differential|ProxyModes'
 
 traces: ## judge spans by a real OpenTelemetry collector, trace context by W3C's suite (python3-aiohttp)
 	@[ -x $(BIN)/tools/otelcol ] || proxy/telemetry/testdata/collector/build $(BIN)/tools/otelcol

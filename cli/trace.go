@@ -138,16 +138,37 @@ func (a *app) probe(ctx context.Context, f traceFlags, out *traced) error {
 	return nil
 }
 
+// notProxy is the reason for which the kernel refuses what only a proxy may say.
+const notProxy = "needs-proxy"
+
+// proxied: only the proxy of the source may say this. The probe is not from it, so
+// the kernel has to refuse it, if Policies have not.
+func (t *traced) proxied() bool {
+	m := t.Expected.Mesh
+	return m != nil && slices.ContainsFunc(m.Proxies, func(p explain.Proxy) bool { return p.Side == explain.AtSource })
+}
+
 // agrees compares the last word of what was seen with what was expected. The
 // answer to the probe may have been seen too: the first denial counts.
 func (t *traced) agrees() bool {
-	denied := slices.IndexFunc(t.Seen, func(h seenHop) bool { return h.Verdict == "deny" })
-	if denied >= 0 {
-		h := t.Seen[denied]
-		want := string(t.Expected.Rule)
-		return !t.Expected.Allow && (h.Rule == "" || want == h.Rule || strings.TrimPrefix(want, "closed/") == h.Reason)
+	h, denied := t.denial()
+	want := string(t.Expected.Rule)
+	switch {
+	case !denied: // where rules about requests decide, a packet alone passes
+		return !t.proxied() && (t.Expected.Allow || t.Expected.Proxy)
+	case h.Reason == notProxy:
+		return t.proxied()
 	}
-	return t.Expected.Allow
+	return !t.Expected.Allow && (h.Rule == "" || want == h.Rule || strings.TrimPrefix(want, "closed/") == h.Reason)
+}
+
+// denial is the first one that was seen.
+func (t *traced) denial() (seenHop, bool) {
+	i := slices.IndexFunc(t.Seen, func(h seenHop) bool { return h.Verdict == "deny" })
+	if i < 0 {
+		return seenHop{}, false
+	}
+	return t.Seen[i], true
 }
 
 // text is for people: the steps that were expected, then the hops.
@@ -169,10 +190,14 @@ func (t *traced) text() string {
 		}
 		fmt.Fprintf(&b, "  %+7.3f ms  %-12s %-14s %s  %s\n", float64(h.Time.Sub(first).Microseconds())/1000, h.Node, h.Where, h.Packet, what)
 	}
-	word := "as expected"
-	if !*t.Agrees {
-		word = "NOT as expected"
+	h, _ := t.denial()
+	switch {
+	case !*t.Agrees:
+		fmt.Fprintln(&b, "NOT as expected")
+	case h.Reason == notProxy:
+		fmt.Fprintln(&b, "as expected: only the proxy of the source may say this, and the kernel refuses everybody else, as it did the probe; what the proxy does is told above")
+	default:
+		fmt.Fprintln(&b, "as expected")
 	}
-	fmt.Fprintf(&b, "%s\n", word)
 	return b.String()
 }

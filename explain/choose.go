@@ -50,9 +50,13 @@ type Way struct {
 	// Region of the addresses that a DNS name may have.
 	Region string `json:"region,omitempty"`
 	// Cluster of the route that leads here.
-	Cluster     string        `json:"cluster,omitempty"`
-	Allow       bool          `json:"allow"`
-	Proxy       bool          `json:"proxy,omitempty"`
+	Cluster string `json:"cluster,omitempty"`
+	Allow   bool   `json:"allow"`
+	Proxy   bool   `json:"proxy,omitempty"`
+	// Decides says who does it, Status what a proxy answers by itself, as in the
+	// Answer.
+	Decides     string        `json:"decides,omitempty"`
+	Status      int           `json:"status,omitempty"`
 	Rule        policy.RuleID `json:"rule,omitempty"`
 	EgressRule  policy.RuleID `json:"egressRule,omitempty"`
 	IngressRule policy.RuleID `json:"ingressRule,omitempty"`
@@ -74,12 +78,12 @@ func (w Way) String() string {
 
 // way sums a walk up.
 func (a *Answer) way() Way {
-	w := Way{Backend: a.Backend, Via: a.Via, Region: a.region, Allow: a.Allow, Proxy: a.Proxy, Rule: a.Rule, EgressRule: a.EgressRule, IngressRule: a.IngressRule}
+	w := Way{Backend: a.Backend, Via: a.Via, Region: a.region, Allow: a.Allow, Proxy: a.Proxy, Decides: a.Decides, Rule: a.Rule, EgressRule: a.EgressRule, IngressRule: a.IngressRule}
 	if d := a.Destination; d != nil && d.Workload != "" {
 		w.Workload, w.Node = d.Project+"/"+d.Workload, d.Node
 	}
 	if a.Mesh != nil {
-		w.Cluster = a.Mesh.Cluster
+		w.Cluster, w.Status = a.Mesh.Cluster, a.Mesh.Status
 	}
 	return w
 }

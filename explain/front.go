@@ -20,10 +20,30 @@ func (p *path) frontend(s *snapshot.Snapshot, x snapshot.Service) (snapshot.Fron
 	if f, ok := s.FrontendOf(x.ServiceKey, p.src.Project); ok {
 		return f, cmp.Or(f.Why, "a route is attached to "+p.title(x)), true
 	}
-	if p.src.Mode != snapshot.Off && s.Meshed(&x) {
-		return snapshot.Frontend{Protocol: cmp.Or(x.App, l7.TCP), Cluster: snapshot.ClusterName(&x)}, bothMeshed, true
+	f := snapshot.Frontend{Protocol: cmp.Or(x.App, l7.TCP), Cluster: snapshot.ClusterName(&x)}
+	asks := p.asksOf(s, x)
+	if asks != "" && x.App == "" { // nobody said what is spoken
+		f.Protocol, f.Cluster = l7.AutoHTTP, snapshot.ClusterAs(&x, l7.HTTP1)
+	}
+	switch {
+	case p.src.Mode != snapshot.Off && s.Meshed(&x):
+		return f, bothMeshed, true
+	case asks != "":
+		return f, string(asks), true
 	}
 	return snapshot.Frontend{}, "", false
+}
+
+// asksOf is the rule of the source that is about requests to some backend; "": there is none.
+func (p *path) asksOf(s *snapshot.Snapshot, x snapshot.Service) policy.RuleID {
+	set := s.Policies[snapshot.PolicyKey{VNI: p.src.Addr.VNI, Identity: p.src.Identity, Direction: policy.Egress}]
+	for _, b := range x.Backends {
+		v := set.Decide(policy.Packet{Peer: s.Endpoints[b.Addr].Identity, PeerAddr: b.Addr.IP, Protocol: policy.TCP, Port: cmp.Or(b.Port, x.Port)})
+		if v.Proxy {
+			return v.Rule
+		}
+	}
+	return ""
 }
 
 // front is what the source's proxy does with what is sent to a Service. nil: it
@@ -32,7 +52,8 @@ func (p *path) front(n snapshot.Network, s *snapshot.Snapshot, x snapshot.Servic
 	if p.private = !p.sees(x.Project); p.private {
 		why = "routes of a project that you may not see"
 	}
-	p.needs(atSource, p.src, why)
+	p.fronted, p.opaque = true, f.Protocol == l7.TCP || f.Protocol == l7.TLS
+	p.needs(AtSource, p.src, why)
 	p.step(Step{Name: StepFrontend, Result: ResultOK, Node: p.src.Node, Text: fmt.Sprintf("%s is %s: the proxy of %s takes it (%s), as %s", at(p.dst, p.port), p.title(x), p.who(p.src), why, speaks(f.Protocol))})
 	cluster, ok := p.routed(s, f)
 	if !ok {
@@ -99,13 +120,20 @@ func (p *path) secret(text string) string {
 func plainCluster(s *snapshot.Snapshot, name string) (c snapshot.Cluster) {
 	var keys []snapshot.ServiceKey
 	for k, x := range s.Services {
-		if snapshot.ClusterName(&x) == name && k.Protocol == policy.TCP {
+		plain, http := snapshot.ClusterName(&x), snapshot.ClusterAs(&x, l7.HTTP1)
+		if (plain == name || http == name) && k.Protocol == policy.TCP {
+			if c.Protocol = cmp.Or(x.App, l7.TCP); http == name || c.Protocol == l7.AutoHTTP {
+				c.Protocol = l7.HTTP1
+			}
 			keys = append(keys, k)
 		}
 	}
 	slices.SortFunc(keys, snapshot.ServiceKey.Compare)
 	if len(keys) > 0 {
 		c.Service = keys[0]
+		if s.Services[keys[0]].Affinity > 0 {
+			c.Balancer.Kind = l7.Maglev // by the caller's address
+		}
 	}
 	if len(keys) > 1 {
 		c.Second = keys[1]
@@ -199,9 +227,6 @@ func tableOf(s *snapshot.Snapshot, f snapshot.Frontend) (*routes.Table, *l7.Conf
 		if !known {
 			if c = plainCluster(s, name); !c.Service.Addr.IP.IsValid() {
 				continue
-			}
-			if c.Protocol = cmp.Or(s.Services[c.Service].App, l7.TCP); c.Protocol == l7.AutoHTTP {
-				c.Protocol = l7.HTTP1
 			}
 		}
 		c.Name, c.Endpoints = name, nil
@@ -298,12 +323,20 @@ func (p *path) unrouted(status int, id policy.RuleID, why string) (string, bool)
 	p.mesh().Status, p.Decides = status, ByProxy
 	why = p.secret(why)
 	p.step(Step{Name: StepRequest, Result: ResultNone, Node: p.src.Node, Rule: id, Text: why})
-	if status != 0 {
+	switch {
+	case status == 0:
+	case p.calls():
+		p.mesh().Status = 200
+		why = fmt.Sprintf("%s; its proxy answers with the status of gRPC that %d stands for", why, status)
+	default:
 		why = fmt.Sprintf("%s; its proxy answers %d", why, status)
 	}
 	p.deny(id, why)
 	return "", false
 }
+
+// calls: what is asked about is a gRPC call, to which proxies answer in its own way.
+func (p *path) calls() bool { return p.exchange != nil && routes.IsGRPC(&p.exchange.head) }
 
 // routeText names a route for people: the object that it is made of.
 func routeText(name string) string {
@@ -322,6 +355,10 @@ func (p *path) answeredByProxy(f routes.Found) (string, bool) {
 	}
 	why := p.secret(fmt.Sprintf("%s, rule %s: the proxy of the source answers with a redirect (%d)", routeText(r.Route.Name), r.Name, m.Status))
 	p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.src.Node, Text: why})
+	if p.calls() {
+		m.Status = 200
+		why += ", for gRPC with a status of its own"
+	}
 	p.Allow, p.Reason = true, why
 	return "", false
 }

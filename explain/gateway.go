@@ -48,7 +48,7 @@ func (p *path) gate(a *arrival) bool {
 		p.deny(NoListener, why)
 		return false
 	}
-	p.needs(atDestination, a.own, name)
+	p.needs(AtDestination, a.own, name)
 	if p.sees(a.own.Project) {
 		p.step(Step{Name: StepMesh, Result: ResultOK, Node: p.hide(a.own), Text: fmt.Sprintf(
 			"%s takes it: %s. Where a route sends it, the Gateway calls itself: ask about that with --from %s/%s", name, strings.Join(at, "; "), a.own.Project, a.own.Workload)})

@@ -51,12 +51,16 @@ func (p *path) side(d policy.Direction, own snapshot.Endpoint, peerRow snapshot.
 	set := s.Policies[snapshot.PolicyKey{VNI: own.Addr.VNI, Identity: seen.Identity, Direction: d}]
 	var walked []policy.Step
 	v.Verdict, walked = set.Walk(packet)
-	if v.Proxy && p.exchange != nil {
+	switch opaque := d == policy.Egress && p.opaque; {
+	case v.Proxy && opaque:
+		v.asks, v.ruled = v.Rule, true
+		p.step(Step{Name: name, Result: ResultDeny, Node: p.hide(own), Rule: v.Rule, Text: "the port is said not to be HTTP, and a rule has to see requests: the proxy lets nothing through"})
+	case v.Proxy && p.exchange != nil:
 		v.asks, v.ruled = v.Rule, true
 		if walked = p.request(&v, set.Decider().Session(packet)); walked == nil {
 			p.step(Step{Name: name, Result: ResultDeny, Node: p.hide(own), Rule: BadRequest, Text: "the proxy refuses the request: " + p.exchange.refused})
 		}
-	} else if v.Proxy {
+	case v.Proxy:
 		v.asks = v.Rule
 	}
 	if !p.sees(own.Project) {

@@ -83,8 +83,8 @@ func (p *path) needs(side string, e snapshot.Endpoint, why string) {
 
 // Sides of a proxy.
 const (
-	atSource      = "source"
-	atDestination = "destination"
+	AtSource      = "source"
+	AtDestination = "destination"
 )
 
 const bothMeshed = "both ends are in the mesh"
@@ -123,14 +123,14 @@ func (p *path) meet(a *arrival, out, in leg) bool {
 	}
 	both := peer != snapshot.Off && own != snapshot.Off
 	if both {
-		p.needs(atSource, p.src, bothMeshed)
-		p.needs(atDestination, a.own, bothMeshed)
+		p.needs(AtSource, p.src, bothMeshed)
+		p.needs(AtDestination, a.own, bothMeshed)
 	}
 	if out.Proxy {
-		p.needs(atSource, p.src, string(out.asks))
+		p.needs(AtSource, p.src, string(out.asks))
 	}
 	if in.Proxy {
-		p.needs(atDestination, a.own, string(in.asks))
+		p.needs(AtDestination, a.own, string(in.asks))
 	}
 	if m := p.Answer.Mesh; m != nil && len(m.Proxies) > 0 {
 		p.step(Step{Name: StepMesh, Result: ResultOK, Text: p.between(a, both)})
@@ -138,12 +138,22 @@ func (p *path) meet(a *arrival, out, in leg) bool {
 	return true
 }
 
-// refusedAtSource: the source's proxy lets nothing out.
-func (p *path) refusedAtSource(out leg) {
-	if out.Proxy {
-		p.needs(atSource, p.src, string(out.asks))
-		p.step(Step{Name: StepMesh, Result: ResultOK, Text: p.parts(nil)})
+// refusedAtSource: nothing is let out. True: by the source's proxy, to which
+// the kernel leads what is for one that is in the mesh too, whatever rules say.
+func (p *path) refusedAtSource(r *route, out leg) bool {
+	if p.protocol != policy.TCP {
+		return false
 	}
+	if out.Proxy {
+		p.needs(AtSource, p.src, string(out.asks))
+	}
+	if both := p.src.Mode != snapshot.Off && r.row.Mode != snapshot.Off && !r.seen.IsValid(); both { // who is seen as a Service is as outside
+		p.needs(AtSource, p.src, bothMeshed)
+	} else if !out.Proxy && !p.fronted {
+		return false
+	}
+	p.step(Step{Name: StepMesh, Result: ResultOK, Text: p.parts(nil)})
+	return true
 }
 
 // whoIs names the other side of an arrival.
@@ -171,7 +181,7 @@ func (p *path) parts(a *arrival) string {
 	var out []string
 	for _, x := range p.Answer.Mesh.Proxies {
 		whose := p.who(p.src)
-		if x.Side == atDestination {
+		if x.Side == AtDestination {
 			whose = p.who(a.own)
 		}
 		out = append(out, fmt.Sprintf("the proxy of %s takes part: %s", whose, strings.Join(x.Why, ", ")))

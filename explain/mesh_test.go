@@ -66,6 +66,7 @@ func meshed() world {
 	w.rules(on(front, "10.0.0.4"), policy.Ingress, about("policy/shop/v2/ingress/staff", policy.Allow, policy.RequestMatch{
 		Token: &policy.Token{Issuer: "https://id", Keys: "k", Claims: []policy.NamedMatch{{Name: "groups", TextMatch: policy.TextMatch{Value: "staff"}}}}}),
 		about("policy/shop/v2/ingress/asked", policy.Allow, policy.RequestMatch{Paths: paths("/ask"), External: &policy.External{Cluster: "authorizer/1/red/opa"}}))
+	w.rules(on(front, "10.0.0.4"), policy.Egress, rule("policy/shop/v2/egress/not-web", policy.Deny, []policy.Peer{{Identities: []policy.Identity{1}}}))
 	w.rules(on(front, "10.0.0.6"), policy.Egress, about("policy/shop/cron/egress/read", policy.Allow, policy.RequestMatch{Methods: []string{"GET"}}))
 	return w
 }
@@ -87,6 +88,9 @@ func TestRequests(t *testing.T) {
 		{"request-bad-path", "shop/web", "shop/v1", "GET /%zz", ""},
 		{"request-plain", "shop/cron", "shop/old", "GET /x", ""},
 		{"request-egress", "shop/cron", "shop/old", "POST /x", ""},
+		{"request-egress-service", "shop/cron", "service shop/old", "GET /x", ""},
+		{"request-grpc", "shop/web", "shop/api", "POST /nothing", "content-type: application/grpc"},
+		{"packet-closed", "shop/v2", "shop/web", "", ""},
 		{"packet-proxy", "shop/web", "shop/v1", "", ""},
 		{"packet-routed", "shop/web", "shop/api", "", ""},
 		{"packet-bare", "shop/web", "service shop/bare", "", ""},

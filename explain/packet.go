@@ -71,6 +71,11 @@ type path struct {
 	// exchange is the request that is asked about; nil: none. rule is what routed it.
 	exchange *exchange
 	rule     *routes.Rule
+	// fronted: the proxy of the source takes it, because of the address that it is sent to.
+	fronted bool
+	// opaque: it does not look into the bytes there, because they were said to be none of
+	// its business.
+	opaque bool
 	// private: what routes it is of a project that who asks may not see.
 	private bool
 }
@@ -198,8 +203,11 @@ func (p *path) judge(r *route) {
 	egress, eOK := p.side(policy.Egress, p.src, r.row.Addr, seen, r.port)
 	p.out = egress
 	if !egress.open() {
-		p.refusedAtSource(egress)
+		led := p.refusedAtSource(r, egress)
 		p.finish(egress, leg{}, eOK, false)
+		if led {
+			p.Decides = ByProxy
+		}
 		if egress.Shadow.Allow {
 			p.trial(r, egress)
 		}
@@ -211,7 +219,7 @@ func (p *path) judge(r *route) {
 	}
 	if a.own.Node == "" {
 		if egress.Proxy {
-			p.needs(atSource, p.src, string(egress.asks))
+			p.needs(AtSource, p.src, string(egress.asks))
 		}
 		p.finish(egress, allowed, eOK, false)
 		return

@@ -125,6 +125,7 @@ func (l *Lab) attach(t *testing.T, node, project, network, name string, labels .
 		args = append(args, "--label", lb)
 	}
 	out := l.must(t, args...)
+	out = out[max(0, strings.IndexByte(out, '{')):] // behind warnings
 	t.Cleanup(func() {
 		if out, err := l.moire("detach", "--run-dir", l.RunDir, "--node", node, project+"/"+name); err != nil {
 			t.Errorf("detach: %v\n%s", err, out)

@@ -36,6 +36,9 @@ type Config struct {
 	// Direct joins exactly two nodes by a veth pair of their own as underlay,
 	// 198.18.78.1 and .2; the bridge then carries only control traffic.
 	Direct bool
+	// Proxy says how many proxies a node has: node (one for all its Workloads),
+	// project or workload (one for each). Default node.
+	Proxy string
 	// NameServers (host:port) that moired asks. Default: those of the machine.
 	NameServers []string
 	// Progress is told what is being done. Default: nobody.
@@ -84,6 +87,9 @@ func New(c Config) (*Lab, error) {
 	}
 	if c.APIListen == "" {
 		c.APIListen = "127.0.0.1:7443"
+	}
+	if c.Proxy == "" {
+		c.Proxy = "node"
 	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}
@@ -209,7 +215,7 @@ func (l *Lab) StartAgent(ctx context.Context, n *Node) error {
 	socket := filepath.Join(l.RunDir, n.Name+".sock")
 	os.Remove(socket)
 	p, err := start(l.Dir, n.Name, n.Netns, filepath.Join(l.Bin, "moire-node"), "run",
-		"--name", n.Name, "--address", n.Address.String(), "--uplink", "up0",
+		"--name", n.Name, "--address", n.Address.String(), "--uplink", "up0", "--proxy", l.Proxy,
 		"--dir", filepath.Join(l.Dir, "node", n.Name), "--run-dir", l.RunDir)
 	if err != nil {
 		return err

@@ -131,15 +131,11 @@ spec:
       backendRefs: [{group: moire.dev, kind: Service, name: api, port: 80}]
 `
 
-// TestMesh: two Domains with the same addresses, strict: mutual TLS, a route and
-// a rule about requests; then the proxies and agents are killed.
-func TestMesh(t *testing.T) {
-	l := theLab(t)
-	domains := []string{"mesh-a", "mesh-b"}
-	clients := map[string]*http.Client{}
-	end := make(chan struct{}) // of long answers
-	endAll := sync.OnceFunc(func() { close(end) })
-	t.Cleanup(endAll)
+// strictTenants makes strict tenants with the same addresses: a Service with a route and
+// rules about requests, and who calls it. check asks for what they must get, in both
+// families. An answer to /long lasts until end is closed.
+func (l *Lab) strictTenants(t *testing.T, domains []string, end <-chan struct{}) (clients map[string]*http.Client, check func(when string)) {
+	clients = map[string]*http.Client{}
 	for _, domain := range domains {
 		intent := strings.ReplaceAll(askingTenant+"---"+meshTenant, "metadata: {name: DOMAIN}", "metadata: {name: DOMAIN}\nspec: {mtls: strict}")
 		l.apply(t, strings.ReplaceAll(intent, "DOMAIN", domain))
@@ -156,7 +152,7 @@ func TestMesh(t *testing.T) {
 			}
 		}))
 	}
-	check := func(when string) {
+	return clients, func(when string) {
 		t.Helper()
 		for _, domain := range domains {
 			for _, vip := range []string{"10.9.0.200", "[fd09::200]"} {
@@ -170,7 +166,21 @@ func TestMesh(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestMesh: two Domains with the same addresses, strict: mutual TLS, a route and
+// a rule about requests; then the proxies and agents are killed.
+func TestMesh(t *testing.T) {
+	l := theLab(t)
+	domains := []string{"mesh-a", "mesh-b"}
+	end := make(chan struct{}) // of long answers
+	endAll := sync.OnceFunc(func() { close(end) })
+	t.Cleanup(endAll)
+	clients, check := l.strictTenants(t, domains, end)
 	check("at first")
+	if out := l.must(t, "trace", "--from", "mesh-a-p/web", "--to", "10.9.0.200", "--port", "80", "--live", "--wait", "1s"); !strings.Contains(out, "needs-proxy") || !strings.Contains(out, "as expected: only the proxy") {
+		t.Errorf("a trace of what only a proxy may say: %s", out)
+	}
 	for _, domain := range domains {
 		p := domain + "-p"
 		l.tells(t, p, "--route", p+"/api", "--from", p+"/web", "--verdict", "allow")

@@ -93,7 +93,9 @@ func (g *greeting) depart() {
 	if i := g.plan.mesh.Frontend(f.work.Workload, g.local); i >= 0 {
 		f.routed = true
 		g.ln = g.plan.listeners[i]
-		g.protocol = g.ln.conf.Protocol
+		if g.protocol = g.ln.conf.Protocol; g.plan.mesh.Bytes(f.work.Workload, i) {
+			g.protocol = l7.TCP
+		}
 		g.admitted(g.ln.limits.handshake)
 		g.advance()
 		return

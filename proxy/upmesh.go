@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 
 	"moire.dev/moire/proxy/engine"
 	"moire.dev/moire/proxy/telemetry"
@@ -53,8 +54,10 @@ func (p *pool) origin(e *endpoint) (engine.Origin, error) {
 	}
 	o := engine.Origin{Namespace: h.namespace, Address: e.from}
 	if p == s.app {
-		if o.Mark = s.plan.mesh.mark; o.Mark == 0 {
-			o.Address = e.addr.Addr()
+		// Who calls itself needs no disguise, and its application's answers to an own
+		// address would not come by lo, which a disguise is bound to.
+		if o.Mark = s.plan.mesh.mark; o.Mark == 0 || slices.Contains(s.work.Addresses, e.from) {
+			o.Mark, o.Address = 0, e.addr.Addr()
 		}
 	}
 	return o, nil

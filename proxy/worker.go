@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"moire.dev/moire/proxy/authz"
@@ -175,9 +176,8 @@ func (w *worker) refused(from *caller, status int) {
 	w.tel.AddListener(from.plan.table, from.ln.id, telemetry.Malformed, 1)
 	r := from.turnedAway()
 	r.Status, r.Flags, r.Protocol = status, telemetry.CallerProtocolError, telemetry.HTTP11
-	if f := from.flow; f != nil && f.leg.Session != nil { // whoever has to see requests lets nothing else through
-		r.Flags |= telemetry.Denied
-		r.Mesh.Rule, r.Mesh.Tier, r.Mesh.Drop = f.leg.Rule, f.leg.Tier, telemetry.NotHTTP
+	if from.flow != nil {
+		w.unread(from, r)
 	}
 	w.tell(r)
 }
@@ -202,4 +202,27 @@ func (from *caller) turnedAway() *telemetry.Request {
 func (w *worker) tell(r *telemetry.Request) {
 	w.tel.RequestStarted(r.Table, r.Route)
 	w.tel.RequestDone(r)
+}
+
+// unread tells of what could not be read that who has to see requests lets nothing
+// else through: the one that speaks here, or the one that is met in memory.
+func (w *worker) unread(from *caller, r *telemetry.Request) {
+	f, m := from.flow, &r.Mesh
+	leg := f.leg
+	if leg.Session == nil && f.unrouted() && f.side == telemetry.Out {
+		if to := w.crossing(f.work, f.peer); to != nil {
+			if leg = to.Enter(from.plan.mesh.Peer(f.work.VNI, from.peer.Addr()), from.peer.Addr(), from.local.Port()); leg.Session != nil {
+				m.Side, m.VNI = telemetry.In, to.VNI
+			}
+		}
+	}
+	asks := f.routed && slices.Contains(from.ln.conf.Asking, f.work.Name)
+	if leg.Session == nil && !asks {
+		return
+	}
+	r.Flags |= telemetry.Denied
+	m.Rule, m.Tier, m.Drop = leg.Rule, leg.Tier, telemetry.NotHTTP
+	if asks { // which rule depends on who would have been chosen
+		m.Rule, m.Tier = "", 0
+	}
 }

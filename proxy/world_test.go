@@ -226,7 +226,11 @@ func (b *box) steer() {
 	program := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		field(12), asm.JNE.Imm(asm.R2, unix.IPPROTO_TCP, "pass"),
-		asm.Mov.Imm(asm.R7, 1),
+		// What calls itself is nobody's.
+		field(40), asm.JNE.Imm32(asm.R2, word(own4[:]), "other"), field(16), asm.JEq.Imm32(asm.R2, word(own4[:]), "pass"),
+		field(56).WithSymbol("other"), asm.JNE.Imm32(asm.R2, word(own6[12:]), "more"),
+		field(44), asm.JNE.Imm32(asm.R2, word(own6[:4]), "more"), field(32), asm.JEq.Imm32(asm.R2, word(own6[12:]), "pass"),
+		asm.Mov.Imm(asm.R7, 1).WithSymbol("more"),
 		field(64), asm.JNE.Imm(asm.R2, 1, "give"), // not by lo
 		asm.Mov.Imm(asm.R7, 0),
 		field(8), asm.JEq.Imm(asm.R2, unix.AF_INET6, "six"),

@@ -136,6 +136,10 @@ func ClusterName(s *Service) string {
 	return fmt.Sprintf("%d/%s/%s/%d", s.Addr.VNI, s.Project, s.Name, s.Port)
 }
 
+// ClusterAs is the name of the Cluster that is spoken to in another protocol than
+// the Service says.
+func ClusterAs(s *Service, p l7.Protocol) string { return ClusterName(s) + "/" + string(p) }
+
 // RouteObject is what people wrote that became a Route, by its name: "HTTPRoute
 // shop/cart". It is "" for the default of a Frontend, and the name itself when it
 // is of another form.

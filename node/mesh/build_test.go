@@ -222,9 +222,18 @@ func TestAsks(t *testing.T) {
 		Requests: []policy.RequestMatch{{Methods: []string{"GET"}}}}
 	s.Policies[snapshot.PolicyKey{VNI: red, Identity: 1, Direction: policy.Egress}] = policy.Set{Rules: []policy.Rule{rule}, Isolated: "isolated/red-shop/p/egress"}
 	c := build(input(s, web(blue), web(red)))
-	if len(c.Listeners) != 2 || c.Listeners[0].View != "100/red-shop" || c.Listeners[0].Protocol != l7.AutoHTTP || len(c.Clusters) != 1 || c.Clusters[0].Protocol != l7.HTTP1 ||
-		c.Clusters[0].Endpoints[0].SPIFFE != "" {
-		t.Errorf("%+v %+v", c.Listeners, c.Clusters)
+	if len(c.Listeners) != 2 || c.Listeners[0].View != "100/red-shop" || c.Listeners[0].Protocol != l7.AutoHTTP || !slices.Equal(c.Listeners[0].Asking, []string{"red-shop/web"}) {
+		t.Errorf("%+v", c.Listeners)
+	}
+	// HTTP for those who ask, bytes for their neighbours; each has a cluster that takes it.
+	if len(c.Clusters) != 2 || c.Clusters[0].Protocol != l7.TCP || c.Clusters[1].Protocol != l7.HTTP1 || c.Clusters[1].Name != c.Clusters[0].Name+"/http1" || c.Clusters[0].Endpoints[0].SPIFFE != "" {
+		t.Errorf("%+v", c.Clusters)
+	}
+	if len(c.Routes) != 2 || c.Routes[0].Kind != l7.HTTPRoute || c.Routes[1].Kind != l7.TCPRoute || len(c.Routes[0].Listeners) != 2 || len(c.Routes[1].Listeners) != 2 {
+		t.Errorf("%+v", c.Routes)
+	}
+	for _, p := range c.Validate() {
+		t.Error(p)
 	}
 }
 

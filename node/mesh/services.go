@@ -63,8 +63,8 @@ func (w *world) services() *services {
 			if _, fronted := w.s.FrontendOf(key, p.name); fronted {
 				continue
 			}
-			if asks := w.asks(asking[p], &service); asks || meshed && views[p] {
-				s.front(p, key, s.plainly(&service, asks))
+			if askers := w.askers(asking[p], &service); len(askers) > 0 || meshed && views[p] {
+				s.plainly(p, &service, askers)
 			}
 		}
 	}
@@ -87,46 +87,62 @@ func (w *world) serves(key snapshot.FrontendKey, p project) bool {
 	return !own
 }
 
-// asking lists the egress Sets of each view that have rules about requests.
-func (w *world) asking() map[project][]policy.Set {
-	out := map[project][]policy.Set{}
+// asker is a Workload with rules about requests in its egress Set.
+type asker struct {
+	name string // project/workload
+	set  policy.Set
+}
+
+// asking lists the askers of each view.
+func (w *world) asking() map[project][]asker {
+	out := map[project][]asker{}
 	for _, k := range w.known {
 		set := w.s.Policies[snapshot.PolicyKey{VNI: k.VNI, Identity: k.endpoint.Identity, Direction: policy.Egress}]
 		if slices.ContainsFunc(set.Rules, func(r policy.Rule) bool { return len(r.Requests) > 0 }) {
 			p := project{k.VNI, k.Key.Project}
-			out[p] = append(out[p], set)
+			out[p] = append(out[p], asker{k.Key.Project + "/" + k.Key.Workload, set})
 		}
 	}
 	return out
 }
 
-// asks says whether one of the Sets has to see requests to some backend.
-func (w *world) asks(sets []policy.Set, service *snapshot.Service) bool {
-	for i := range sets {
-		for _, b := range service.Backends {
+// askers of a Service: who has to see requests to some backend.
+func (w *world) askers(all []asker, service *snapshot.Service) (names []string) {
+	for i := range all {
+		asks := slices.ContainsFunc(service.Backends, func(b snapshot.Backend) bool {
 			p := policy.Packet{Peer: w.s.Endpoints[b.Addr].Identity, PeerAddr: b.Addr.IP, Protocol: policy.TCP, Port: cmp.Or(b.Port, service.Port)}
-			if sets[i].Decide(p).Proxy {
-				return true
-			}
+			return all[i].set.Decide(p).Proxy
+		})
+		if asks {
+			names = append(names, all[i].name)
 		}
 	}
-	return false
+	slices.Sort(names)
+	return names
 }
 
-// plainly is the Frontend of a Service that nothing is attached to. Where rules
-// ask about requests, and nobody said what is spoken, it is taken to be HTTP.
-func (s *services) plainly(service *snapshot.Service, asks bool) snapshot.Frontend {
-	name, protocol := snapshot.ClusterName(service), cmp.Or(service.App, l7.TCP)
-	if asks && service.App == "" {
-		protocol = l7.AutoHTTP
+// plainly puts a Service that nothing is attached to into a view. Where nobody said
+// what is spoken, it is HTTP for those who have to see requests, bytes for others.
+func (s *services) plainly(p project, service *snapshot.Service, askers []string) {
+	as := s.spoken(service, snapshot.ClusterName(service), cmp.Or(service.App, l7.TCP))
+	if len(askers) == 0 || service.App != "" {
+		s.front(p, service.ServiceKey, as)
+		return
 	}
+	http := s.spoken(service, snapshot.ClusterAs(service, l7.HTTP1), l7.HTTP1)
+	http.Protocol = l7.AutoHTTP
+	l := s.front(p, service.ServiceKey, http)
+	l.Asking = askers
+	s.lead(l.Name, as)
+}
+
+// spoken is the Frontend that leads to the cluster of a Service that nothing is attached
+// to, in a protocol.
+func (s *services) spoken(service *snapshot.Service, name string, protocol l7.Protocol) snapshot.Frontend {
 	if _, known := s.w.s.Clusters[name]; !known {
 		c := s.plain[name]
-		c.Name = name
-		if c.Protocol == "" || c.Protocol == l7.TCP { // for who asks about requests it is HTTP
-			if c.Protocol = protocol; protocol == l7.AutoHTTP {
-				c.Protocol = l7.HTTP1
-			}
+		if c.Name, c.Protocol = name, protocol; protocol == l7.AutoHTTP {
+			c.Protocol = l7.HTTP1
 		}
 		if service.Affinity > 0 {
 			c.Balancer.Kind = l7.Maglev // by the caller's address
@@ -146,8 +162,8 @@ func (s *services) plainly(service *snapshot.Service, asks bool) snapshot.Fronte
 	return snapshot.Frontend{Protocol: protocol, Cluster: name}
 }
 
-// front makes a Listener of a Frontend for one view.
-func (s *services) front(p project, key snapshot.ServiceKey, f snapshot.Frontend) {
+// front makes a Listener of a Frontend for one view, the last of the list.
+func (s *services) front(p project, key snapshot.ServiceKey, f snapshot.Frontend) *l7.Listener {
 	address, view := netip.AddrPortFrom(key.Addr.IP, key.Port).String(), View(p.vni, p.name)
 	l := l7.Listener{Name: view + "/" + address, Address: address, View: view, Protocol: f.Protocol, Trusted: true,
 		// What the two ends say to each other is theirs: the proxy ends nothing that
@@ -159,9 +175,15 @@ func (s *services) front(p project, key snapshot.ServiceKey, f snapshot.Frontend
 			s.at[name] = append(s.at[name], l.Name)
 		}
 	}
+	s.lead(l.Name, f)
+	return &s.listeners[len(s.listeners)-1]
+}
+
+// lead attaches the default of a Frontend to a Listener.
+func (s *services) lead(listener string, f snapshot.Frontend) {
 	if r, ok := f.DefaultRoute(); ok {
 		s.defaults[r.Name] = r
-		s.at[r.Name] = append(s.at[r.Name], l.Name)
+		s.at[r.Name] = append(s.at[r.Name], listener)
 	}
 }
 

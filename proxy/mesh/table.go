@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"unsafe"
 
@@ -20,6 +21,7 @@ type Table struct {
 	namespaces map[string][]*Workload
 	peers      map[place]*Peer
 	frontends  map[frontend]int
+	asking     map[int][]string // Listener -> l7.Listener.Asking, where there is one
 }
 
 // Workload is one interface that the proxy speaks for.
@@ -65,7 +67,7 @@ type frontend struct {
 func Build(cfg *l7.Config) (*Table, error) {
 	m := cfg.Mesh
 	t := &Table{named: make(map[interfaceKey]*Workload, len(m.Workloads)), namespaces: map[string][]*Workload{},
-		peers: make(map[place]*Peer, len(m.Peers)), frontends: make(map[frontend]int, len(cfg.Listeners))}
+		peers: make(map[place]*Peer, len(m.Peers)), frontends: make(map[frontend]int, len(cfg.Listeners)), asking: map[int][]string{}}
 	views := map[string]int{}
 	view := func(name string) int {
 		n, ok := views[name]
@@ -115,6 +117,9 @@ func Build(cfg *l7.Config) (*Table, error) {
 		key := frontend{view(l.View), netip.AddrPortFrom(at.Addr().Unmap(), at.Port())}
 		if _, ok := t.frontends[key]; !ok { // the first of those that share an address speaks for all
 			t.frontends[key] = i
+		}
+		if len(l.Asking) > 0 {
+			t.asking[i] = l.Asking
 		}
 	}
 	return t, nil
@@ -171,6 +176,12 @@ func (t *Table) listener(view int, at netip.AddrPort) int {
 
 // IsGateway: there is no application.
 func (w *Workload) IsGateway() bool { return w.gate >= 0 }
+
+// Bytes says whether w sends bytes to a Listener whose Protocol is that of others.
+func (t *Table) Bytes(w *Workload, listener int) bool {
+	all, only := t.asking[listener]
+	return only && !slices.Contains(all, w.Name)
+}
 
 // Same is the Workload of this Table that one of another Table is; nil: it is no
 // more.

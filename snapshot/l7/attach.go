@@ -81,7 +81,7 @@ func (l *Listener) Takes(kind Kind) bool {
 	case TLSRoute:
 		return l.Protocol == TLS || l.Protocol == TCP && l.TLS != nil
 	case TCPRoute:
-		return l.Protocol == TCP
+		return l.Protocol == TCP || len(l.Asking) > 0
 	}
 	return false
 }

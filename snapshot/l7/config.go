@@ -45,6 +45,10 @@ type Listener struct {
 	View string `json:"view,omitempty"`
 	// Protocol; default AutoHTTP.
 	Protocol Protocol `json:"protocol,omitempty"`
+	// Asking, of a View, are the Workloads (project/workload) that have to see
+	// requests here, although nobody said what is spoken: Protocol is theirs, and
+	// all others send bytes, for which a TCPRoute is. Empty: Protocol is that of all.
+	Asking []string `json:"asking,omitempty"`
 	// Hostname that this Listener serves, perhaps with a wildcard as its first
 	// label; empty: all.
 	Hostname string `json:"hostname,omitempty"`

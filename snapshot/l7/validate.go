@@ -82,6 +82,9 @@ func (v *validator) listener(field string, l *Listener, i int) {
 	if l.EncodedSlashes && !l.HTTP() {
 		v.bad(field+".encodedSlashes", "remove it", "protocol %s has no paths", l.Protocol)
 	}
+	if len(l.Asking) > 0 && (l.View == "" || cmp.Or(l.Protocol, AutoHTTP) != AutoHTTP) {
+		v.bad(field+".asking", "remove it", "only a listener of a view, with protocol http, can speak HTTP with some and bytes with others")
+	}
 	if l.Address == "" {
 		return
 	}
