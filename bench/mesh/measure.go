@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"moire.dev/moire/lab"
 )
@@ -26,6 +27,9 @@ func output(cmd *exec.Cmd, netns string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// settling is how long records of the mesh may be on their way after a load.
+const settling = 2 * time.Second
+
 // outcome is all rounds of a path.
 type outcome []result
 
@@ -38,6 +42,9 @@ func (b *bench) interleave(ctx context.Context, paths []path, args ...string) ([
 			r, err := b.load(ctx, p, args...)
 			if err != nil {
 				return nil, err
+			}
+			if i >= meshNear { // its records are still on their way, on the core of who comes next
+				wait(ctx, settling)
 			}
 			fmt.Fprintf(os.Stderr, "round %d, %s: %d requests in %.1f s; cores: proxies %.2f, load %.2f, upstream %.2f, machine %.2f\n", round+1, p.name,
 				r.Requests, r.Seconds, r.Proxy/r.Seconds, r.Load/r.Seconds, r.Upstream/r.Seconds, r.Machine/r.Seconds)
