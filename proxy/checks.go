@@ -129,7 +129,7 @@ func (p *Proxy) tick(ctx context.Context) {
 
 // giveBack is how many bytes a burst left behind before they are given back to
 // the machine: nothing else would collect them while little happens.
-const giveBack = 4 << 20
+const giveBack = 2 << 20
 
 func (p *Proxy) tell(n *plan, s *settings, ev balance.Event) {
 	if ev.Returned {

@@ -161,17 +161,10 @@ func versionOf(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if info, err := buildinfo.ReadFile(bin); err == nil { // of Go, which may not know its own
-		for _, m := range info.Deps {
-			if strings.HasPrefix(info.Path, m.Path+"/") {
-				return name + " " + strings.TrimPrefix(m.Version, "v"), nil
-			}
-		}
+	if info, err := buildinfo.ReadFile(bin); err == nil { // of Go, whatever it says of itself
+		return name + " " + strings.TrimPrefix(info.Main.Version, "v"), nil
 	}
 	flag := map[string]string{"nginx": "-v", "haproxy": "-v", "envoy": "--version"}[name]
-	if flag == "" {
-		return name, nil
-	}
 	out, err := exec.CommandContext(ctx, bin, flag).CombinedOutput()
 	for field := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return strings.ContainsRune(" /\n-+", r) }) {
 		if field = strings.TrimPrefix(field, "v"); strings.Count(field, ".") == 2 && field[0] >= '0' && field[0] <= '9' {

@@ -124,20 +124,27 @@ func (b *bench) memoryOf(ctx context.Context, name string, conns int) (result, e
 	defer in.stop()
 	settle(ctx)
 	r := result{Idle: resident(in.pids)}
+	// The first requests take what is no connection's: code, logs, what is remembered.
+	if _, err := load(ctx, b.job(in, "http1", in.port.HTTP1, 10, 128)); err != nil {
+		return r, err
+	}
+	settle(ctx)
+	before := resident(in.pids)
 	release, err := holding(ctx, b.job(in, "hold", in.port.HTTP1, conns, 128))
 	if err != nil {
 		return r, err
 	}
 	defer release()
 	settle(ctx)
-	r.PerConn = (resident(in.pids) - r.Idle) / float64(conns)
+	r.PerConn = (resident(in.pids) - before) / float64(conns)
 	return r, nil
 }
 
+// settle waits until what a beginning or a burst needed is given back.
 func settle(ctx context.Context) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(2 * time.Second):
+	case <-time.After(12 * time.Second):
 	}
 }
 
