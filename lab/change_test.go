@@ -10,13 +10,13 @@ import (
 )
 
 // declare applies intent that something else removes.
-func (r *reliable) declare(t *testing.T, verb, intent string) {
+func (r *reliable) declare(t *testing.T, verb, intent string, flags ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "intent.yaml")
 	if err := os.WriteFile(file, []byte(intent), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r.must(t, verb, "-f", file)
+	r.must(t, append([]string{verb, "-f", file}, flags...)...)
 }
 
 // each is the intent once for each tenant.
@@ -172,26 +172,29 @@ func churnedWorkloads(half, n int) string {
 // churned (R10): other endpoints come and go, other Policies and routes change all
 // the time, in the same projects.
 func (r *reliable) churned(t *testing.T, _ *load) {
-	ends, rules, routes, rounds := times(5, 25), times(4, 10), times(2, 5), times(4, 120)
+	ends, rules, routes := times(5, 25), times(4, 10), times(2, 5)
 	r.declare(t, "apply", elsewhere+"\n---\n"+r.each(churnedService))
 	halves := []string{r.each(churnedWorkloads(0, ends)), r.each(churnedWorkloads(1, ends))}
+	t.Logf("in a round %d endpoints, %d Policies, %d routes; not more than one in a second", 4*ends, 2*rules, 2*routes)
 	began := time.Now()
-	for i := range rounds {
+	r.repeat(t, 4, 120, func(i int) {
 		time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second)))
-		var b strings.Builder
-		for m := range rules {
-			b.WriteString(strings.NewReplacer("churn-M", fmt.Sprintf("churn-%d", m), `"M"`, fmt.Sprintf(`"%d"`, m), "SERIAL", fmt.Sprint(i)).Replace(churnedPolicy))
-		}
-		for m := range routes {
-			b.WriteString(strings.NewReplacer("churn-M", fmt.Sprintf("churn-%d", m), "800M", fmt.Sprintf("800%d", m), "SERIAL", fmt.Sprint(i)).Replace(churnedRoute))
-		}
-		r.declare(t, "apply", halves[i%2]+"\n---\n"+r.each(b.String()))
+		r.declare(t, "apply", halves[i%2]+"\n---\n"+r.each(churnedRules(rules, routes, i)))
 		if i > 0 {
 			r.declare(t, "delete", halves[(i+1)%2])
 		}
-		if i == rounds-1 {
-			r.declare(t, "delete", halves[i%2]+"\n---\n"+r.each(b.String()+churnedService)+"\n---\n"+elsewhere)
-		}
+	})
+	r.declare(t, "delete", strings.Join(halves, "\n---\n")+"\n---\n"+r.each(churnedRules(rules, routes, 0)+churnedService)+"\n---\n"+elsewhere, "--ignore-not-found")
+}
+
+// churnedRules are Policies and routes, others with each serial.
+func churnedRules(rules, routes, serial int) string {
+	var b strings.Builder
+	for m := range rules {
+		b.WriteString(strings.NewReplacer("churn-M", fmt.Sprintf("churn-%d", m), `"M"`, fmt.Sprintf(`"%d"`, m), "SERIAL", fmt.Sprint(serial)).Replace(churnedPolicy))
 	}
-	t.Logf("%d rounds of %d endpoints, %d Policies and %d routes in %s", rounds, 4*ends, 2*rules, 2*routes, time.Since(began).Round(time.Second))
+	for m := range routes {
+		b.WriteString(strings.NewReplacer("churn-M", fmt.Sprintf("churn-%d", m), "800M", fmt.Sprintf("800%d", m), "SERIAL", fmt.Sprint(serial)).Replace(churnedRoute))
+	}
+	return b.String()
 }

@@ -111,10 +111,13 @@ type guest struct {
 	addrs []netip.Addr
 }
 
+// netnsOf is the name of the namespace of a guest.
+func netnsOf(project, name string) string { return "moire-t-w-" + project + "-" + name }
+
 // attach makes a namespace and attaches it until the test ends.
 func (l *Lab) attach(t *testing.T, node, project, network, name string, labels ...string) guest {
 	t.Helper()
-	ns := "moire-t-w-" + project + "-" + name
+	ns := netnsOf(project, name)
 	path, err := makeNetns(ns)
 	if err != nil {
 		t.Fatal(err)

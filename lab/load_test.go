@@ -98,7 +98,7 @@ func (k *talker) close() {
 	}
 }
 
-// ask sends a request and returns the head of the answer; who has read its body calls kept.
+// ask sends a request and returns the answer, of which the body is still to be read.
 func (k *talker) ask(ctx context.Context, method, path string) (*http.Response, error) {
 	patience := cmp.Or(k.patience, 10*time.Second)
 	if k.conn == nil {

@@ -28,7 +28,7 @@ func (r *reliable) workloadsStarted(t *testing.T, _ *load) {
 			m, node := r.tenants[i%2], r.Nodes[i/2%len(r.Nodes)].Name
 			ctx, cancel := context.WithCancel(t.Context())
 			name := fmt.Sprintf("start-%d", i)
-			path, err := makeNetns("moire-t-w-" + m.domain + "-p-" + name)
+			path, err := makeNetns(netnsOf(m.domain+"-p", name))
 			if err != nil {
 				t.Fatal(err)
 			}

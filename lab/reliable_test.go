@@ -97,26 +97,24 @@ func TestReliable(t *testing.T) {
 	}
 	r.settle(t)
 	for _, c := range []struct {
-		name    string
-		disturb func(*testing.T, *load)
+		name     string
+		patience time.Duration // of requests; 0: 10 s
+		disturb  func(*testing.T, *load)
 	}{
-		{"ControlPlaneGone", r.controlPlaneGone},
-		{"IdentitiesRotated", r.identitiesRotated},
-		{"AgentsKilled", r.agentsKilled},
-		{"ProxiesUpgraded", r.proxiesUpgraded},
-		{"ProxiesKilled", r.proxiesKilled},
-		{"PoliciesReplaced", r.policiesReplaced},
-		{"Churned", r.churned},
-		{"NodeDies", r.nodeDies},
-		{"WorkloadsStarted", r.workloadsStarted},
-		{"Operated", r.operated},
+		{"ControlPlaneGone", 0, r.controlPlaneGone},
+		{"IdentitiesRotated", 0, r.identitiesRotated},
+		{"AgentsKilled", 0, r.agentsKilled},
+		{"ProxiesUpgraded", 0, r.proxiesUpgraded},
+		{"ProxiesKilled", 0, r.proxiesKilled},
+		{"PoliciesReplaced", 0, r.policiesReplaced},
+		{"Churned", 0, r.churned},
+		{"NodeDies", time.Second, r.nodeDies},
+		{"WorkloadsStarted", 0, r.workloadsStarted},
+		{"Operated", 0, r.operated},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			patience := 10 * time.Second
-			if c.name == "NodeDies" { // who waits for it sees nothing else
-				patience = time.Second
-			}
-			w := r.load(patience)
+			w := r.load(c.patience)
+			t.Cleanup(w.stop)
 			time.Sleep(500 * time.Millisecond)
 			c.disturb(t, w)
 			r.settle(t)
@@ -177,7 +175,7 @@ func (r *reliable) proxiesKilled(t *testing.T, w *load) {
 		if err := syscall.Kill(r.proxy(t, n), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(time.Duration(times(2, 4)) * time.Second) // who dies again within 10 s has to wait
 		worst = max(worst, w.last(at))
 	})
 	t.Logf("the last request that failed began %s after a proxy was killed", worst.Round(time.Millisecond))
