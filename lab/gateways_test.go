@@ -101,6 +101,7 @@ spec:
       tls: {certificateRefs: [{namespace: DOMAIN-desk, name: help}]}
     - {name: ended, port: 9443, protocol: TLS, tls: {certificateRefs: [{name: shop}]}}
     - {name: raw, port: 9000, protocol: TCP}
+    - {name: out, port: 8000, protocol: HTTP, hostname: partner.example.com}
 ---
 apiVersion: moire.dev/v1alpha1
 kind: Service
@@ -111,6 +112,23 @@ apiVersion: moire.dev/v1alpha1
 kind: Service
 metadata: {name: help, namespace: DOMAIN-desk}
 spec: {networks: [{network: net}], selector: {matchLabels: {app: help}}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}
+---
+apiVersion: moire.dev/v1alpha1
+kind: Service
+metadata: {name: partner, namespace: DOMAIN-p}
+spec: {networks: [{network: net}], endpoints: [{address: 192.0.2.1}], ports: [{port: 443, appProtocol: https}]}
+---
+apiVersion: moire.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: partner, namespace: DOMAIN-p}
+spec: {targetRefs: [{kind: Service, name: partner}], tls: {hostname: partner.example.com, ca: "PARTNER"}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: partner, namespace: DOMAIN-p}
+spec:
+  parentRefs: [{name: edge, sectionName: out}]
+  rules: [{backendRefs: [{name: partner, port: 443}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -174,6 +192,39 @@ spec:
   from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: DOMAIN-p}]
   to: [{group: moire.dev, kind: Service, name: help}]
 `
+
+// partner serves HTTPS outside, and returns the bundle that vouches for it.
+func partner(t *testing.T, netns string) string {
+	t.Helper()
+	var l net.Listener
+	err := InNetns(netns, func() (err error) {
+		l, err = net.Listen("tcp", "192.0.2.1:443")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := certificateFor(t, "partner.example.com", x509.NewCertPool())
+	var parts [2][]byte
+	for i, part := range strings.Split(data, ", ") {
+		_, text, _ := strings.Cut(part, ": ")
+		if parts[i], err = base64.StdEncoding.DecodeString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, err := tls.X509KeyPair(parts[0], parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprintf(w, "partner %s for %s at %s", r.URL.Path, host, r.TLS.ServerName)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- s.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { s.Close(); <-done })
+	return strings.ReplaceAll(string(parts[0]), "\n", "\\n")
+}
 
 // certificateFor makes a certificate that signs itself, as the data of a Secret.
 func certificateFor(t *testing.T, name string, roots *x509.CertPool) string {
@@ -304,12 +355,12 @@ func (g guest) greet(t *testing.T, port int, word string) {
 }
 
 // gated makes a tenant with a Gateway, and those who ask it.
-func (l *Lab) gated(t *testing.T, domain string, pool int, outside string) []gated {
+func (l *Lab) gated(t *testing.T, domain string, pool int, outside, partner string) []gated {
 	p, roots := domain+"-p", x509.NewCertPool()
 	intent := gatedTenant
 	for what, with := range map[string]string{
 		"{SHOP}": "{" + certificateFor(t, "shop.example.com", roots) + "}", "{HELP}": "{" + certificateFor(t, "help.example.com", roots) + "}",
-		"DOMAIN": domain, ".LEAVES": fmt.Sprintf(".%d", pool+200), ".POOL": fmt.Sprintf(".%d", pool), ".PUBLIC": fmt.Sprintf(".%d", pool+1),
+		"DOMAIN": domain, "PARTNER": partner, ".LEAVES": fmt.Sprintf(".%d", pool+200), ".POOL": fmt.Sprintf(".%d", pool), ".PUBLIC": fmt.Sprintf(".%d", pool+1),
 	} {
 		intent = strings.ReplaceAll(intent, what, with)
 	}
@@ -359,7 +410,8 @@ func TestGateways(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.noOutside()
-	callers := append(l.gated(t, "gates-a", 16, outside), l.gated(t, "gates-b", 32, outside)...)
+	vouched := partner(t, outside)
+	callers := append(l.gated(t, "gates-a", 16, outside, vouched), l.gated(t, "gates-b", 32, outside, vouched)...)
 	check := func(when string) {
 		t.Helper()
 		for _, g := range callers {
@@ -395,6 +447,10 @@ func TestGateways(t *testing.T) {
 		}
 	}
 	again("with a grant")
+	for i, g := range callers { // out again, under an address of the Network, with TLS
+		leaves := []string{"198.18.99.17", "198.18.99.33"}[i*2/len(callers)]
+		g.expect(t, "by the Gateway", "GET", "http://partner.example.com:8000/x", 200, "partner /x for "+leaves+" at partner.example.com")
+	}
 	for _, domain := range []string{"gates-a", "gates-b"} {
 		p := domain + "-p"
 		l.tells(t, p, "--route", p+"/shop", "--from", p+"/gateway-edge", "--to", p+"/shop-n2", "--verdict", "allow")
