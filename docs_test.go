@@ -34,8 +34,10 @@ func TestDocsLoad(t *testing.T) {
 	if n < 3 {
 		t.Errorf("found %d YAML blocks; the docs have more", n)
 	}
-	if _, problems := load.Files("examples/demo"); len(problems) > 0 {
-		t.Errorf("examples/demo: %v", problems)
+	for _, dir := range []string{"examples/demo", "examples/demo-gateway"} {
+		if _, problems := load.Files(dir); len(problems) > 0 {
+			t.Errorf("%s: %v", dir, problems)
+		}
 	}
 }
 
