@@ -159,7 +159,7 @@ func (p *path) subset(s *snapshot.Snapshot, all []snapshot.Backend) []snapshot.B
 
 // routed is the cluster that the proxy's routes choose, by the code of the proxy.
 func (p *path) routed(s *snapshot.Snapshot, f snapshot.Frontend) (string, bool) {
-	table, cfg, err := tableOf(s, f)
+	table, cfg, err := tableOf(s, f, []heard{{l7.Listener{Name: "here", Protocol: f.Protocol, Trusted: true}, f.Routes}})
 	if err != nil {
 		return p.unrouted(500, NoBackend, "the proxy refuses the routes of this address: "+err.Error())
 	}
@@ -201,12 +201,26 @@ func (p *path) routed(s *snapshot.Snapshot, f snapshot.Frontend) (string, bool) 
 	return cfg.Clusters[b.Cluster].Name, true
 }
 
-// tableOf is the part of the proxy's table that is about one Frontend.
-func tableOf(s *snapshot.Snapshot, f snapshot.Frontend) (*routes.Table, *l7.Config, error) {
-	cfg := &l7.Config{Name: "explain", Listeners: []l7.Listener{{Name: "here", Address: "0.0.0.0:1", View: "here", Protocol: f.Protocol, Trusted: true}}}
+// heard is a listener with the names of its routes.
+type heard struct {
+	l7.Listener
+	routes []string
+}
+
+// tableOf is the part of the proxy's table that is about the listeners of one
+// address; f says where goes what no route of the first one takes.
+func tableOf(s *snapshot.Snapshot, f snapshot.Frontend, at []heard) (*routes.Table, *l7.Config, error) {
+	cfg, of := &l7.Config{Name: "explain"}, map[string][]string{}
+	for _, h := range at {
+		h.Address, h.View = "0.0.0.0:1", "here"
+		cfg.Listeners = append(cfg.Listeners, h.Listener)
+		for _, name := range h.routes {
+			of[name] = append(of[name], h.Name)
+		}
+	}
 	clusters := map[string]bool{}
-	add := func(r l7.Route) {
-		r.Listeners = []string{"here"}
+	add := func(r l7.Route, listeners ...string) {
+		r.Listeners = listeners
 		cfg.Routes = append(cfg.Routes, r)
 		for i := range r.Rules {
 			for _, b := range r.Rules[i].Backends {
@@ -214,14 +228,15 @@ func tableOf(s *snapshot.Snapshot, f snapshot.Frontend) (*routes.Table, *l7.Conf
 			}
 		}
 	}
-	for _, name := range f.Routes {
+	for name, listeners := range of {
 		if r, known := s.Routes[name]; known {
-			add(r)
+			add(r, listeners...)
 		}
 	}
 	if r, ok := f.DefaultRoute(); ok {
-		add(r)
+		add(r, at[0].Name)
 	}
+	slices.SortFunc(cfg.Routes, func(a, b l7.Route) int { return cmp.Compare(a.Name, b.Name) })
 	for name := range clusters {
 		c, known := s.Clusters[name]
 		if !known {
@@ -264,9 +279,10 @@ func (p *path) share(cfg *l7.Config) (*routes.Backend, bool) {
 		m = &Mesh{} // of no use
 	}
 	m.Route, m.Rule = snapshot.RouteObject(r.Route.Name), r.Name
-	total, some := uint32(0), []int{}
+	m.Shares = sharesOf(cfg, r)
+	var some []int
 	for i, b := range r.Backends {
-		if total += b.Weight; b.Weight > 0 {
+		if b.Weight > 0 {
 			some = append(some, i)
 		}
 	}
@@ -274,28 +290,43 @@ func (p *path) share(cfg *l7.Config) (*routes.Backend, bool) {
 		_, _ = p.unrouted(500, NoBackend, fmt.Sprintf("rule %s of %s has no backend", r.Name, routeText(r.Route.Name)))
 		return nil, false
 	}
-	name := func(b *routes.Backend) string {
-		if b.Cluster == routes.Invalid {
-			return "a cluster that does not exist"
-		}
-		return cfg.Clusters[b.Cluster].Name
-	}
-	var all []string
-	for _, i := range some {
-		b := &r.Backends[i]
-		percent := 100 * float64(b.Weight) / float64(total)
-		m.Shares = append(m.Shares, Share{name(b), percent})
-		all = append(all, fmt.Sprintf("%s %.4g %%", name(b), percent))
-	}
 	b := &r.Backends[some[p.pick(len(some))]]
 	if !strings.HasPrefix(r.Route.Name, "default/") { // what takes all needs no word
-		p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.src.Node, Text: p.secret(fmt.Sprintf("%s, rule %s%s: %s", routeText(r.Route.Name), r.Name, p.extras(cfg), few(all)))})
+		p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.src.Node, Text: p.secret(fmt.Sprintf("%s, rule %s%s: %s", routeText(r.Route.Name), r.Name, p.extras(cfg), shown(m.Shares)))})
 	}
 	if b.Cluster == routes.Invalid {
 		_, _ = p.unrouted(500, NoBackend, fmt.Sprintf("rule %s of %s names a backend that does not exist", r.Name, routeText(r.Route.Name)))
 		return nil, false
 	}
 	return b, true
+}
+
+// sharesOf are the backends of a rule that get anything, with how much of it.
+func sharesOf(cfg *l7.Config, r *routes.Rule) (out []Share) {
+	total := uint32(0)
+	for _, b := range r.Backends {
+		total += b.Weight
+	}
+	for _, b := range r.Backends {
+		if b.Weight == 0 {
+			continue
+		}
+		name := "a cluster that does not exist"
+		if b.Cluster != routes.Invalid {
+			name = cfg.Clusters[b.Cluster].Name
+		}
+		out = append(out, Share{name, 100 * float64(b.Weight) / float64(total)})
+	}
+	return out
+}
+
+// shown are shares as people read them.
+func shown(shares []Share) string {
+	var all []string
+	for _, s := range shares {
+		all = append(all, fmt.Sprintf("%s %.4g %%", s.Cluster, s.Percent))
+	}
+	return few(all)
 }
 
 // extras are what a rule does beside.

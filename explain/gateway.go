@@ -28,57 +28,94 @@ func (p *path) gatewayAt(e snapshot.Endpoint) *snapshot.Gateway {
 }
 
 // gate says what a Gateway does with what was let in: it is nobody's application,
-// but one that calls on by itself. False: it has no listener there.
+// but one that calls on by itself. False: it goes nowhere, and the Answer says why.
 func (p *path) gate(a *arrival) bool {
 	g := p.gatewayAt(a.own)
 	if g == nil || p.protocol != policy.TCP {
 		return true
 	}
-	name := p.secretOf(a.own, "Gateway "+g.Project+"/"+g.Name)
-	var at []string
+	name := "Gateway " + g.Project + "/" + g.Name
+	if !p.sees(a.own.Project) {
+		name = "a Gateway that is not yours to see"
+	}
+	var at []heard
 	for i := range g.Listeners {
 		if l := &g.Listeners[i]; l.Port() == a.port {
-			at = append(at, heard(l))
+			at = append(at, heard{l.Listener, l.Routes})
 		}
 	}
-	slices.Sort(at)
 	if len(at) == 0 {
-		why := fmt.Sprintf("%s has no listener at port %d", name, a.port)
-		p.step(Step{Name: StepMesh, Result: ResultDeny, Node: p.hide(a.own), Rule: NoListener, Text: why})
-		p.deny(NoListener, why)
+		p.shut(a, NoListener, fmt.Sprintf("%s has no listener at port %d", name, a.port))
 		return false
 	}
 	p.needs(AtDestination, a.own, name)
-	if p.sees(a.own.Project) {
-		p.step(Step{Name: StepMesh, Result: ResultOK, Node: p.hide(a.own), Text: fmt.Sprintf(
-			"%s takes it: %s. Where a route sends it, the Gateway calls itself: ask about that with --from %s/%s", name, strings.Join(at, "; "), a.own.Project, a.own.Workload)})
+	if !p.sees(a.own.Project) {
+		return true
 	}
-	return true
+	var all []string
+	for i := range at {
+		all = append(all, at[i].String())
+	}
+	slices.Sort(all)
+	p.step(Step{Name: StepMesh, Result: ResultOK, Node: p.hide(a.own), Text: fmt.Sprintf(
+		"%s takes it: %s. Where a route sends it, the Gateway calls itself: ask about that with --from %s/%s", name, strings.Join(all, "; "), a.own.Project, a.own.Workload)})
+	return p.exchange == nil || !at[0].HTTP() || p.gatewayRoutes(a, at)
 }
 
-// secretOf is a text about an end for who may see it.
-func (p *path) secretOf(e snapshot.Endpoint, text string) string {
-	if !p.sees(e.Project) {
-		return "a Gateway that is not yours to see"
-	}
-	return text
+// shut ends the walk at a Gateway.
+func (p *path) shut(a *arrival, id policy.RuleID, why string) {
+	p.step(Step{Name: StepMesh, Result: ResultDeny, Node: p.hide(a.own), Rule: id, Text: why})
+	p.IngressRule, p.Direction, p.Tier = id, policy.Ingress.String(), ""
+	p.deny(id, why)
 }
 
-// heard is a listener as people call it, with its routes.
-func heard(l *snapshot.GatewayListener) string {
-	name := l.Name[strings.LastIndexByte(l.Name, '/')+1:]
-	text := fmt.Sprintf("listener %s (%s", name, speaks(l.Protocol))
-	if l.TLS != nil {
+// gatewayRoutes says what the routes of a Gateway make of the request, by the code
+// of the proxy.
+func (p *path) gatewayRoutes(a *arrival, at []heard) bool {
+	table, cfg, err := tableOf(p.snaps[a.own.Node], snapshot.Frontend{}, at)
+	if err != nil {
+		return true // the proxy leaves them out, and says so
+	}
+	m, x := p.mesh(), p.exchange
+	found := table.Match(0, &x.head, &x.scratch, &x.arena)
+	switch r := found.Rule; {
+	case found.Status == 400:
+		m.Status, p.Decides = 400, ByProxy
+		p.shut(a, BadRequest, "the Gateway refuses the request with 400: "+found.Why)
+		return false
+	case r == nil:
+		m.Status, p.Decides = 404, ByProxy
+		p.shut(a, NoRule, fmt.Sprintf("no rule of its routes takes %s; the Gateway answers 404", x))
+		return false
+	default:
+		m.Route, m.Rule = snapshot.RouteObject(r.Route.Name), r.Name
+		text := fmt.Sprintf("%s, rule %s", routeText(r.Route.Name), r.Name)
+		if r.Filters.Redirect != nil {
+			m.Status = r.Filters.Redirect.Status
+			text += fmt.Sprintf(": the Gateway answers with a redirect (%d)", m.Status)
+		} else {
+			m.Shares = sharesOf(cfg, r)
+			text += ": " + shown(m.Shares)
+		}
+		p.step(Step{Name: StepRequest, Result: ResultOK, Node: p.hide(a.own), Text: text})
+		return true
+	}
+}
+
+// String is a listener as people call it, with its routes.
+func (h *heard) String() string {
+	text := fmt.Sprintf("listener %s (%s", h.Name[strings.LastIndexByte(h.Name, '/')+1:], speaks(h.Protocol))
+	if h.TLS != nil {
 		text += ", its TLS ends here"
 	}
-	if l.Hostname != "" {
-		text += ", for " + l.Hostname
+	if h.Hostname != "" {
+		text += ", for " + h.Hostname
 	}
-	if len(l.Routes) == 0 {
+	if len(h.routes) == 0 {
 		return text + ") has no routes"
 	}
 	var routes []string
-	for _, r := range l.Routes {
+	for _, r := range h.routes {
 		routes = append(routes, routeText(r))
 	}
 	slices.Sort(routes)

@@ -93,7 +93,7 @@ const bothMeshed = "both ends are in the mesh"
 // proxies they need. False: what comes is refused, and the Answer says why.
 func (p *path) meet(a *arrival, out, in leg) bool {
 	if !p.gate(a) {
-		p.EgressRule, p.IngressRule, p.Direction, p.Tier = out.Rule, NoListener, policy.Ingress.String(), ""
+		p.EgressRule = out.Rule
 		return false
 	}
 	if p.protocol != policy.TCP {

@@ -75,6 +75,18 @@ func (l *loop) addGateway(g snapshot.Gateway) *attachment {
 	return a
 }
 
+// removeGateways removes the namespaces of all Gateways.
+func (c *Config) removeGateways() error {
+	entries, err := os.ReadDir(c.gatewayDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, datapath.RemoveNetns(filepath.Join(c.gatewayDir(), e.Name())))
+	}
+	return errors.Join(err, os.Remove(c.gatewayDir()))
+}
+
 // sweepGateways removes the namespaces that an agent before us made for nobody that
 // is here now.
 func (l *loop) sweepGateways() {

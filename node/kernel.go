@@ -67,9 +67,8 @@ func (k *kernel) inKernel(s State) (out datapath.State) {
 	out.ControlPorts = k.controlPorts()
 	for i := range s.Locals {
 		l := &s.Locals[i]
-		ports, _ := mesh.GatewayPorts(s.InForce, l.Key)
 		out.Locals = append(out.Locals, datapath.Local{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, MAC: l.MAC, Host: l.Host, Tap: l.Tap, DHCP: l.DHCP,
-			Netns: l.Netns, Proxy: k.proxying.proxyOf(l), Gateway: l.Gateway, Ports: ports})
+			Netns: l.Netns, Proxy: k.proxying.proxyOf(l), Gateway: l.Gateway, Ports: mesh.Ports(s.InForce, l.asMesh())})
 	}
 	return out
 }

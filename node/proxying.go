@@ -146,7 +146,7 @@ func (p *proxying) settle(s State) error {
 	for i := range s.Locals {
 		l := &s.Locals[i]
 		n, had := p.need(l.Key)
-		if n.why = mesh.Needs(s.InForce, &mesh.Interface{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs}); n.why != "" {
+		if n.why = mesh.Needs(s.InForce, l.asMesh()); n.why != "" {
 			n.last = now
 		}
 		if n.why != "" || had && now.Sub(n.last) < needLinger {
@@ -185,10 +185,17 @@ func (p *proxying) give(s State) {
 		l := &s.Locals[i]
 		if ns, ok := namespaces[l.Key]; ok {
 			name := p.proxies.Name(l.Key)
-			in.Interfaces[name] = append(in.Interfaces[name], mesh.Interface{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, Namespace: ns})
+			i := l.asMesh()
+			i.Namespace = ns
+			in.Interfaces[name] = append(in.Interfaces[name], *i)
 		}
 	}
 	p.proxies.Set(in)
+}
+
+// asMesh is the interface in the words of the proxies.
+func (l *Local) asMesh() *mesh.Interface {
+	return &mesh.Interface{Key: l.Key, VNI: l.VNI, Addrs: l.Addrs, Gateway: l.Gateway}
 }
 
 func sameSockets(a, b datapath.Interception) bool {

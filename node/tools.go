@@ -54,7 +54,7 @@ func Cleanup(c Config, purge bool) error {
 	if err == nil {
 		err = proxies.Clean(c.proxyDir(), cgroup)
 	}
-	err = errors.Join(err, datapath.Cleanup(c.RunDir, c.Name))
+	err = errors.Join(err, datapath.Cleanup(c.RunDir, c.Name), c.removeGateways())
 	os.Remove(c.toldPath())
 	os.Remove(c.workloadSocket())
 	if rm := os.Remove(c.socket()); rm != nil && !errors.Is(rm, os.ErrNotExist) {
@@ -62,7 +62,6 @@ func Cleanup(c Config, purge bool) error {
 	}
 	// Only if nothing of others is in it.
 	os.Remove(filepath.Join(c.RunDir, "netns"))
-	os.Remove(c.gatewayDir())
 	os.Remove(filepath.Dir(c.workloadSocket()))
 	if purge {
 		err = errors.Join(err, os.RemoveAll(c.Dir))
@@ -94,9 +93,6 @@ func (c *Config) forget(purge bool) error {
 		errs = append(errs, c.removeResolv(a))
 		if a.PID != 0 {
 			errs = append(errs, removeNetnsFile(c.netnsFile(a.Key.Project, a.Key.Workload)))
-		}
-		if a.Gateway {
-			errs = append(errs, datapath.RemoveNetns(a.Netns))
 		}
 		if !purge {
 			errs = append(errs, d.remove(a.Key), memory.Release(a.Key))

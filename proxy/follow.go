@@ -64,7 +64,7 @@ func (f *caller) followIn(n *plan, was *workload) bool {
 // judged by what is true when it has: there is nothing yet to compare it with.
 func (g *greeting) follow() bool {
 	f, n := g.flow, g.w.plan
-	if f == nil || f.side != telemetry.In || f.gate() || g.manner == plainly || g.shook || g.plan == n {
+	if f == nil || f.side != telemetry.In || g.passed || g.manner == plainly || g.shook || g.plan == n {
 		return g.caller.follow()
 	}
 	work := n.same(f.work.Workload)
@@ -75,6 +75,10 @@ func (g *greeting) follow() bool {
 	f.work, f.peer = work, n.mesh.Peer(work.VNI, g.peer.Addr())
 	f.leg = work.Enter(f.peer, g.peer.Addr(), g.local.Port())
 	g.ln, g.plan, g.speaker = work.in, n, g.w.speakerOf(work)
+	if f.gate() && !g.knock() {
+		g.leaves = true
+		return false
+	}
 	return true
 }
 

@@ -104,8 +104,11 @@ func (f *caller) followGate(n *plan) bool {
 	fl, work := f.flow, f.flow.work
 	fl.peer = n.mesh.Peer(work.VNI, f.peer.Addr())
 	fl.leg = work.Enter(fl.peer, f.peer.Addr(), f.local.Port())
-	if len(f.identity) > 0 && fl.peer != nil && fl.peer.SPIFFE != string(f.identity) {
+	switch proven := len(f.identity) > 0; {
+	case proven && fl.peer != nil && fl.peer.SPIFFE != string(f.identity):
 		fl.barred = telemetry.WrongIdentity
+	case !proven && work.Strict:
+		fl.barred = telemetry.NotInMesh
 	}
 	l := n.sameListener(f.ln)
 	if l == nil || n.mesh.Gate(work.Workload, f.local) < 0 || fl.barred != telemetry.NoDrop {

@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	stdtls "crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,8 +18,8 @@ import (
 	"moire.dev/moire/snapshot/policy"
 )
 
-// gated makes edge a Gateway: two names at 443, plain HTTP at 80, bytes at 2525 and
-// TLS that ends at 9443. It lets nobody to /admin, and api lets it read /public.
+// gated makes edge a Gateway: two names at 443, plain HTTP at 80, bytes at 2525, TLS
+// that ends at 9443 and TLS that does not at 8443. It lets nobody to /admin, and api lets it read /public.
 func (s *shop) gated(c *l7.Config) {
 	for _, k := range s.tenants {
 		edge, view := k.boxes["edge"], fmt.Sprint(k.vni, "/shop/Gateway/edge")
@@ -32,13 +34,15 @@ func (s *shop) gated(c *l7.Config) {
 			}
 		}
 		for _, ip := range edge.addrs {
-			for port, l := range map[uint16]l7.Listener{80: {}, 2525: {Protocol: l7.TCP}, 9443: {Protocol: l7.TCP, TLS: &l7.ServerTLS{Certificates: []string{fmt.Sprint(k.vni, "/a.test")}}}} {
+			for port, l := range map[uint16]l7.Listener{80: {}, 2525: {Protocol: l7.TCP}, 8443: {Protocol: l7.TLS}, 9443: {Protocol: l7.TCP, TLS: &l7.ServerTLS{Certificates: []string{fmt.Sprint(k.vni, "/a.test")}}}} {
 				l.Address, l.View = netip.AddrPortFrom(ip, port).String(), view
 				l.Name = fmt.Sprint(view, "/", l.Address)
 				at[fmt.Sprint(port)] = append(at[fmt.Sprint(port)], l.Name)
 				c.Listeners = append(c.Listeners, l)
 			}
 		}
+		sealed := fmt.Sprint(k.vni, "/shop/sealed/8443")
+		c.Clusters = append(c.Clusters, l7.Cluster{Name: sealed, Protocol: l7.TCP, Endpoints: []l7.Endpoint{{Address: netip.AddrPortFrom(k.boxes["api"].addrs[0], 8443).String(), SPIFFE: k.boxes["api"].spiffe()}}})
 		api, greet := fmt.Sprint(k.vni, "/shop/api/80"), fmt.Sprint(k.vni, "/shop/greet/2525")
 		c.Clusters = append(c.Clusters, l7.Cluster{Name: greet, Protocol: l7.TCP, Endpoints: []l7.Endpoint{{Address: netip.AddrPortFrom(k.boxes["api"].addrs[0], 2525).String(), SPIFFE: k.boxes["api"].spiffe()}}})
 		route := func(name string, kind l7.Kind, to string, listeners ...string) {
@@ -57,6 +61,7 @@ func (s *shop) gated(c *l7.Config) {
 		route("plain", "", api, at["80"]...)
 		route("raw", l7.TCPRoute, greet, at["2525"]...)
 		route("ended", l7.TLSRoute, greet, at["9443"]...)
+		route("passed", l7.TLSRoute, sealed, at["8443"]...)
 		for i := range c.Mesh.Workloads {
 			w := &c.Mesh.Workloads[i]
 			switch {
@@ -68,7 +73,7 @@ func (s *shop) gated(c *l7.Config) {
 				from := []policy.Peer{{Identities: []policy.Identity{edge.number}}}
 				w.Ingress = policy.Set{Isolated: "isolated/shop/api/ingress", Rules: []policy.Rule{
 					{ID: "policy/shop/api/ingress/0", Tier: policy.Project, Action: policy.Allow, Peers: from, Ports: []policy.PortRange{{Protocol: policy.TCP, First: 8080, Last: 8080}}, Requests: requests("GET", "/public")},
-					{ID: "policy/shop/api/ingress/1", Tier: policy.Project, Action: policy.Allow, Peers: from, Ports: []policy.PortRange{{Protocol: policy.TCP, First: 2525, Last: 2525}}},
+					{ID: "policy/shop/api/ingress/1", Tier: policy.Project, Action: policy.Allow, Peers: from, Ports: []policy.PortRange{{Protocol: policy.TCP, First: 2525, Last: 2525}, {Protocol: policy.TCP, First: 8443, Last: 8443}}},
 				}}
 			}
 		}
@@ -82,6 +87,9 @@ func TestGate(t *testing.T) {
 	s := newShop(t, "edge")
 	s.modes["edge"], s.modes["api"] = "permissive", "strict"
 	s.edit = s.gated
+	for _, k := range s.tenants {
+		k.boxes["api"].seal(8443)
+	}
 	for what, groups := range map[string][][]string{"one": {{"web", "api", "edge"}}, "each": {{"web"}, {"api"}, {"edge"}}} {
 		t.Run(what, func(t *testing.T) {
 			var all []*Proxy
@@ -106,6 +114,90 @@ func TestGate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// seal is an application that speaks TLS, and greets in it.
+func (b *box) seal(port uint16) {
+	chain, key := b.tenant.ca.issue("a.test")
+	pair, err := stdtls.X509KeyPair([]byte(chain), []byte(key))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, l := range b.listen(port) {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					fmt.Fprintf(stdtls.Server(c, &stdtls.Config{Certificates: []stdtls.Certificate{pair}}), "220 %s %s ready\r\n", b.tenant.name, c.RemoteAddr())
+					c.SetDeadline(time.Now().Add(5 * time.Second))
+					c.Read(make([]byte, 1000)) // until it goes
+				}()
+			}
+		}()
+	}
+}
+
+// TestGateFollows: a connection goes on while the configuration changes, and each of
+// its requests is decided by what is true then; over HTTP/2, within the TLS of the
+// mesh.
+func TestGateFollows(t *testing.T) {
+	s := newShop(t, "edge")
+	s.edit = s.gated
+	names := []string{"web", "api", "edge"}
+	state := door.State{Config: s.config(names...), Sockets: s.sockets(t, names...)}
+	p := startMesh(t, state)
+	k := s.tenants[0]
+	edge, connections := k.boxes["edge"], 0
+	tr := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &stdtls.Config{RootCAs: k.ca.pool}, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		connections++
+		return k.boxes["web"].dial(netip.AddrPortFrom(edge.addrs[0], 443), true)
+	}}
+	t.Cleanup(tr.CloseIdleConnections)
+	c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	expect := func(when string, status int) {
+		t.Helper()
+		resp, err := c.Get("https://a.test/public/x")
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != status || resp.ProtoMajor != 2 || connections != 1 {
+			t.Errorf("%s: %d over %s, on connection %d, not %d", when, resp.StatusCode, resp.Proto, connections, status)
+		}
+	}
+	serve := func(change func(*l7.Workload)) {
+		t.Helper()
+		next := s.config(names...)
+		for i := range next.Mesh.Workloads {
+			if w := &next.Mesh.Workloads[i]; w.VNI == k.vni {
+				change(w)
+			}
+		}
+		if err := p.Serve(door.State{Config: next, Sockets: state.Sockets}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("at first", 200)
+	serve(func(*l7.Workload) {})
+	expect("with the same again", 200)
+	serve(func(w *l7.Workload) {
+		if w.Name == "shop/edge" {
+			w.Ingress = policy.Set{Isolated: "isolated/shop/edge/ingress"}
+		}
+	})
+	expect("when nobody may come to the Gateway", 403)
+	serve(func(w *l7.Workload) {
+		if w.Name == "shop/edge" {
+			w.Egress = policy.Set{Isolated: "isolated/shop/edge/egress"}
+		}
+	})
+	expect("when the Gateway may go nowhere", 403)
+	serve(func(*l7.Workload) {})
+	expect("as at first", 200)
 }
 
 // askGate asks the Gateway of a tenant in all ways.
@@ -157,7 +249,7 @@ func (k *tenant) askGate(t *testing.T, from string, family int) {
 			t.Errorf("%s of %s: it did not come from the Gateway's address: %q", from, k.name, c.answer)
 		}
 	}
-	for _, c := range []net.Conn{dial(2525), secure(9443, "a.test")} {
+	for _, c := range []net.Conn{dial(2525), secure(9443, "a.test"), secure(8443, "a.test")} {
 		c.SetDeadline(time.Now().Add(5 * time.Second))
 		line, err := bufio.NewReader(c).ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, "220 "+k.name+" "+edge.addrs[0].String()) {

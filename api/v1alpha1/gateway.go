@@ -1,7 +1,7 @@
 package v1alpha1
 
-// Annotations of a Gateway of the class moire; and MTLSAnnotation, off or
-// permissive, says whether it is in the mesh: it is, when nothing is said.
+// Annotations of a Gateway of the class moire; and MTLSAnnotation says whether it is
+// in the mesh: permissive, when nothing is said.
 const (
 	// NetworkAnnotation is the Network in which it stands, or project/network of
 	// another one. It can be left out where the project has only one.

@@ -38,6 +38,8 @@ type Interface struct {
 	Addrs []netip.Addr
 	// Namespace under which its sockets are handed over.
 	Namespace string
+	// Gateway: nobody but the proxy is there.
+	Gateway bool
 }
 
 // Certificate is an SVID, PEM.

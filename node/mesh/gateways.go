@@ -8,21 +8,24 @@ import (
 )
 
 // gatewayAt is the Gateway that an interface is; nil: it is none.
-func gatewayAt(s *snapshot.Snapshot, k snapshot.AttachmentKey) *snapshot.Gateway {
+func gatewayAt(s *snapshot.Snapshot, at *Interface) *snapshot.Gateway {
+	if !at.Gateway {
+		return nil
+	}
 	for _, g := range s.Gateways {
-		if g.Attachment == k {
+		if g.Attachment == at.Key {
 			return &g
 		}
 	}
 	return nil
 }
 
-// GatewayPorts are the ports at which an interface takes connections as a Gateway.
-// Not ok: it is none.
-func GatewayPorts(s *snapshot.Snapshot, k snapshot.AttachmentKey) (ports []uint16, ok bool) {
-	g := gatewayAt(s, k)
+// Ports are those at which an interface takes connections as a Gateway; none: it is
+// none, or takes none.
+func Ports(s *snapshot.Snapshot, at *Interface) (ports []uint16) {
+	g := gatewayAt(s, at)
 	if g == nil {
-		return nil, false
+		return nil
 	}
 	for i := range g.Listeners {
 		if port := g.Listeners[i].Port(); !slices.Contains(ports, port) {
@@ -30,7 +33,7 @@ func GatewayPorts(s *snapshot.Snapshot, k snapshot.AttachmentKey) (ports []uint1
 		}
 	}
 	slices.Sort(ports)
-	return ports, true
+	return ports
 }
 
 // gateView names the Listeners of a Gateway.
@@ -39,7 +42,7 @@ func gateView(vni snapshot.VNI, g *snapshot.Gateway) string {
 }
 
 func (w *world) gateViewOf(k known) string {
-	if g := gatewayAt(w.s, k.Key); g != nil {
+	if g := gatewayAt(w.s, k.Interface); g != nil {
 		return gateView(k.VNI, g)
 	}
 	return ""
@@ -49,7 +52,7 @@ func (w *world) gateViewOf(k known) string {
 // addresses.
 func (s *services) gateways() {
 	for _, k := range s.w.known {
-		g := gatewayAt(s.w.s, k.Key)
+		g := gatewayAt(s.w.s, k.Interface)
 		if g == nil {
 			continue
 		}

@@ -26,12 +26,19 @@ func gated(s *snapshot.Snapshot) {
 		}}
 }
 
+// edge is an interface that we made for a Gateway.
+func edge(vni snapshot.VNI) mesh.Interface {
+	i := web(vni)
+	i.Gateway = true
+	return i
+}
+
 // TestGateway: its listeners are at each of its addresses, in a view of their own,
 // with their routes and certificates; and nobody else's Config has any of it.
 func TestGateway(t *testing.T) {
 	s := twins()
 	gated(s)
-	c := build(input(s, web(red)))
+	c := build(input(s, edge(red)))
 	var got []string
 	for _, l := range c.Listeners {
 		if l.View == "100/red-shop/Gateway/edge" {
@@ -53,15 +60,17 @@ func TestGateway(t *testing.T) {
 	if !slices.ContainsFunc(c.Certificates, func(c l7.Certificate) bool { return c.Name == "100/cert" && c.Key == "key" }) {
 		t.Error("its certificate is missing")
 	}
-	i := web(red)
+	i := edge(red)
 	if why := mesh.Needs(s, &i); why != "Gateway red-shop/edge" {
 		t.Errorf("it needs a proxy because of %q", why)
 	}
-	if ports, ok := mesh.GatewayPorts(s, i.Key); !ok || !slices.Equal(ports, []uint16{80, 443}) {
-		t.Errorf("ports %v %t", ports, ok)
+	if ports := mesh.Ports(s, &i); !slices.Equal(ports, []uint16{80, 443}) {
+		t.Errorf("ports %v", ports)
 	}
-	if _, ok := mesh.GatewayPorts(s, web(blue).Key); ok {
-		t.Error("blue's Workload of the same name is a Gateway")
+	for _, other := range []mesh.Interface{edge(blue), web(red)} { // of the same name, and who came first
+		if ports := mesh.Ports(s, &other); len(ports) != 0 {
+			t.Errorf("%v is a Gateway", other.Key)
+		}
 	}
 	for _, l := range build(input(s, web(blue))).Listeners {
 		if l.View != "200/blue-shop" {
@@ -74,13 +83,13 @@ func TestGateway(t *testing.T) {
 func TestGatewayChanges(t *testing.T) {
 	var b mesh.Builder
 	s := twins()
-	first := b.Build(input(s, web(red)))
+	first := b.Build(input(s, edge(red)))
 	next := *s
 	gated(&next)
-	if second := b.Build(input(&next, web(red))); len(second.Listeners) != len(first.Listeners)+6 || second.Mesh.Workloads[0].Gateway == "" {
+	if second := b.Build(input(&next, edge(red))); len(second.Listeners) != len(first.Listeners)+6 || second.Mesh.Workloads[0].Gateway == "" {
 		t.Errorf("%+v", second.Listeners)
 	}
-	if third := b.Build(input(s, web(red))); len(third.Listeners) != len(first.Listeners) || third.Mesh.Workloads[0].Gateway != "" || len(third.Certificates) != 1 {
+	if third := b.Build(input(s, edge(red))); len(third.Listeners) != len(first.Listeners) || third.Mesh.Workloads[0].Gateway != "" || len(third.Certificates) != 1 {
 		t.Errorf("%+v", third)
 	}
 }

@@ -13,7 +13,7 @@ func Needs(s *snapshot.Snapshot, i *Interface) string {
 	if !ok {
 		return "" // closed
 	}
-	if g := gatewayAt(s, i.Key); g != nil {
+	if g := gatewayAt(s, i); g != nil {
 		return "Gateway " + g.Project + "/" + g.Name
 	}
 	if e.Mode != snapshot.Off {

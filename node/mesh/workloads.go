@@ -94,7 +94,7 @@ func (w *world) certificates(of []l7.Workload) []l7.Certificate {
 		}
 	}
 	for _, k := range w.known {
-		if g := gatewayAt(w.s, k.Key); g != nil {
+		if g := gatewayAt(w.s, k.Interface); g != nil {
 			for _, c := range g.Certificates {
 				used[c.Name] = c
 			}
