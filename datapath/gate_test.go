@@ -61,6 +61,7 @@ func TestGateway(t *testing.T) {
 	}
 	comes("without the agent")
 	n.open()
+	n.record()
 	w.apply()
 	b.hand(n)
 	comes("with another agent")
@@ -71,7 +72,7 @@ func TestGateway(t *testing.T) {
 		t.Errorf("without its proxy: %q %v", got.said, got.err)
 	}
 	w.nodes["b"].find("of the one that was refused", func(r record.Record) bool {
-		return r.Kind == record.Denied && r.Drop == "no-proxy" && r.Destination.Workload == "far"
+		return r.Drop == "no-proxy" && r.Destination.Workload == "far"
 	})
 }
 

@@ -213,6 +213,10 @@ func tableOf(s *snapshot.Snapshot, f snapshot.Frontend, at []heard) (*routes.Tab
 	cfg, of := &l7.Config{Name: "explain"}, map[string][]string{}
 	for _, h := range at {
 		h.Address, h.View = "0.0.0.0:1", "here"
+		if h.TLS != nil { // which certificate it is routes nothing
+			h.TLS = &l7.ServerTLS{Certificates: []string{"some"}}
+			cfg.Certificates = []l7.Certificate{{Name: "some", Chain: "some", Key: "some"}}
+		}
 		cfg.Listeners = append(cfg.Listeners, h.Listener)
 		for _, name := range h.routes {
 			of[name] = append(of[name], h.Name)

@@ -146,7 +146,7 @@ func (b *box) seal(port uint16) {
 // mesh.
 func TestGateFollows(t *testing.T) {
 	s := newShop(t, "edge")
-	s.edit = s.gated
+	s.modes["edge"], s.edit = "permissive", s.gated
 	names := []string{"web", "api", "edge"}
 	state := door.State{Config: s.config(names...), Sockets: s.sockets(t, names...)}
 	p := startMesh(t, state)
