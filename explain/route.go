@@ -32,7 +32,7 @@ func (p *path) plain(n snapshot.Network) *route {
 	p.step(Step{Name: StepRoute, Result: ResultOK, Node: p.src.Node, Text: text})
 	return &route{row: e, port: p.port, deliver: func(p *path) *arrival {
 		peer := p.src.Addr
-		if p.src.Addr == e.Addr { // a Service brought the packet back to its sender
+		if p.src.Addr == e.Addr && !p.fronted { // a Service brought the packet back to its sender
 			peer.IP = p.ends.addr
 			p.TranslatedSource = peer.IP.String()
 		}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,7 +53,7 @@ func wayDiffers(a *explain.Answer, w explain.Way, m *met, told told) string {
 		if len(m.reached) > 0 || m.status != w.Status {
 			return fmt.Sprintf("a proxy answers %d", w.Status)
 		}
-		return told.never(record.Deny)
+		return cmp.Or(told.never(record.Deny), told.choice("", a.Mesh))
 	case !slices.Equal(m.reached, []string{w.Workload}) || !m.answer || m.status != 0 && m.status != 200:
 		return "it goes to " + w.Workload
 	case a.Mesh != nil && a.Mesh.Path != "" && len(a.Ways) == 0 && (m.path != a.Mesh.Path || m.host != a.Mesh.Host):
@@ -73,7 +74,7 @@ func wayDiffers(a *explain.Answer, w explain.Way, m *met, told told) string {
 			return fmt.Sprintf("the %s rule is %s, and records have %q", side.direction, side.rule, got)
 		}
 	}
-	return told.cluster(w.Cluster)
+	return told.choice(w.Cluster, a.Mesh)
 }
 
 // partsDiffer says whose proxy takes part against what explain says, where that is the
@@ -192,11 +193,18 @@ func (all told) rules(direction string) []string {
 	return nil
 }
 
-// cluster that the proxy of the source chose, if a route did.
-func (all told) cluster(name string) string {
+// choice compares what the proxy of the source chose for a request: cluster, and, which is the
+// same for all ways, route and its rule.
+func (all told) choice(cluster string, m *explain.Mesh) string {
 	for _, x := range all.own {
-		if x.Request != nil && x.Direction == "egress" && name != "" && x.Request.Cluster != name {
-			return fmt.Sprintf("the cluster is %s, and a record has %s", name, x.Request.Cluster)
+		if x.Request == nil || x.Direction != "egress" {
+			continue
+		}
+		if cluster != "" && x.Request.Cluster != cluster {
+			return fmt.Sprintf("the cluster is %s, and a record has %s", cluster, x.Request.Cluster)
+		}
+		if m != nil && x.Request.Method != "" && (x.Route != m.Route || x.Request.Rule != m.Rule) {
+			return fmt.Sprintf("the route is %s, rule %s, and a record has %s, rule %s", m.Route, m.Rule, x.Route, x.Request.Rule)
 		}
 	}
 	return ""

@@ -83,13 +83,46 @@ func TestMeshAsking(t *testing.T) {
 			t.Errorf("%s: what is no request is answered with %q: %v", k.name, line, err)
 		}
 	}
+	s.denied(t, all[0], "web", "egress")
+}
+
+// denied waits until every tenant has a record that a Workload sent no request where a
+// rule has to see some.
+func (s *shop) denied(t *testing.T, p *Proxy, from, direction string) {
+	t.Helper()
 	eventually(t, "the denial is told", func() bool {
 		n := 0
-		for _, r := range all[0].Telemetry().Last(-1) {
-			if r.Source.Workload == "web" && r.Verdict == "deny" && r.Drop == "not-http" {
+		for _, r := range p.Telemetry().Last(-1) {
+			if r.Source.Workload == from && r.Direction == direction && r.Verdict == "deny" && r.Drop == "not-http" {
 				n++
 			}
 		}
 		return n == len(s.tenants)
 	})
+}
+
+// TestMeshItselfAsks: bytes of a Workload to itself, whose rules have to see requests,
+// are refused: no other proxy would look into them.
+func TestMeshItselfAsks(t *testing.T) {
+	s := newShop(t)
+	s.edit = func(c *l7.Config) {
+		undeclared(c)
+		for i := range c.Mesh.Workloads {
+			if w := &c.Mesh.Workloads[i]; w.Name == "shop/api" {
+				w.Ingress.Rules = []policy.Rule{{ID: "policy/shop/api/ingress/0", Tier: policy.Project, Action: policy.Allow, Requests: requests("GET", "")}}
+			}
+		}
+	}
+	all := s.proxies(t, true)
+	for _, k := range s.tenants {
+		c, err := k.boxes["api"].dial(netip.AddrPortFrom(vip[0], 90), true)
+		if err != nil {
+			continue // it was refused at once
+		}
+		defer c.Close()
+		if b, err := io.ReadAll(c); len(b) > 0 {
+			t.Errorf("%s: %q %v", k.name, b, err)
+		}
+	}
+	s.denied(t, all[0], "api", "ingress")
 }

@@ -87,34 +87,43 @@ func (w *world) serves(key snapshot.FrontendKey, p project) bool {
 	return !own
 }
 
-// asker is a Workload with rules about requests in its egress Set.
+// asker is one egress Set with rules about requests, and whose it is.
 type asker struct {
-	name string // project/workload
-	set  policy.Set
+	set   policy.Set
+	names []string // project/workload
 }
 
 // asking lists the askers of each view.
-func (w *world) asking() map[project][]asker {
-	out := map[project][]asker{}
+func (w *world) asking() map[project][]*asker {
+	out := map[project][]*asker{}
+	known := map[snapshot.PolicyKey]*asker{}
 	for _, k := range w.known {
-		set := w.s.Policies[snapshot.PolicyKey{VNI: k.VNI, Identity: k.endpoint.Identity, Direction: policy.Egress}]
-		if slices.ContainsFunc(set.Rules, func(r policy.Rule) bool { return len(r.Requests) > 0 }) {
-			p := project{k.VNI, k.Key.Project}
-			out[p] = append(out[p], asker{k.Key.Project + "/" + k.Key.Workload, set})
+		key := snapshot.PolicyKey{VNI: k.VNI, Identity: k.endpoint.Identity, Direction: policy.Egress}
+		set := w.s.Policies[key]
+		if !slices.ContainsFunc(set.Rules, func(r policy.Rule) bool { return len(r.Requests) > 0 }) {
+			continue
 		}
+		a := known[key]
+		if a == nil { // an identity is of one project
+			a = &asker{set: set}
+			known[key] = a
+			p := project{k.VNI, k.Key.Project}
+			out[p] = append(out[p], a)
+		}
+		a.names = append(a.names, k.Key.Project+"/"+k.Key.Workload)
 	}
 	return out
 }
 
 // askers of a Service: who has to see requests to some backend.
-func (w *world) askers(all []asker, service *snapshot.Service) (names []string) {
-	for i := range all {
+func (w *world) askers(all []*asker, service *snapshot.Service) (names []string) {
+	for _, a := range all {
 		asks := slices.ContainsFunc(service.Backends, func(b snapshot.Backend) bool {
 			p := policy.Packet{Peer: w.s.Endpoints[b.Addr].Identity, PeerAddr: b.Addr.IP, Protocol: policy.TCP, Port: cmp.Or(b.Port, service.Port)}
-			return all[i].set.Decide(p).Proxy
+			return a.set.Decide(p).Proxy
 		})
 		if asks {
-			names = append(names, all[i].name)
+			names = append(names, a.names...)
 		}
 	}
 	slices.Sort(names)

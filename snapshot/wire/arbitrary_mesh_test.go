@@ -46,7 +46,7 @@ func route(t *rapid.T) l7.Route {
 	r := l7.Route{Name: name(t), Kind: l7.HTTPRoute, Created: rapid.Int64().Draw(t, "created")}
 	r.Rules = append(r.Rules, l7.Rule{
 		Name:     "all",
-		Matches:  []l7.Match{{Path: &l7.PathMatch{Kind: l7.Prefix, Value: "/" + name(t)}, Headers: []l7.ValueMatch{{Name: name(t), Value: name(t)}}}},
+		Matches:  []l7.Match{{Path: &l7.PathMatch{Kind: l7.Prefix, Value: "/" + name(t)}, Headers: []l7.ValueMatch{{Name: "x-" + name(t), Value: name(t)}}}},
 		Filters:  []l7.Filter{{RequestHeaders: &l7.HeaderChange{Set: []l7.Header{{Name: "x-" + name(t), Value: name(t)}}}}},
 		Backends: []l7.Backend{{Cluster: name(t), Weight: &weight}},
 		Timeouts: l7.Timeouts{Request: l7.Duration(span(t))},
