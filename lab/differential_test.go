@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -83,10 +84,19 @@ func (r *trial) rounds(t *testing.T, n, each int) {
 		if r.asked > 0 || i > 0 {
 			r.declare(t)
 		}
-		r.lab.settle(t)
+		r.calm(t)
 		r.round(t, each)
 	}
 	t.Logf("%d pairs, %d of them as explained only when asked again: %v", r.asked, r.slow, r.counts)
+}
+
+// calm waits until the control plane has seen what was declared, and the nodes are it.
+func (r *trial) calm(t *testing.T) {
+	t.Helper()
+	for range 4 {
+		time.Sleep(100 * time.Millisecond)
+		r.lab.settle(t)
+	}
 }
 
 // declare applies new random intent in both tenants.
@@ -269,15 +279,17 @@ func about(all []record.Record, since time.Time, a *ask, m *met, answer *explain
 	source := addr(a.from.host, a.to.Addr().Is6())
 	ends := map[string]bool{}
 	for _, w := range waysOf(answer) {
-		ends[w.Workload+" "+cmp.Or(w.Backend[strings.LastIndexByte(w.Backend, ':')+1:], strconv.Itoa(int(a.to.Port())))] = true
+		ends[cmp.Or(w.Backend, a.to.String())] = true // rules may tell the families apart
 	}
 	for _, x := range all {
+		// Who comes back to itself comes from the address of the Service.
+		itself := x.Source.Address == a.to.Addr() && x.Destination.Domain == a.tenant.domain
 		mine := x.Source.Domain == a.tenant.domain && x.Source.Project == a.tenant.project(a.from) && x.Source.Workload == a.from.name
 		passed := x.Request == nil || x.Request.Method == "" && x.Request.ID == ""
 		switch {
-		case mine && x.Source.Address == source && x.Source.Port == m.port, x.Request != nil && x.Request.ID == a.id:
+		case (mine && x.Source.Address == source || itself) && x.Source.Port == m.port, x.Request != nil && x.Request.ID == a.id:
 			out.own = append(out.own, x)
-		case mine && passed && !x.Start.Before(since) && ends[fmt.Sprintf("%s/%s %d", x.Destination.Project, x.Destination.Workload, x.Destination.Port)]:
+		case mine && passed && !x.Start.Before(since) && ends[netip.AddrPortFrom(x.Destination.Address, x.Destination.Port).String()]:
 			out.between = append(out.between, x)
 		}
 	}

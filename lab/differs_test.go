@@ -117,7 +117,7 @@ func denialDiffers(w explain.Way, m *met, told told) string {
 		return "it is denied"
 	}
 	for _, x := range append(told.own, told.between...) {
-		if x.Drop == "not-http" && x.Rule == string(w.EgressRule) {
+		if x.Drop == "not-http" && (x.Rule == "" || x.Rule == string(w.EgressRule)) {
 			return "" // bytes do not come as far as requests would
 		}
 		if !refuses(w, x, m.status) {

@@ -21,14 +21,14 @@ func (r *trial) shrink(t *testing.T, a *ask) {
 		if _, err := r.lab.moire("delete", "-f", file); err != nil {
 			continue
 		}
-		r.lab.settle(t)
+		r.calm(t)
 		if b, why := r.again(t, a); why != "" {
 			t.Logf("with less intent, too: %s", r.reproduction(b, why))
 			parts = slices.Delete(parts, i, i+1)
 			continue
 		}
 		r.lab.must(t, "apply", "-f", file)
-		r.lab.settle(t)
+		r.calm(t)
 	}
 	var all string
 	a.tenant.passing = ""
