@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"fmt"
@@ -64,19 +65,25 @@ func (b *bench) startEnvoy(name string, hops ...hop) error {
 	for i := range hops {
 		hops[i].Dir, hops[i].Certs, hops[i].Routes = dir, b.scratch, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
 	}
-	t, err := template.ParseFS(peerFiles, "peers/envoy.yaml")
+	config, err := envoyConfig(name, hops)
 	if err != nil {
 		return err
 	}
 	file := filepath.Join(dir, "envoy.yaml")
-	out, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	if err := t.Execute(out, map[string]any{"Name": name, "Hops": hops}); err != nil {
+	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return err
 	}
 	b.envoys[name], err = b.Start("envoy-"+name, netns(guest(plain, name)), "taskset", "-c", "0", b.envoy, "-c", file, "--concurrency", "1", "--disable-hot-restart", "-l", "error")
 	return err
+}
+
+// envoyConfig is the configuration of one.
+func envoyConfig(name string, hops []hop) ([]byte, error) {
+	t, err := template.ParseFS(peerFiles, "peers/envoy.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, map[string]any{"Name": name, "Hops": hops})
+	return b.Bytes(), err
 }
