@@ -155,7 +155,7 @@ func (r *reliable) state(t *testing.T, n *Node) string {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return volatile.ReplaceAllString(string(out), "") + r.must(t, "proxy", "config", "--run-dir", r.RunDir, "--node", n.Name)
+	return volatile.ReplaceAllString(string(out)+r.must(t, "proxy", "config", "--run-dir", r.RunDir, "--node", n.Name), "")
 }
 
 // same: the state is what it was.
