@@ -182,10 +182,10 @@ func (t *traced) text() string {
 	first := t.Seen[0].Time
 	for _, h := range t.Seen {
 		what := h.Verdict
-		switch {
-		case h.Rule != "":
+		if h.Rule != "" {
 			what += " by " + h.Rule
-		case h.Reason != "":
+		}
+		if h.Reason != "" {
 			what += ": " + h.Reason
 		}
 		fmt.Fprintf(&b, "  %+7.3f ms  %-12s %-14s %s  %s\n", float64(h.Time.Sub(first).Microseconds())/1000, h.Node, h.Where, h.Packet, what)

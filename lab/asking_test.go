@@ -5,13 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -82,6 +82,7 @@ const noRequest = "\x00bytes "
 type book struct {
 	mu   sync.Mutex
 	asks map[string]*met
+	port atomic.Uint32 // the last source port, from 33000: each ask has its own
 }
 
 func (b *book) of(id string) *met {
@@ -159,7 +160,7 @@ func (b *book) send(a *ask, wait time.Duration) *met {
 	var c net.Conn
 	m.err = InNetns(a.tenant.netns(a.from), func() (err error) {
 		for range 20 {
-			m.port = uint16(33000 + rand.IntN(27000))
+			m.port = uint16(33000 + b.port.Add(1)%27000)
 			d := net.Dialer{Timeout: wait, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, m.port))}
 			if c, err = d.DialContext(context.Background(), "tcp", a.to.String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
 				return err
