@@ -2,17 +2,10 @@ package lab
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -83,25 +76,6 @@ metadata: {name: certs, namespace: DOMAIN-desk}
 spec:
   from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: DOMAIN-p}]
   to: [{group: "", kind: Secret, name: help}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge, namespace: DOMAIN-p, annotations: {moire.dev/nodes: n1}}
-spec:
-  gatewayClassName: moire
-  addresses: [{value: 10.9.0.50}, {value: "fd09::50"}]
-  listeners:
-    - {name: plain, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
-    - {name: shop, port: 443, protocol: HTTPS, hostname: shop.example.com, tls: {certificateRefs: [{name: shop}]}}
-    - name: help
-      port: 443
-      protocol: HTTPS
-      hostname: help.example.com
-      allowedRoutes: {namespaces: {from: All}}
-      tls: {certificateRefs: [{namespace: DOMAIN-desk, name: help}]}
-    - {name: ended, port: 9443, protocol: TLS, tls: {certificateRefs: [{name: shop}]}}
-    - {name: raw, port: 9000, protocol: TCP}
-    - {name: out, port: 8000, protocol: HTTP, hostname: partner.example.com}
 ---
 apiVersion: moire.dev/v1alpha1
 kind: Service
@@ -184,6 +158,27 @@ spec:
     - {name: raw, action: allow, from: [{labels: {matchLabels: {gateway.networking.k8s.io/gateway-name: edge}}}], ports: [{port: 8081}]}
 `
 
+const gatedGateway = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: DOMAIN-p, annotations: {moire.dev/nodes: NODE}}
+spec:
+  gatewayClassName: moire
+  addresses: [{value: 10.9.0.50}, {value: "fd09::50"}]
+  listeners:
+    - {name: plain, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
+    - {name: shop, port: 443, protocol: HTTPS, hostname: shop.example.com, tls: {certificateRefs: [{name: shop}]}}
+    - name: help
+      port: 443
+      protocol: HTTPS
+      hostname: help.example.com
+      allowedRoutes: {namespaces: {from: All}}
+      tls: {certificateRefs: [{namespace: DOMAIN-desk, name: help}]}
+    - {name: ended, port: 9443, protocol: TLS, tls: {certificateRefs: [{name: shop}]}}
+    - {name: raw, port: 9000, protocol: TCP}
+    - {name: out, port: 8000, protocol: HTTP, hostname: partner.example.com}
+`
+
 const gatedGrant = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: ReferenceGrant
@@ -192,67 +187,6 @@ spec:
   from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: DOMAIN-p}]
   to: [{group: moire.dev, kind: Service, name: help}]
 `
-
-// partner serves HTTPS outside, and returns the bundle that vouches for it.
-func partner(t *testing.T, netns string) string {
-	t.Helper()
-	var l net.Listener
-	err := InNetns(netns, func() (err error) {
-		l, err = net.Listen("tcp", "192.0.2.1:443")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := certificateFor(t, "partner.example.com", x509.NewCertPool())
-	var parts [2][]byte
-	for i, part := range strings.Split(data, ", ") {
-		_, text, _ := strings.Cut(part, ": ")
-		if parts[i], err = base64.StdEncoding.DecodeString(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pair, err := tls.X509KeyPair(parts[0], parts[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		fmt.Fprintf(w, "partner %s for %s at %s", r.URL.Path, host, r.TLS.ServerName)
-	})}
-	done := make(chan error, 1)
-	go func() { done <- s.ServeTLS(l, "", "") }()
-	t.Cleanup(func() { s.Close(); <-done })
-	return strings.ReplaceAll(string(parts[0]), "\n", "\\n")
-}
-
-// certificateFor makes a certificate that signs itself, as the data of a Secret.
-func certificateFor(t *testing.T, name string, roots *x509.CertPool) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots.AddCert(parsed)
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := func(kind string, der []byte) string {
-		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-	}
-	return fmt.Sprintf("tls.crt: %s, tls.key: %s", text("CERTIFICATE", der), text("PRIVATE KEY", secret))
-}
 
 // gated is one who asks a Gateway: from a namespace, at an address of it.
 type gated struct {
@@ -365,6 +299,17 @@ func (l *Lab) gated(t *testing.T, domain string, pool int, outside, partner stri
 		intent = strings.ReplaceAll(intent, what, with)
 	}
 	l.apply(t, intent)
+	// Before the rest: who is asked to forget nearly all at once wants consent.
+	t.Cleanup(func() {
+		for range 100 {
+			if len(l.gatewaysLeft(domain)) == 0 {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Errorf("left behind: %v", l.gatewaysLeft(domain))
+	})
+	l.apply(t, gateway(domain, "n1"))
 	for _, node := range []string{"n1", "n2"} { // one beside the Gateway, one elsewhere
 		shop := l.attach(t, node, p, "net", "shop-"+node, "app=shop")
 		shop.serve(t, 8080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -385,20 +330,25 @@ func (l *Lab) gated(t *testing.T, domain string, pool int, outside, partner stri
 	return out
 }
 
+// gateway is the Gateway of a tenant, run by a node.
+func gateway(domain, node string) string {
+	return strings.NewReplacer("DOMAIN", domain, "NODE", node).Replace(gatedGateway)
+}
+
 // moveGateway has the Gateway of a tenant run by another node.
 func (l *Lab) moveGateway(t *testing.T, domain, node string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
-	for doc := range strings.SplitSeq(gatedTenant, "---\n") {
-		if !strings.Contains(doc, "kind: Gateway\nmetadata") {
-			continue
-		}
-		doc = strings.ReplaceAll(strings.Replace(doc, "moire.dev/nodes: n1", "moire.dev/nodes: "+node, 1), "DOMAIN", domain)
-		if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(file, []byte(gateway(domain, node)), 0o644); err != nil {
+		t.Fatal(err)
 	}
 	l.must(t, "apply", "-f", file)
+}
+
+// gatewaysLeft are the namespaces of Gateways of a tenant.
+func (l *Lab) gatewaysLeft(domain string) []string {
+	left, _ := filepath.Glob(filepath.Join(l.RunDir, "*.gateways", domain+"-p.*"))
+	return left
 }
 
 // TestGateways: two Domains with the same addresses have a Gateway each, asked from
@@ -480,13 +430,13 @@ func TestGateways(t *testing.T) {
 	again("with a new proxy")
 	l.moveGateway(t, "gates-a", "n2")
 	for range 100 {
-		if left, err := filepath.Glob(filepath.Join(l.RunDir, "*.gateways", "gates-a-p.*")); err == nil && len(left) == 1 && strings.Contains(left[0], "n2.gateways") {
+		if left := l.gatewaysLeft("gates-a"); len(left) == 1 && strings.Contains(left[0], "n2.gateways") {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	again("on another node")
-	if left, err := filepath.Glob(filepath.Join(l.RunDir, "*.gateways", "gates-a-p.*")); err != nil || len(left) != 1 {
-		t.Errorf("namespaces of the Gateway: %v %v", left, err)
+	if left := l.gatewaysLeft("gates-a"); len(left) != 1 {
+		t.Errorf("namespaces of the Gateway: %v", left)
 	}
 }

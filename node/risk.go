@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"moire.dev/moire/node/local"
 	"moire.dev/moire/snapshot"
+	"moire.dev/moire/snapshot/l7"
 	"moire.dev/moire/snapshot/policy"
 )
 
@@ -41,7 +43,7 @@ func wouldLose(old, new *snapshot.Snapshot, present []*attachment) string {
 	if had >= manyInterfaces && 2*lost > had {
 		return fmt.Sprintf("would disconnect %d of %d interfaces of this node", lost, had)
 	}
-	was, is := things(old), things(new)
+	was, is := things(without(old, leftBehind(old, new, present))), things(new)
 	// What left this very node is no loss: it is why the rows go.
 	here := map[string]bool{}
 	for _, a := range present {
@@ -68,6 +70,37 @@ func wouldLose(old, new *snapshot.Snapshot, present []*attachment) string {
 		words = append(words, fmt.Sprintf("%d %s", gone[kind], kind))
 	}
 	return fmt.Sprintf("would remove %d of the %d things that this node knows (%s)", lost, had, strings.Join(words, ", "))
+}
+
+// leftBehind are the Networks that a snapshot takes away in which this node has no
+// interface any more: that is why they go, with all that is in them.
+func leftBehind(old, new *snapshot.Snapshot, present []*attachment) map[snapshot.VNI]bool {
+	out := map[snapshot.VNI]bool{}
+	for vni := range old.Networks {
+		_, stays := new.Networks[vni]
+		here := slices.ContainsFunc(present, func(a *attachment) bool { return a.VNI == vni })
+		out[vni] = !stays && !here
+	}
+	return out
+}
+
+// without is a snapshot without what is in some Networks, as far as things counts
+// it.
+func without(s *snapshot.Snapshot, left map[snapshot.VNI]bool) *snapshot.Snapshot {
+	out := *s
+	out.Networks, out.Endpoints, out.Services = maps.Clone(s.Networks), maps.Clone(s.Endpoints), maps.Clone(s.Services)
+	out.Chains, out.Policies, out.Routes = maps.Clone(s.Chains), maps.Clone(s.Policies), maps.Clone(s.Routes)
+	maps.DeleteFunc(out.Networks, func(vni snapshot.VNI, _ snapshot.Network) bool { return left[vni] })
+	maps.DeleteFunc(out.Endpoints, func(a snapshot.Addr, _ snapshot.Endpoint) bool { return left[a.VNI] })
+	maps.DeleteFunc(out.Services, func(k snapshot.ServiceKey, _ snapshot.Service) bool { return left[k.Addr.VNI] })
+	maps.DeleteFunc(out.Chains, func(k snapshot.ChainKey, _ snapshot.Chain) bool { return left[k.VNI] })
+	maps.DeleteFunc(out.Policies, func(k snapshot.PolicyKey, _ policy.Set) bool { return left[k.VNI] })
+	maps.DeleteFunc(out.Routes, func(name string, _ l7.Route) bool {
+		vni, _, _ := strings.Cut(name, "/") // see snapshot.RouteObject
+		n, err := strconv.ParseUint(vni, 10, 32)
+		return err == nil && left[snapshot.VNI(n)]
+	})
+	return &out
 }
 
 // things are the objects that the rows of a snapshot come from, of all tables:

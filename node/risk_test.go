@@ -177,3 +177,17 @@ func TestRepairsAreTold(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestLastOneLeaves: the last interface in a Network that leaves this node takes all
+// that is in that Network with it, and that is no loss; with one left it would be.
+func TestLastOneLeaves(t *testing.T) {
+	old := world(&fakeControl{}, crowd(40))
+	bare := *old
+	bare.Networks, bare.Endpoints, bare.Policies = map[snapshot.VNI]snapshot.Network{}, nil, nil
+	if why := wouldLose(old, &bare, nil); why != "" {
+		t.Error(why)
+	}
+	if why := wouldLose(old, &bare, []*attachment{{Key: webKey, VNI: 100}}); why == "" {
+		t.Error("a Network goes in which there is an interface")
+	}
+}
