@@ -158,8 +158,15 @@ func (r *applying) patch(ctx context.Context, kind remote.Kind, d *manifest.Doc)
 	if err != nil {
 		return nil, err
 	}
-	return r.client.Do(ctx, remote.Request{
-		Method: http.MethodPatch, Path: kind.Path(d.Namespace, d.Name), Query: r.query(),
-		Type: "application/apply-patch+yaml", Body: body,
-	})
+	q := r.query()
+	for {
+		answer, err := r.client.Do(ctx, remote.Request{
+			Method: http.MethodPatch, Path: kind.Path(d.Namespace, d.Name), Query: q,
+			Type: "application/apply-patch+yaml", Body: body,
+		})
+		if q.Has("force") || !remote.OwnedByNobody(err) {
+			return answer, err
+		}
+		q.Set("force", "true")
+	}
 }

@@ -22,8 +22,8 @@ import (
 // the real server decides is tested with the real server, elsewhere.
 //
 // Annotations steer it: test/reject "field: message" refuses the object,
-// test/conflict "field" says that somebody else owns the field, test/keep
-// makes a deleted object stay.
+// test/conflict "field" says that somebody else owns the field, test/owner who,
+// test/keep makes a deleted object stay.
 type fakeAPI struct {
 	mu      sync.Mutex
 	objects map[string]map[string]any // by path
@@ -258,7 +258,11 @@ func (f *fakeAPI) patch(w http.ResponseWriter, r *http.Request, t fakeTarget) {
 		return
 	}
 	if field, ok := notes["test/conflict"].(string); ok && r.URL.Query().Get("force") != "true" {
-		fakeStatus(w, 409, "Conflict", "Apply failed with 1 conflict", []map[string]any{{"reason": "FieldManagerConflict", "field": field, "message": `conflict with "helm"`}})
+		owner, named := notes["test/owner"].(string)
+		if !named {
+			owner = "helm"
+		}
+		fakeStatus(w, 409, "Conflict", "Apply failed with 1 conflict", []map[string]any{{"reason": "FieldManagerConflict", "field": field, "message": `conflict with "` + owner + `"`}})
 		return
 	}
 	old := f.objects[r.URL.Path]

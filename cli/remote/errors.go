@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -80,6 +81,19 @@ func (r *Refused) conflict() bool {
 		}
 	}
 	return false
+}
+
+// OwnedByNobody says whether an apply was refused only because of fields that nobody
+// ever applied, such as defaults of an object that was applied without any field:
+// the server remembers who owns what from the first field on.
+func OwnedByNobody(err error) bool {
+	var r *Refused
+	if !errors.As(err, &r) || !r.conflict() {
+		return false
+	}
+	return !slices.ContainsFunc(r.Causes, func(c Cause) bool {
+		return c.Reason != "FieldManagerConflict" || !strings.Contains(c.Message, `"before-first-apply"`)
+	})
 }
 
 // refusal reads a Status object, or takes whatever the body says.
