@@ -94,7 +94,7 @@ func (s *site) serve(l net.Listener, done *sync.WaitGroup) {
 			return
 		}
 		done.Go(func() {
-			conn := stdtls.Server(c, s.mutual.Load().Server(false))
+			conn := stdtls.Server(c, s.mutual.Load().Server(tls.Bytes))
 			defer conn.Close()
 			b := make([]byte, 1)
 			if _, err := conn.Read(b); err == nil {
@@ -105,7 +105,7 @@ func (s *site) serve(l net.Listener, done *sync.WaitGroup) {
 }
 
 func (s *site) call(address, peer string) error {
-	cfg, err := s.mutual.Load().Client(peer, false)
+	cfg, err := s.mutual.Load().Client(peer, tls.Bytes)
 	if err != nil {
 		return err
 	}
