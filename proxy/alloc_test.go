@@ -332,14 +332,7 @@ func owned(t testing.TB, fd int) net.Conn {
 	return c
 }
 
-// bare is a descriptor that is connected to address, until the test ends.
-func bare(t testing.TB, address string) int {
-	t.Helper()
-	fd := connected(t, address)
-	t.Cleanup(func() { unix.Close(fd) })
-	return fd
-}
-
+// connected is a descriptor that is connected to address; the caller closes it.
 func connected(t testing.TB, address string) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
