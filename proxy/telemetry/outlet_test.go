@@ -123,6 +123,32 @@ func TestSocket(t *testing.T) {
 	}
 }
 
+// TestAnotherReader: what is told just after a reader ended comes to the next one.
+func TestAnotherReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l := newLines("unix:" + path)
+	defer l.close()
+	for _, line := range []string{"a\n", "b\n", "c\n"} {
+		there, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := l.deliver(t.Context(), chunk{[]byte(line + line), 2}); n != 2 || err != nil {
+			t.Fatalf("%q: %d %v", line, n, err)
+		}
+		c, err := there.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4)
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != line+line {
+			t.Errorf("%q came, %v", b, err)
+		}
+		c.Close()
+		there.Close()
+	}
+}
+
 // broken writes half a line, then fails.
 type broken struct{ *os.File }
 

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +26,8 @@ type lines struct {
 	open func(ctx context.Context) (io.WriteCloser, error)
 	// moved: another file is there now under the name.
 	moved func(io.WriteCloser) bool
+	// again: when who reads is gone, another may be there at once.
+	again bool
 
 	w      io.WriteCloser
 	looked time.Time
@@ -50,6 +54,7 @@ func newLines(where string) *lines {
 				return patient{c}, nil
 			},
 			moved: func(io.WriteCloser) bool { return false },
+			again: true,
 		}
 	}
 	return &lines{
@@ -82,8 +87,23 @@ func (p patient) Write(b []byte) (int, error) {
 	return p.Conn.Write(b)
 }
 
-// deliver writes all or says how many lines were written.
+// deliver writes all or says how many lines were written. Of a reader that ended
+// and came again nothing is lost that he had not begun to read.
 func (l *lines) deliver(ctx context.Context, c chunk) (int, error) {
+	n, err := l.write(ctx, c)
+	if !l.again || !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		return n, err
+	}
+	l.looked = time.Time{}
+	rest := c.b
+	for range n {
+		rest = rest[bytes.IndexByte(rest, '\n')+1:]
+	}
+	more, err := l.write(ctx, chunk{b: rest, n: c.n - n})
+	return n + more, err
+}
+
+func (l *lines) write(ctx context.Context, c chunk) (int, error) {
 	if now := time.Now(); now.Sub(l.looked) >= reopenEvery {
 		l.looked = now
 		if l.w != nil && l.moved(l.w) {
