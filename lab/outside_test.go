@@ -38,7 +38,9 @@ func (l *Lab) outside() (string, error) {
 	if err := u.plug(outsidePort, path, "up0", netip.PrefixFrom(foot, l.Underlay.Bits())); err != nil {
 		return "", err
 	}
-	lines := "ip link set lo up; ip route replace 198.18.99.0/24 dev up0"
+	// It comes again with the address that the nodes still know: to find out that a
+	// router is another one takes their kernels ten seconds.
+	lines := "ip link set up0 address 02:6d:6f:69:72:65; ip link set lo up; ip route replace 198.18.99.0/24 dev up0"
 	for _, a := range outsideAddrs {
 		lines += "; ip addr replace " + a + "/32 dev lo"
 	}
