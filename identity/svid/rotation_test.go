@@ -124,10 +124,10 @@ func (s *site) call(address, peer string) error {
 	return nil
 }
 
-// TestRotationUnderLoad: leaves are replaced every two seconds and the root
+// TestRotationUnderLoad: leaves are replaced every three seconds and the root
 // once, what nodes trust comes late, and no connection fails.
 func TestRotationUnderLoad(t *testing.T) {
-	u := newUpstairs(t, identity.DomainsConfig{Stale: 100 * time.Millisecond}, 4*time.Second)
+	u := newUpstairs(t, identity.DomainsConfig{Stale: 100 * time.Millisecond}, 6*time.Second)
 	one, two := newSite(t, u, web), newSite(t, u, db)
 	sites := []*site{one, two}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -167,7 +167,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	}
 	first, phases := u.trusts(t)["shop.moire"].Mark(), map[identity.Phase]bool{}
 	u.wanted.Rotate = "now"
-	for end := time.Now().Add(9 * time.Second); time.Now().Before(end) && failed.Load() == 0; {
+	for end := time.Now().Add(13 * time.Second); time.Now().Before(end) && failed.Load() == 0; {
 		if _, _, err := u.Keep(u.wanted, lacking); err != nil {
 			t.Fatal(err)
 		}
