@@ -263,16 +263,9 @@ func (g gated) says(t *testing.T, when, port string, secure bool, want string) {
 }
 
 // greet says a word to everybody who connects, first.
-func (g guest) greet(t *testing.T, port int, word string) {
+func (g guest) greet(t *testing.T, port uint16, word string) {
 	t.Helper()
-	var l net.Listener
-	err := InNetns(g.netns, func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := g.listen(t, port)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -14,10 +14,9 @@ import (
 	"time"
 )
 
-// serve answers HTTP in the namespace of a guest until the test ends.
-func (g guest) serve(t *testing.T, port uint16, h http.Handler) {
+// listen opens a port in the namespace of a guest, in both families.
+func (g guest) listen(t *testing.T, port uint16) (l net.Listener) {
 	t.Helper()
-	var l net.Listener
 	err := InNetns(g.netns, func() (err error) {
 		l, err = net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
 		return err
@@ -25,6 +24,13 @@ func (g guest) serve(t *testing.T, port uint16, h http.Handler) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// serve answers HTTP in the namespace of a guest until the test ends.
+func (g guest) serve(t *testing.T, port uint16, h http.Handler) {
+	t.Helper()
+	l := g.listen(t, port)
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()

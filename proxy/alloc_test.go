@@ -188,25 +188,28 @@ func calm1(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				b, answer := make([]byte, 4096), []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
-				for {
-					if n, err := c.Read(b); err != nil || !bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
-						return
-					}
-					c.Write(answer)
-				}
-			}()
-		}
-	}()
+	go serveCalm1(l)
 	return l.Addr().String()
+}
+
+// serveCalm1 answers heads and does not allocate.
+func serveCalm1(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			b, answer := make([]byte, 4096), []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
+			for {
+				if n, err := c.Read(b); err != nil || !bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
+					return
+				}
+				c.Write(answer)
+			}
+		}()
+	}
 }
 
 // TestIdleConnections: what a kept connection costs while nothing happens on it

@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"bytes"
-	"net"
 	"net/netip"
 	"testing"
 
@@ -64,24 +63,4 @@ func TestMeshDoesNotAllocate(t *testing.T) {
 			t.Errorf("%v allocations for a request", n)
 		}
 	})
-}
-
-// serveCalm1 answers heads and does not allocate.
-func serveCalm1(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			b, answer := make([]byte, 4096), []byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-			for {
-				if n, err := c.Read(b); err != nil || !bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
-					return
-				}
-				c.Write(answer)
-			}
-		}()
-	}
 }
