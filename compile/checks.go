@@ -70,8 +70,8 @@ func (d *jointDraft) checked(b *place, c snapshot.Check) bool {
 // checkPorts has the backends of a Service checked as BackendPolicies say, and
 // notes at which ports they are not well.
 func (d *jointDraft) checkPorts(s *v1alpha1.Service, all []place) {
-	i := slices.IndexFunc(d.facts.fronts, func(f *front) bool { return f.facts.key == Key{s.Namespace, s.Name} })
-	if i < 0 {
+	i, found := slices.BinarySearchFunc(d.facts.fronts, Key{s.Namespace, s.Name}, func(f *front, k Key) int { return compareKeys(f.facts.key, k) })
+	if !found {
 		return
 	}
 	for j := range s.Spec.Ports {
