@@ -175,7 +175,7 @@ func (l *Lab) strictTenants(t *testing.T, domains []string, end <-chan struct{})
 }
 
 // TestMesh: two Domains with the same addresses, strict: mutual TLS, a route and
-// a rule about requests; then the proxies and agents are killed.
+// a rule about requests; then agents are killed and proxies replaced.
 func TestMesh(t *testing.T) {
 	l := theLab(t)
 	domains := []string{"mesh-a", "mesh-b"}
