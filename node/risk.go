@@ -79,7 +79,9 @@ func leftBehind(old, new *snapshot.Snapshot, present []*attachment) map[snapshot
 	for vni := range old.Networks {
 		_, stays := new.Networks[vni]
 		here := slices.ContainsFunc(present, func(a *attachment) bool { return a.VNI == vni })
-		out[vni] = !stays && !here
+		if !stays && !here {
+			out[vni] = true
+		}
 	}
 	return out
 }
@@ -87,6 +89,9 @@ func leftBehind(old, new *snapshot.Snapshot, present []*attachment) map[snapshot
 // without is a snapshot without what is in some Networks, as far as things counts
 // it.
 func without(s *snapshot.Snapshot, left map[snapshot.VNI]bool) *snapshot.Snapshot {
+	if len(left) == 0 {
+		return s
+	}
 	out := *s
 	out.Networks, out.Endpoints, out.Services = maps.Clone(s.Networks), maps.Clone(s.Endpoints), maps.Clone(s.Services)
 	out.Chains, out.Policies, out.Routes = maps.Clone(s.Chains), maps.Clone(s.Policies), maps.Clone(s.Routes)
