@@ -77,7 +77,7 @@ func unkeyed(in *compile.Input, known *keySets, now int64) []v1alpha1.Problem {
 			case s.Error == "":
 				continue
 			case s.JSON != "" && s.Until > now:
-				p.Reason, p.Fix, p.Warning = s.Error+"; the keys that were fetched last stay in use for a day", "mend the issuer, or correct the URI", true
+				p.Reason, p.Fix, p.Warning = s.Error+"; the keys that were fetched last stay in use for 12 to 24 hours", "mend the issuer, or correct the URI", true
 			default:
 				p.Reason, p.Fix = s.Error+"; no token is believed", "mend the issuer, correct the URI, or write the keys into jwks"
 			}
