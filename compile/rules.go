@@ -60,18 +60,20 @@ func (d *router) rules(a *attachment, own inForce) {
 			near.apply(&rule)
 			own.apply(&rule)
 		}
-		flaws := slices.Clone(of.flaws)
+		bare := l7.Rule{Name: rule.Name, Matches: rule.Matches} // answers with an error
+		flaws, judged := slices.Clone(of.flaws), rule
+		if len(flaws) > 0 {
+			judged = bare
+		}
+		whole := l7.Route{Name: "x", Kind: a.route.kind, Rules: []l7.Rule{judged}}
+		if whole.Kind == l7.TLSRoute {
+			whole.Hostnames = a.route.hostnames
+		}
 		unmet := false
-		if len(flaws) == 0 {
-			whole := l7.Route{Name: "x", Kind: a.route.kind, Rules: []l7.Rule{rule}}
-			if whole.Kind == l7.TLSRoute {
-				whole.Hostnames = a.route.hostnames
-			}
-			for _, p := range whole.Validate() {
-				field := gatewayField(a.route.kind, p.Field, i)
-				unmet = unmet || !strings.HasPrefix(field, "spec.rules") || strings.Contains(field, ".matches[")
-				flaws = append(flaws, flaw{conditionAccepted, reasonUnsupported, field, p.Reason, p.Fix})
-			}
+		for _, p := range whole.Validate() {
+			field := gatewayField(a.route.kind, p.Field, i)
+			unmet = unmet || !strings.HasPrefix(field, "spec.rules") || strings.Contains(field, ".matches[")
+			flaws = append(flaws, flaw{conditionAccepted, reasonUnsupported, field, p.Reason, p.Fix})
 		}
 		if len(flaws) == 0 {
 			sound = true
@@ -80,7 +82,7 @@ func (d *router) rules(a *attachment, own inForce) {
 		}
 		a.breaks(i, flaws)
 		if !unmet {
-			a.rules = append(a.rules, l7.Rule{Name: rule.Name, Matches: rule.Matches})
+			a.rules = append(a.rules, bare)
 		}
 	}
 	if !sound {
