@@ -122,7 +122,8 @@ func TestServiceHealth(t *testing.T) {
 func TestPolicyCheck(t *testing.T) {
 	w := mall()
 	w.service("shop", "web", v1alpha1.ServiceSpec{Selector: app("web"), Ports: []v1alpha1.ServicePort{
-		{Name: "api", Port: 80, TargetPort: 8080, AppProtocol: "http"}, {Name: "admin", Port: 81, TargetPort: 8081, AppProtocol: "https"}}})
+		{Name: "api", Port: 80, TargetPort: 8080, AppProtocol: "http"}, {Name: "admin", Port: 81, TargetPort: 8081, AppProtocol: "https"},
+		{Name: "raw", Port: 80, TargetPort: 8080, Protocol: "UDP"}}})
 	k := Key{"shop", "web"}
 	w.BackendPolicies[k] = &v1alpha1.BackendPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: v1alpha1.BackendPolicySpec{
 		TargetRefs: []v1alpha1.PolicyTarget{{Kind: "Service", Name: "web", Port: 80}},
@@ -136,7 +137,8 @@ func TestPolicyCheck(t *testing.T) {
 	}
 	snaps, _ := w.settled()
 	want(t, "checked", rows(snaps["n1"], "web"),
-		"1/10.0.0.254/6:80 1/10.0.0.2:8080*1@n1 1/10.0.0.4:8080*1@n3", "1/10.0.0.254/6:81 1/10.0.0.2:8081*1@n1 1/10.0.0.3:8081*1@n2 1/10.0.0.4:8081*1@n3")
+		"1/10.0.0.254/6:80 1/10.0.0.2:8080*1@n1 1/10.0.0.4:8080*1@n3", "1/10.0.0.254/6:81 1/10.0.0.2:8081*1@n1 1/10.0.0.3:8081*1@n2 1/10.0.0.4:8081*1@n3",
+		"1/10.0.0.254/17:80 1/10.0.0.2:8080*1@n1 1/10.0.0.3:8080*1@n2 1/10.0.0.4:8080*1@n3")
 	for _, n := range []string{"n1", "n2", "n3"} {
 		if len(snaps[n].Checks) != 1 {
 			t.Errorf("%s checks %+v", n, snaps[n].Checks)

@@ -23,7 +23,7 @@ type place struct {
 	// at is its own address, by the node that checks it; "": none can.
 	at snapshot.Addr
 	by string
-	// unwell are the ports of the Service at which it fails the check of a
+	// unwell are the TCP ports of the Service at which it fails the check of a
 	// BackendPolicy.
 	unwell map[int32]bool
 }
@@ -125,8 +125,7 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 			port := &s.Spec.Ports[i]
 			row := snapshot.Service{ServiceKey: snapshot.ServiceKey{Addr: snapshot.Addr{VNI: d.facts.base.row.VNI, IP: addr}, Protocol: protocol(port.Protocol), Port: uint16(port.Port)},
 				Project: s.Namespace, Name: s.Name, PortName: port.Name, App: appOf(port), Affinity: seconds(s.Spec.AffinitySeconds)}
-			well := slices.DeleteFunc(slices.Clone(mine), func(b place) bool { return b.unwell[port.Port] })
-			d.spread(row, s.Spec.Locality, well, targetPort(*port), p)
+			d.spread(row, s.Spec.Locality, mine, targetPort(*port), p)
 		}
 	}
 }
@@ -134,11 +133,13 @@ func (d *jointDraft) service(p *places, s *v1alpha1.Service, of *result, vips []
 // spread puts the backends into a row: the same for all nodes, or for each
 // node what is near.
 func (d *jointDraft) spread(row snapshot.Service, locality string, all []place, port uint16, p *places) {
+	unwell := func(b place) bool { return row.Protocol == policy.TCP && b.unwell[int32(row.Port)] }
 	build := func(near func(place) bool) snapshot.Service {
 		out := row
 		for _, b := range all {
 			b.Port = port
 			switch {
+			case unwell(b):
 			case b.leaves:
 				out.Leaving = append(out.Leaving, b.Backend)
 			case near == nil || near(b):
@@ -155,7 +156,7 @@ func (d *jointDraft) spread(row snapshot.Service, locality string, all []place, 
 		return
 	}
 	some := func(near func(place) bool) bool {
-		return slices.ContainsFunc(all, func(b place) bool { return !b.leaves && near(b) })
+		return slices.ContainsFunc(all, func(b place) bool { return !b.leaves && !unwell(b) && near(b) })
 	}
 	for node := range d.hosts {
 		sameNode := func(b place) bool { return b.Node == node }
