@@ -51,10 +51,15 @@ func (p *path) side(d policy.Direction, own snapshot.Endpoint, peerRow snapshot.
 	set := s.Policies[snapshot.PolicyKey{VNI: own.Addr.VNI, Identity: seen.Identity, Direction: d}]
 	var walked []policy.Step
 	v.Verdict, walked = set.Walk(packet)
-	switch opaque := d == policy.Egress && p.opaque; {
+	itself := own.Addr.VNI == p.src.Addr.VNI && own.Project == p.src.Project && own.Workload == p.src.Workload
+	switch opaque := p.opaque && (d == policy.Egress || itself); {
 	case v.Proxy && opaque:
 		v.asks, v.ruled = v.Rule, true
-		p.step(Step{Name: name, Result: ResultDeny, Node: p.hide(own), Rule: v.Rule, Text: "the port is said not to be HTTP, and a rule has to see requests: the proxy lets nothing through"})
+		why := "the port is said not to be HTTP"
+		if d == policy.Ingress {
+			why = "it is passed on as bytes, and does not leave the proxy, as it comes back to its sender"
+		}
+		p.step(Step{Name: name, Result: ResultDeny, Node: p.hide(own), Rule: v.Rule, Text: why + ", and a rule has to see requests: the proxy lets nothing through"})
 	case v.Proxy && p.exchange != nil:
 		v.asks, v.ruled = v.Rule, true
 		if walked = p.request(&v, set.Decider().Session(packet)); walked == nil {

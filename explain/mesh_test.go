@@ -93,6 +93,7 @@ func TestRequests(t *testing.T) {
 		{"packet-closed", "shop/v2", "shop/web", "", ""},
 		{"packet-proxy", "shop/web", "shop/v1", "", ""},
 		{"packet-routed", "shop/web", "shop/api", "", ""},
+		{"request-itself", "shop/v1", "service shop/bare", "GET /x", ""},
 		{"packet-bare", "shop/web", "service shop/bare", "", ""},
 		{"packet-strict", "shop/old", "shop/v1", "", ""},
 	} {
