@@ -61,7 +61,8 @@ func TestRequestsDifferential(t *testing.T) {
 
 // trial begins one in two tenants whose names begin so.
 func (l *Lab) trial(t *testing.T, name string) *trial {
-	seed := uint64(number(os.Getenv("MOIRE_SEED"), int(time.Now().UnixNano()&0xffffff)))
+	// A check asks the same each time; the long run looks for what nobody has met yet.
+	seed := uint64(number(os.Getenv("MOIRE_SEED"), times(1622707, int(time.Now().UnixNano()&0xffffff))))
 	t.Logf("MOIRE_SEED=%d asks the same again", seed)
 	api, err := remote.Open(remote.Config{Kubeconfig: l.Kubeconfig(), Timeout: 20 * time.Second})
 	if err != nil {
