@@ -57,7 +57,7 @@ func TestIssue(t *testing.T) {
 	if _, err := c.Issue(after(t), &wire.IssueRequest{}); err == nil {
 		t.Error("nothing was asked, and something came")
 	}
-	eventually(t, "the connection", func() bool { return stateOf(s, "n1").Connected })
+	eventually(t, "the connection", func() bool { return c.Connected() && stateOf(s, "n1").Connected })
 	key, csr, err := request()
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestIssueBounds(t *testing.T) {
 		t.Errorf("without a Watch: %v", err)
 	}
 	c, _ := startClient(t, ClientConfig{Servers: []string{s.Addr()}, Dir: dir, Node: "n1", Handler: &kernel{}})
-	eventually(t, "the connection", func() bool { return stateOf(s, "n1").Connected })
+	eventually(t, "the connection", func() bool { return c.Connected() && stateOf(s, "n1").Connected })
 	many := &wire.IssueRequest{}
 	for range MaxIssue + 1 {
 		many.Tokens = append(many.Tokens, one.Tokens[0])

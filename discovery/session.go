@@ -47,11 +47,11 @@ func (c *Client) session(ctx context.Context, server string, timeout time.Durati
 	if err != nil {
 		return false, c.otherCA(err)
 	}
+	c.server.Store(&client) // who is connected can be asked
+	defer c.server.Store(nil)
 	c.connected.Store(true)
 	c.trouble.Store(nil)
 	defer c.connected.Store(false)
-	c.server.Store(&client)
-	defer c.server.Store(nil)
 	c.log.Info("connected to the control plane", "server", server)
 	g.Go(func() error { return pulse(ctx, conn) })
 	g.Go(func() error { return c.listen(stream) })
