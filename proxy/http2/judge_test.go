@@ -143,13 +143,17 @@ func TestH2specClient(t *testing.T) {
 		t.Skip("h2specd takes seconds")
 	}
 	tool := judge(t, t.TempDir(), "h2specd")
+	var out []byte
 	for try := range 5 {
 		// It listens on a port for each case.
 		from := strconv.Itoa(20000 + (os.Getpid()+try*1000)%10000)
 		cmd := exec.Command(tool, "-f", from, "-o", "1", "-e", os.Args[0])
 		cmd.Env = append(os.Environ(), asClient+"=1")
-		out, err := cmd.CombinedOutput()
-		if strings.Contains(string(out), "address already in use") {
+		var err error
+		out, err = cmd.CombinedOutput()
+		// It takes a reset, which TCP makes of a close while more of its bytes
+		// arrive, for no close.
+		if strings.Contains(string(out), "address already in use") || strings.Contains(string(out), "connection reset by peer") {
 			continue
 		}
 		if err != nil || !strings.Contains(string(out), "57 tests, 57 passed") {
@@ -157,7 +161,7 @@ func TestH2specClient(t *testing.T) {
 		}
 		return
 	}
-	t.Error("no free ports")
+	t.Errorf("no free ports, or reset each time:\n%s", out)
 }
 
 // TestNetHTTP has Go's own client ask a Conn for bodies of many sizes.
