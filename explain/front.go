@@ -84,7 +84,7 @@ func (p *path) front(n snapshot.Network, s *snapshot.Snapshot, x snapshot.Servic
 	p.Backend = at(p.dst, p.port)
 	if p.dst.Is6() != p.src.Addr.IP.Is6() {
 		own := p.endpoints(func(e snapshot.Endpoint) bool {
-			return e.Addr.VNI == n.VNI && e.Project == p.src.Project && e.Workload == p.src.Workload && e.Addr.IP.Is6() == p.dst.Is6()
+			return p.sender(e) && e.Addr.IP.Is6() == p.dst.Is6()
 		})
 		if len(own) == 0 {
 			return p.lost(NoRoute, fmt.Sprintf("%s has no address of the family of %s", p.who(p.src), p.dst))

@@ -51,8 +51,7 @@ func (p *path) side(d policy.Direction, own snapshot.Endpoint, peerRow snapshot.
 	set := s.Policies[snapshot.PolicyKey{VNI: own.Addr.VNI, Identity: seen.Identity, Direction: d}]
 	var walked []policy.Step
 	v.Verdict, walked = set.Walk(packet)
-	itself := own.Addr.VNI == p.src.Addr.VNI && own.Project == p.src.Project && own.Workload == p.src.Workload
-	switch opaque := p.opaque && (d == policy.Egress || itself); {
+	switch opaque := p.opaque && (d == policy.Egress || p.sender(own)); {
 	case v.Proxy && opaque:
 		v.asks, v.ruled = v.Rule, true
 		why := "the port is said not to be HTTP"
@@ -77,6 +76,11 @@ func (p *path) side(d policy.Direction, own snapshot.Endpoint, peerRow snapshot.
 		p.policyStep(name, own.Node, st)
 	}
 	return v, true
+}
+
+// sender: e is an address of who sends, in the Network that it sends in.
+func (p *path) sender(e snapshot.Endpoint) bool {
+	return e.Addr.VNI == p.src.Addr.VNI && e.Project == p.src.Project && e.Workload == p.src.Workload
 }
 
 // request lets the proxy of an end decide about the request. No steps: it does
