@@ -125,6 +125,9 @@ func judged(address string) {
 			ev, n, err := c.Next(in, time.Now().UnixNano())
 			if in = in[n:]; err != nil {
 				nc.Write(c.Out())
+				// A close with bytes of the judge unread would be a reset to it.
+				nc.(*net.TCPConn).CloseWrite()
+				io.Copy(io.Discard, nc)
 				return
 			}
 			if ev.Kind == NeedMore {
@@ -143,17 +146,13 @@ func TestH2specClient(t *testing.T) {
 		t.Skip("h2specd takes seconds")
 	}
 	tool := judge(t, t.TempDir(), "h2specd")
-	var out []byte
 	for try := range 5 {
 		// It listens on a port for each case.
 		from := strconv.Itoa(20000 + (os.Getpid()+try*1000)%10000)
 		cmd := exec.Command(tool, "-f", from, "-o", "1", "-e", os.Args[0])
 		cmd.Env = append(os.Environ(), asClient+"=1")
-		var err error
-		out, err = cmd.CombinedOutput()
-		// It takes a reset, which TCP makes of a close while more of its bytes
-		// arrive, for no close.
-		if strings.Contains(string(out), "address already in use") || strings.Contains(string(out), "connection reset by peer") {
+		out, err := cmd.CombinedOutput()
+		if strings.Contains(string(out), "address already in use") {
 			continue
 		}
 		if err != nil || !strings.Contains(string(out), "57 tests, 57 passed") {
@@ -161,7 +160,7 @@ func TestH2specClient(t *testing.T) {
 		}
 		return
 	}
-	t.Errorf("no free ports, or reset each time:\n%s", out)
+	t.Error("no free ports")
 }
 
 // TestNetHTTP has Go's own client ask a Conn for bodies of many sizes.
