@@ -182,15 +182,15 @@ func (r *trial) round(t *testing.T, each int) {
 	if len(differ) == 0 {
 		return
 	}
-	for a, why := range differ {
+	for _, x := range r.tenants {
+		t.Logf("intent of %s:\n%s%s", x.domain, x.lasting, x.passing)
+	}
+	for a, why := range differ { // last, as logs are cut from the front
 		t.Errorf("%s", r.reproduction(a, why))
 	}
 	for a := range differ {
 		r.shrink(t, a)
 		break
-	}
-	for _, x := range r.tenants {
-		t.Logf("intent of %s:\n%s%s", x.domain, x.lasting, x.passing)
 	}
 }
 
